@@ -1,0 +1,192 @@
+"""Requests and responses of every endpoint, with their limits. Kept importable in milliseconds: plain dataclasses."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from msgspec import Meta
+
+from edgewire.tasks import Mode, Task, TaskId
+from edgewire.trust import PublicKey
+
+WIRE_HEADER = "Edge-Wire"
+CLOCK_HEADER = "Edge-Time"  # the server's clock in seconds since 1970: a wrong clock is reported as a wrong clock
+
+SAMPLES_LIMIT_BYTES = 64 << 20  # one pack, contribution or search answer
+QUERIES_LIMIT_BYTES = 4 << 20
+WEIGHTS_LIMIT_BYTES = 256 << 20
+DIRECTORY_LIMIT_BYTES = 16 << 20
+MAX_SEARCH_RESULTS = 4000
+
+Digest = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
+UploadId = Annotated[str, Meta(pattern=r"^[0-9a-f]{32}$")]
+BoardId = Annotated[str, Meta(pattern=r"^b[0-9a-f]{16}$")]
+Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")]
+Recipe = Literal["base", "local", "random", "matched", "mpda"]
+
+
+@dataclass(frozen=True)
+class EnrolmentFile:
+    """What `cloud-aug boards token` writes and `edgectl enroll` reads: a one-time secret and what to trust."""
+
+    url: Annotated[str, Meta(pattern=r"^https://[^\s/]+$", max_length=300)]
+    token: Annotated[str, Meta(min_length=20, max_length=100)]
+    authorities: Annotated[tuple[Annotated[str, Meta(max_length=8192)], ...], Meta(min_length=1, max_length=8)]
+    roots: Annotated[tuple[PublicKey, ...], Meta(min_length=1, max_length=8)]
+
+
+@dataclass(frozen=True)
+class EnrolRequest:
+    """Body of a statement of type 'enroll', signed by the key it introduces."""
+
+    token: Annotated[str, Meta(min_length=20, max_length=100)]
+    name: Name
+    profile: Name
+    public_key: PublicKey
+
+
+@dataclass(frozen=True)
+class EnrolReply:
+    board: BoardId
+    tasks: tuple[TaskId, ...]
+    trust: tuple[str, ...]  # the whole chain, oldest first
+
+
+@dataclass(frozen=True)
+class AccessRequest:
+    """Body of a statement of type 'access', signed by the board's key; the nonce works once."""
+
+    board: BoardId
+    nonce: Annotated[str, Meta(pattern=r"^[0-9a-f]{32}$")]
+
+
+@dataclass(frozen=True)
+class AccessReply:
+    token: str
+    expires_at: float
+    tasks: tuple[TaskId, ...]
+
+
+@dataclass(frozen=True)
+class TrustReply:
+    trust: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class BlobRef:
+    digest: Digest
+    size: Annotated[int, Meta(ge=0, le=WEIGHTS_LIMIT_BYTES)]
+
+
+@dataclass(frozen=True)
+class Base:
+    """The base model: its weights, and the same as ONNX with two outputs, `logits` and `embedding`."""
+
+    version: int
+    weights: BlobRef
+    onnx: BlobRef
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """Body of a statement of type 'manifest': all that a board needs to know of a task, by digest."""
+
+    task: Task
+    base: Base
+    directory: BlobRef
+    trust_version: int
+
+
+@dataclass(frozen=True)
+class PackRef:
+    digest: Digest
+    size: Annotated[int, Meta(ge=0, le=SAMPLES_LIMIT_BYTES)]
+    cohort: Annotated[int, Meta(ge=0)]
+    samples: Annotated[int, Meta(ge=0)]
+    contributors: Annotated[int, Meta(ge=0)]
+
+
+@dataclass(frozen=True)
+class RecipeFigure:
+    """What the cloud's rehearsal found: gain of a recipe over the base model at a number of shots.
+
+    shots: samples per class; gain: mean difference in log-loss, positive is better, over `boards` rehearsed boards;
+    spread: standard deviation between boards; harm: share of boards whose accuracy fell.
+    """
+
+    recipe: Recipe
+    shots: Annotated[int, Meta(ge=1)]
+    gain: float
+    spread: Annotated[float, Meta(ge=0)]
+    harm: Annotated[float, Meta(ge=0, le=1)]
+    boards: Annotated[int, Meta(ge=0)]
+
+
+@dataclass(frozen=True)
+class DirectoryMeta:
+    """The JSON part of a directory; its arrays are described in docs/wire-format.md."""
+
+    task: TaskId
+    base: Digest  # of the ONNX file whose embedding the prototypes are made with
+    packs: tuple[PackRef, ...]
+    prior: tuple[RecipeFigure, ...]
+
+
+@dataclass(frozen=True)
+class SearchMeta:
+    """The JSON part of a search request; its array is `queries`, float32 (n, dim). k: samples per query and class."""
+
+    task: TaskId
+    base: Digest
+    k: Annotated[int, Meta(ge=1, le=100)]
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a board tells about a run: enumerated fields, no samples, no weights, no free text."""
+
+    upload_id: UploadId
+    task: TaskId
+    base: Digest
+    mode: Mode
+    requested: Literal["base", "local", "random", "matched", "mpda", "auto"]
+    shipped: Literal["base", "local", "random", "matched", "mpda", "incumbent"]
+    samples: Annotated[int, Meta(ge=0)]
+    candidates: Annotated[int, Meta(ge=0)]
+    kept: Annotated[int, Meta(ge=0)]
+    gain: float | None  # log-loss against the base in the board's own folds; None: too few samples to tell
+    seconds: Annotated[float, Meta(ge=0)]
+
+
+@dataclass(frozen=True)
+class UploadReply:
+    """accepted: how many items are new; duplicates: how many were there already (an upload sent twice changes nothing)."""
+
+    accepted: int
+    duplicates: int
+
+
+@dataclass(frozen=True)
+class ErrorBody:
+    code: str
+    message: str
+    hint: str = ""
+
+
+@dataclass(frozen=True)
+class ErrorReply:
+    error: ErrorBody
+
+
+@dataclass(frozen=True)
+class BoardInfo:
+    """One board as administrators see it. times: seconds since 1970, None: never."""
+
+    board: BoardId
+    name: str
+    profile: str
+    tasks: tuple[str, ...]
+    enrolled_at: float
+    last_seen_at: float | None
+    revoked_at: float | None

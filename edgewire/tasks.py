@@ -1,0 +1,87 @@
+"""What to learn: input schema, labels, model, metric and privacy policy. Published by the cloud, signed, read by boards."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Annotated, Literal
+
+from msgspec import Meta
+
+TaskId = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
+Mode = Literal["directory", "embedding"]
+ModelName = Literal["mlp", "cnn1d", "cnn2d"]
+Dtype = Literal["float32", "uint8", "int8"]
+
+MAX_VALUES_PER_SAMPLE = 1 << 20
+
+
+@dataclass(frozen=True)
+class InputSchema:
+    """One sample. shape: without the batch axis; missing: whether NaN is allowed and means "not measured"."""
+
+    shape: Annotated[tuple[Annotated[int, Meta(ge=1, le=1 << 20)], ...], Meta(min_length=1, max_length=3)]
+    dtype: Dtype = "float32"
+    missing: bool = False
+
+    @property
+    def values(self) -> int:
+        """Numbers per sample."""
+        count = 1
+        for axis in self.shape:
+            count *= axis
+        return count
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """Architecture: `mlp` for (features,), `cnn1d` for (time, channels), `cnn2d` for (height, width[, colours])."""
+
+    name: ModelName
+    width: Annotated[int, Meta(ge=4, le=1024)] = 32
+    embedding: Annotated[int, Meta(ge=4, le=512)] = 64
+
+
+@dataclass(frozen=True)
+class Privacy:
+    """What a board may reveal, and how few contributors a cohort may have.
+
+    modes: retrieval modes a board may use, the first is the default.
+    epsilon: cost of asking for one cohort by randomized response (never spent where all packs are fetched).
+    epsilon_budget: what a board may spend on this task in all.
+    """
+
+    modes: Annotated[tuple[Mode, ...], Meta(min_length=1, max_length=2)] = ("directory",)
+    epsilon: Annotated[float, Meta(gt=0, le=64)] = 8.0
+    epsilon_budget: Annotated[float, Meta(gt=0, le=1024)] = 16.0
+    fetch_all_below_bytes: Annotated[int, Meta(ge=0)] = 16 << 20
+    min_cohort: Annotated[int, Meta(ge=2, le=1000)] = 3
+    reports: bool = True
+
+
+@dataclass(frozen=True)
+class Task:
+    """A task as published. Labels are an ordered list of names; a sample's `y` is an index into it."""
+
+    id: TaskId
+    title: Annotated[str, Meta(min_length=1, max_length=200)]
+    input: InputSchema
+    labels: Annotated[tuple[Annotated[str, Meta(min_length=1, max_length=64)], ...], Meta(min_length=2, max_length=1000)]
+    model: ModelSpec
+    metric: Literal["accuracy"] = "accuracy"
+    privacy: Privacy = field(default_factory=Privacy)
+
+    def problems(self) -> list[str]:
+        """What the field types cannot say; empty when the task is sound."""
+        axes = {"mlp": (1,), "cnn1d": (2,), "cnn2d": (2, 3)}[self.model.name]
+        found = []
+        if len(self.input.shape) not in axes:
+            found.append(f"model '{self.model.name}' cannot take samples of shape {list(self.input.shape)}")
+        if len(set(self.labels)) != len(self.labels):
+            found.append("labels repeat")
+        if self.input.values > MAX_VALUES_PER_SAMPLE:
+            found.append(f"a sample has {self.input.values} values, the limit is {MAX_VALUES_PER_SAMPLE}")
+        if self.input.missing and self.input.dtype != "float32":
+            found.append("only float32 samples can have missing values")
+        if len(set(self.privacy.modes)) != len(self.privacy.modes):
+            found.append("privacy.modes repeat")
+        return found
