@@ -105,11 +105,13 @@ def open_sealed(
     *,
     type: str,  # noqa: A002  (the word the envelope uses)
     task: str = "",
-    now: float,
+    now: float | None,
     at_least: tuple[int, int] = (0, 0),
 ) -> Statement:
     """Verify an envelope and return its statement. keys: key id -> public key (32 bytes).
 
+    now: seconds since 1970; None only for what was received and checked before and is read back from a disk of one's own,
+    so that a board whose clock is wrong, or that was offline for long, goes on working.
     Raises Forged (unknown key, bad signature, other type or task), WrongClock (issued in the future), Expired, or
     Outdated ((epoch, version) below at_least).
     """
@@ -125,17 +127,23 @@ def open_sealed(
     statement = decode(Statement, payload, what="signed statement")
     if (statement.type, statement.task) != (type, task):
         raise Forged(f"it is a '{statement.type}' of task '{statement.task}', expected '{type}' of '{task}'")
-    if statement.issued_at > now + CLOCK_TOLERANCE_S:
-        raise WrongClock(
-            f"the {type} was signed {statement.issued_at - now:.0f} s in the future", hint="set this machine's clock"
-        )
-    if statement.expires_at < now:
-        raise Expired(f"the {type} expired {now - statement.expires_at:.0f} s ago", hint="check the clock; then sync")
+    if now is not None:
+        _check_times(statement, now)
     if (statement.epoch, statement.version) < at_least:
         raise Outdated(
             f"the {type} is version {statement.epoch}.{statement.version}, already known: {at_least[0]}.{at_least[1]}"
         )
     return statement
+
+
+def _check_times(statement: Statement, now: float) -> None:
+    what = statement.type
+    if statement.issued_at > now + CLOCK_TOLERANCE_S:
+        raise WrongClock(
+            f"the {what} was signed {statement.issued_at - now:.0f} s in the future", hint="set this machine's clock"
+        )
+    if statement.expires_at < now:
+        raise Expired(f"the {what} expired {now - statement.expires_at:.0f} s ago", hint="check the clock; then sync")
 
 
 def b64(data: bytes) -> str:

@@ -57,10 +57,11 @@ def seal_trust(root: SigningKey, trust: Trust, *, now: float) -> bytes:
     return seal(root, Statement("trust", "", 0, trust.version, now, now + TRUST_LIFETIME_S, plain(trust)))
 
 
-def walk(pinned_roots: Sequence[str], chain: Sequence[bytes], *, now: float, known: Trust | None = None) -> Trust:
+def walk(pinned_roots: Sequence[str], chain: Sequence[bytes], *, now: float | None, known: Trust | None = None) -> Trust:
     """Follow a chain of trust statements to its newest.
 
     pinned_roots: the keys that may sign the first statement when nothing is known yet; known: what a board has.
+    now: as for `open_sealed` (None: a chain read back from one's own disk).
     Statements up to `known.version` are passed over. Raises Forged, Expired, WrongClock, or Outdated if a version is missing.
     """
     current = known
