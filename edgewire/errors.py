@@ -24,7 +24,7 @@
     |  |- Expired                expired              401   8
     |  |- Outdated               outdated             409   8
     |  |- UntrustedServer        untrusted_server     -     8
-    |  |- WrongClock             wrong_clock          -     8
+    |  |- WrongClock             wrong_clock          401   8
     |  `- CorruptFile            corrupt_file         -     8
     |- Busy                      busy                 409   9
     |- NotEnrolled               not_enrolled         -    10
@@ -154,7 +154,7 @@ class UntrustedServer(IntegrityError):
 
 
 class WrongClock(IntegrityError):
-    code = "wrong_clock"
+    code, http_status = "wrong_clock", 401
 
 
 class CorruptFile(IntegrityError):

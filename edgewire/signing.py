@@ -99,6 +99,11 @@ def envelope_key_id(raw: bytes) -> str:
     return decode(_Envelope, raw, what="signed envelope").key_id
 
 
+def unverified(raw: bytes) -> Statement:
+    """What an envelope says, before anybody vouches for it: only to find the key to verify it with."""
+    return decode(Statement, unb64(decode(_Envelope, raw, what="signed envelope").payload), what="signed statement")
+
+
 def open_sealed(
     raw: bytes,
     keys: Mapping[str, bytes],

@@ -14,7 +14,7 @@ from msgspec import Meta
 
 from edgewire.decoding import convert, plain
 from edgewire.errors import Forged, Outdated
-from edgewire.signing import SigningKey, Statement, b64, key_id, open_sealed, seal, unb64
+from edgewire.signing import SigningKey, Statement, b64, envelope_key_id, key_id, open_sealed, seal, unb64
 
 TRUST_LIFETIME_S = 10 * 365 * 86400.0
 
@@ -57,16 +57,22 @@ def seal_trust(root: SigningKey, trust: Trust, *, now: float) -> bytes:
     return seal(root, Statement("trust", "", 0, trust.version, now, now + TRUST_LIFETIME_S, plain(trust)))
 
 
-def walk(pinned_roots: Sequence[str], chain: Sequence[bytes], *, now: float | None, known: Trust | None = None) -> Trust:
+def walk(
+    pinned_roots: Sequence[str], chain: Sequence[bytes], *, now: float | None, known: Trust | None = None
+) -> Trust:
     """Follow a chain of trust statements to its newest.
 
     pinned_roots: the keys that may sign the first statement when nothing is known yet; known: what a board has.
     now: as for `open_sealed` (None: a chain read back from one's own disk).
-    Statements up to `known.version` are passed over. Raises Forged, Expired, WrongClock, or Outdated if a version is missing.
+    Statements up to `known.version` are passed over, and for a newcomer those before the first that a pinned root
+    signed (it may have been given the root of a later rotation). Raises Forged, Expired, WrongClock, or Outdated if a
+    version is missing.
     """
     current = known
     for raw in chain:
         roots = keyring(current.roots if current else pinned_roots)
+        if current is None and envelope_key_id(raw) not in roots:
+            continue
         after = current.version if current else 0
         statement = open_sealed(raw, roots, type="trust", now=now)
         if statement.version <= after:
@@ -77,5 +83,5 @@ def walk(pinned_roots: Sequence[str], chain: Sequence[bytes], *, now: float | No
         if current.version != statement.version:
             raise Forged("a trust statement contradicts its own version")
     if current is None:
-        raise Forged("the server sent no trust statement")
+        raise Forged("the server sent no trust statement that a pinned root key signed")
     return current
