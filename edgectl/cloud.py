@@ -1,0 +1,463 @@
+"""The cloud as an object. What can go wrong between a board and a server becomes one of our errors here, and only here."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import random
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from http.cookiejar import DefaultCookiePolicy
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+import requests
+import urllib3
+from requests.adapters import HTTPAdapter
+
+from edgectl import access, tls
+from edgewire import WIRE_VERSION, errors
+from edgewire.decoding import JSON_LIMIT_BYTES, decode, encode, plain
+from edgewire.errors import (
+    DigestMismatch,
+    EdgeError,
+    NotEnrolled,
+    Offline,
+    RetryLater,
+    TimedOut,
+    TooLarge,
+    Unauthorized,
+)
+from edgewire.files import digest_of_file, move_into_place
+from edgewire.messages import (
+    CLOCK_HEADER,
+    SAMPLES_LIMIT_BYTES,
+    WIRE_HEADER,
+    AccessReply,
+    EnrolReply,
+    EnrolRequest,
+    ErrorReply,
+    Report,
+    TrustReply,
+    UploadReply,
+)
+from edgewire.signing import SigningKey, Statement, seal
+from edgewire.tasks import TaskId
+
+_LOG = logging.getLogger(__name__)
+_SMALL_REPLY_BYTES = 64 << 10
+_PIECE_BYTES = 64 << 10
+_RANGE_REFUSED = 416  # passed on to the one caller that asks for ranges
+
+T = TypeVar("T")
+
+
+class Cloud(Protocol):
+    """What a board asks of the cloud. Every method may raise what `edgewire.errors` lists for the wire, and Offline."""
+
+    bytes_up: int
+    bytes_down: int
+
+    def enroll(self, request: EnrolRequest, key: SigningKey) -> EnrolReply:
+        """Introduce this board by the public key of `key`. Asked again with the same token and key, it is answered again."""
+        ...
+
+    def tasks(self) -> tuple[TaskId, ...]:
+        """The tasks this board is granted now."""
+        ...
+
+    def trust(self, after: int) -> list[bytes]:
+        """Trust statements newer than version `after`, oldest first."""
+        ...
+
+    def manifest(self, task_id: str, etag: str | None) -> tuple[bytes, str] | None:
+        """The sealed manifest and its etag; None if it is still the one with `etag`."""
+        ...
+
+    def blob(self, digest: str, size: int, target: Path, *, on_bytes: Callable[[int], None] | None = None) -> int:
+        """Bring published bytes to `target`; the bytes received by this call (0: it was there). Resumes `target`.part.
+
+        on_bytes: called with the length of each piece. Raises DigestMismatch, and leaves nothing, if they are not the
+        bytes of that digest and size.
+        """
+        ...
+
+    def search(self, task_id: str, body: bytes) -> bytes:
+        """Send query vectors, receive samples, both as safetensors."""
+        ...
+
+    def contribute(self, task_id: str, upload_id: str, body: bytes, *, consent: str, until: float) -> UploadReply:
+        """Share samples under a consent that ends at `until`. The same upload id twice changes nothing."""
+        ...
+
+    def report(self, report: Report) -> UploadReply:
+        """Tell about a run. The same upload id twice changes nothing."""
+        ...
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Patience. read_s: silence on the connection; attempts: in a row without any progress; wait_s: longest pause that
+    a server may ask for within one run, beyond it the board gives up until its next."""
+
+    connect_s: float = 10.0
+    read_s: float = 20.0
+    attempts: int = 4
+    backoff_s: float = 0.5
+    wait_s: float = 30.0
+
+
+class HttpCloud:
+    """The cloud over HTTPS. deadline: on the monotonic clock, for all calls together; then TimedOut."""
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        ca_bundle: Path,
+        key: SigningKey | None = None,
+        board: str | None = None,
+        token_cache: Path | None = None,
+        limits: Limits | None = None,
+        deadline: float | None = None,
+        use_proxy: bool = False,
+        clock: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self.url, self.deadline = url.rstrip("/"), deadline
+        self.bytes_up = self.bytes_down = 0
+        self._ca_bundle, self._key, self._board = ca_bundle, key, board
+        self._limits = limits or Limits()
+        self._clock, self._monotonic, self._sleep = clock, monotonic, sleep
+        self._token_cache = token_cache
+        self._access: access.Access | None = None
+        self._session = _session(self.url, tls.pinned_context(ca_bundle, self._may_block_s), use_proxy=use_proxy)
+
+    def close(self) -> None:
+        self._session.close()
+
+    # The endpoints
+
+    def enroll(self, request: EnrolRequest, key: SigningKey) -> EnrolReply:
+        def body() -> bytes:
+            now = self._clock()
+            return seal(key, Statement("enroll", "", 0, 0, now, now + access.REQUEST_LIFETIME_S, plain(request)))
+
+        raw = self._retrying(lambda: self._call("POST", "/v1/enroll", body=body())[0])
+        return decode(EnrolReply, raw, what="the answer to the enrolment")
+
+    def tasks(self) -> tuple[TaskId, ...]:
+        self._bearer()
+        return self._access.tasks if self._access else ()
+
+    def trust(self, after: int) -> list[bytes]:
+        raw = self._retrying(lambda: self._call("GET", f"/v1/trust?after={after}")[0])
+        return [text.encode() for text in decode(TrustReply, raw, what="the trust chain").trust]
+
+    def manifest(self, task_id: str, etag: str | None) -> tuple[bytes, str] | None:
+        headers = {"If-None-Match": etag} if etag else {}
+        path = f"/v1/tasks/{task_id}/manifest"
+        raw, response = self._authorized(lambda bearer: self._call("GET", path, headers=headers | bearer))
+        return None if response.status_code == 304 else (raw, response.headers.get("ETag", ""))
+
+    def blob(self, digest: str, size: int, target: Path, *, on_bytes: Callable[[int], None] | None = None) -> int:
+        if target.exists() and digest_of_file(target) == digest:
+            return 0
+        received = 0
+
+        def count(length: int) -> None:
+            nonlocal received
+            received += length
+            if on_bytes:
+                on_bytes(length)
+
+        part = target.with_name(target.name + ".part")
+        self._authorized(lambda bearer: self._fetch(digest, size, part, count, bearer))
+        if digest_of_file(part) != digest:
+            part.unlink()
+            raise DigestMismatch(
+                f"what the cloud sent is not {digest[:16]}…", hint="nothing was kept; sync again later"
+            )
+        with _writing(target):
+            move_into_place(part, target)
+        return received
+
+    def search(self, task_id: str, body: bytes) -> bytes:
+        return self._upload("POST", f"/v1/tasks/{task_id}/search", body, limit_bytes=SAMPLES_LIMIT_BYTES)
+
+    def contribute(self, task_id: str, upload_id: str, body: bytes, *, consent: str, until: float) -> UploadReply:
+        path = f"/v1/tasks/{task_id}/contributions/{upload_id}?consent={consent}&until={int(until)}"
+        return decode(UploadReply, self._upload("PUT", path, body), what="the answer to the contribution")
+
+    def report(self, report: Report) -> UploadReply:
+        path = f"/v1/tasks/{report.task}/reports/{report.upload_id}"
+        return decode(UploadReply, self._upload("PUT", path, encode(report)), what="the answer to the report")
+
+    def _upload(self, method: str, path: str, body: bytes, *, limit_bytes: int = _SMALL_REPLY_BYTES) -> bytes:
+        return self._authorized(
+            lambda bearer: self._call(method, path, body=body, headers=bearer, limit_bytes=limit_bytes)
+        )[0]
+
+    # Access
+
+    def _authorized(self, action: Callable[[dict[str, str]], T]) -> T:
+        """Run with the access token; with a new one if the cloud no longer takes it (it restarted, or changed its keys)."""
+        try:
+            return self._retrying(lambda: action(self._bearer()))
+        except Unauthorized:
+            self._access = None
+            access.forget(self._token_cache)
+            return self._retrying(lambda: action(self._bearer()))
+
+    def _bearer(self) -> dict[str, str]:
+        if self._key is None or self._board is None:
+            raise NotEnrolled("this board is not enrolled", hint="edgectl enroll FILE")
+        now = self._clock()
+        if self._access is None or self._access.expires_at < now:
+            self._access = access.load(self._token_cache, url=self.url, board=self._board, now=now)
+        if self._access is None:
+            self._access = self._ask_access(self._key, self._board)
+        return {"Authorization": f"Bearer {self._access.token}"}
+
+    def _ask_access(self, key: SigningKey, board: str) -> access.Access:
+        raw, _ = self._call("POST", "/v1/access", body=access.request(key, board, now=self._clock()))
+        granted = access.from_reply(decode(AccessReply, raw, what="the access token"), url=self.url, board=board)
+        access.save(self._token_cache, granted)
+        return granted
+
+    # Blobs
+
+    def _fetch(self, digest: str, size: int, part: Path, count: Callable[[int], None], bearer: dict[str, str]) -> None:
+        """Add to `part` what it lacks. What arrived before a failure stays there for the next attempt."""
+        have = part.stat().st_size if part.exists() else 0
+        if have > size:
+            part.unlink()
+            have = 0
+        if have == size and part.exists():
+            return
+        resume = {"Range": f"bytes={have}-", "If-Range": f'"{digest}"'} if have else {}
+        with self._exchange("GET", f"/v1/blobs/{digest}", headers=bearer | resume) as response:
+            if response.status_code == _RANGE_REFUSED:
+                part.unlink()
+                raise DigestMismatch("the cloud's blob has another size than it signed for", hint="sync again later")
+            if response.status_code != 206:
+                have = 0
+            elif response.headers.get("Content-Range") != f"bytes {have}-{size - 1}/{size}":
+                part.unlink()
+                raise DigestMismatch("the cloud sent another range than was asked for", hint="sync again")
+            self._append(response, part, have, size, count)
+
+    def _append(
+        self, response: requests.Response, part: Path, have: int, size: int, count: Callable[[int], None]
+    ) -> None:
+        with (
+            _writing(part),
+            part.open("ab" if have else "wb", buffering=0) as file,
+        ):  # unbuffered: kill -9 loses nothing
+            for piece in self._pieces(response):
+                have += len(piece)
+                if have > size:
+                    part.unlink()
+                    raise DigestMismatch(
+                        f"the cloud sends more than the {size} bytes it signed for", hint="sync again later"
+                    )
+                file.write(piece)
+                count(len(piece))
+        if have < size:
+            raise Offline(
+                f"the connection ended {size - have} bytes early", hint="run the same command again: it goes on"
+            )
+
+    # One exchange
+
+    def _call(
+        self,
+        method: str,
+        path: str,
+        *,
+        body: bytes | None = None,
+        headers: dict[str, str] | None = None,
+        limit_bytes: int = JSON_LIMIT_BYTES,
+    ) -> tuple[bytes, requests.Response]:
+        with self._exchange(method, path, body=body, headers=headers) as response:
+            return self._read_all(response, limit_bytes), response
+
+    @contextlib.contextmanager
+    def _exchange(
+        self, method: str, path: str, *, body: bytes | None = None, headers: dict[str, str] | None = None
+    ) -> Iterator[requests.Response]:
+        """Send one request and check what came back but its body. The body must be read inside the block."""
+        if self._may_block_s() <= 0:
+            raise self._too_late()
+        self.bytes_up += len(body or b"")
+        connect_s = max(0.001, min(self._limits.connect_s, self._may_block_s()))
+        with self._network():
+            response = self._session.request(
+                method,
+                self.url + path,
+                data=body,
+                headers=headers,
+                timeout=(connect_s, self._limits.read_s),
+                verify=str(self._ca_bundle),
+                allow_redirects=False,  # a redirect would take the token to another place
+                stream=True,
+            )
+        with contextlib.closing(response):
+            tls.check_clock(response.headers.get(CLOCK_HEADER), now=self._clock())
+            if response.status_code >= 400 and response.status_code != _RANGE_REFUSED:
+                raise self._refusal(response)
+            if 300 <= response.status_code < 400 and response.status_code != 304:
+                raise EdgeError(f"{self.url} redirects elsewhere", hint="enroll with the address that it redirects to")
+            yield response
+
+    def _pieces(self, response: requests.Response) -> Iterator[bytes]:
+        """The body as it arrives. read1: what is here now, not after a whole piece has come together."""
+        while True:
+            with self._network():
+                piece: bytes = response.raw.read1(_PIECE_BYTES, decode_content=False)
+            if not piece:
+                return
+            self.bytes_down += len(piece)
+            yield piece
+
+    def _read_all(self, response: requests.Response, limit_bytes: int) -> bytes:
+        whole = bytearray()
+        for piece in self._pieces(response):
+            whole += piece
+            if len(whole) > limit_bytes:
+                raise TooLarge(f"the cloud's answer is larger than {limit_bytes} bytes")
+        return bytes(whole)
+
+    def _refusal(self, response: requests.Response) -> EdgeError:
+        """The error that the cloud names; by status alone where something in between answered (a proxy, a portal)."""
+        after = _seconds(response.headers.get("Retry-After"))
+        try:
+            said = decode(ErrorReply, self._read_all(response, _SMALL_REPLY_BYTES), what="error").error
+        except (errors.InvalidMessage, TooLarge):
+            kind = _BY_STATUS.get(response.status_code, EdgeError)
+            return kind(f"{self.url} answered {response.status_code}", retry_after_s=after)
+        return errors.from_code(said.code, f"the cloud says: {said.message}", hint=said.hint, retry_after_s=after)
+
+    # Failure and patience
+
+    @contextlib.contextmanager
+    def _network(self) -> Iterator[None]:
+        try:
+            yield
+        except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
+            raise self._translate(error) from error
+
+    def _translate(self, error: Exception) -> EdgeError:
+        if self._may_block_s() <= 0:
+            return self._too_late()
+        known = tls.explain(error, url=self.url, ca_bundle=self._ca_bundle, now=self._clock())
+        if known is not None:
+            return known
+        if isinstance(error, requests.ConnectTimeout):
+            return Offline(f"{self.url} does not answer", hint="check the network; try again later")
+        if isinstance(error, (requests.ReadTimeout, urllib3.exceptions.ReadTimeoutError, TimeoutError)):
+            return TimedOut(f"{self.url} was silent for {self._limits.read_s:g} s", hint="try again later")
+        return Offline(f"no connection to {self.url}: {_innermost(error)}", hint="check the network; try again later")
+
+    def _retrying(self, action: Callable[[], T]) -> T:
+        """Try again, with growing and jittered pauses, what may work later. An attempt that brought bytes starts the
+        count anew: over a bad link a large blob needs many."""
+        failed = 0
+        while True:
+            before = self.bytes_down
+            try:
+                return action()
+            except (RetryLater, TimedOut) as error:
+                failed = 1 if self.bytes_down - before > _PIECE_BYTES else failed + 1
+                pause_s = self._pause_s(error, failed)
+                if pause_s is None:
+                    raise
+                _LOG.info("%s; trying again in %.1f s", error.message, pause_s)
+                self._sleep(pause_s)
+
+    def _pause_s(self, error: EdgeError, failed: int) -> float | None:
+        """How long to wait before the next attempt; None to give up."""
+        limits = self._limits
+        backoff_s = (
+            limits.backoff_s * 2 ** (failed - 1) * random.uniform(0.5, 1.5)
+        )  # jitter: a fleet must not march in step
+        pause_s = max(backoff_s, error.retry_after_s or 0.0)
+        left_s = float("inf") if self.deadline is None else self.deadline - self._monotonic()
+        return None if failed >= limits.attempts or pause_s > min(limits.wait_s, left_s) else pause_s
+
+    def _may_block_s(self) -> float:
+        if self.deadline is None:
+            return self._limits.read_s
+        return min(self._limits.read_s, self.deadline - self._monotonic())
+
+    def _too_late(self) -> TimedOut:
+        return TimedOut(
+            f"{self.url} was too slow for the time allowed", hint="run it again: it goes on where it stopped"
+        )
+
+
+_BY_STATUS: dict[int, type[EdgeError]] = {
+    401: errors.Unauthorized,
+    403: errors.Refused,
+    404: errors.NotFound,
+    410: errors.Gone,
+    413: errors.TooLarge,
+    426: errors.UpgradeRequired,
+    429: errors.RateLimited,
+    500: RetryLater,
+    502: RetryLater,
+    503: RetryLater,
+    504: RetryLater,
+}
+
+
+class _PinnedAdapter(HTTPAdapter):
+    """Connections with our TLS context, and no retries of urllib3's own: ours know the deadline."""
+
+    def __init__(self, context: Any) -> None:
+        self._context = context
+        super().__init__(pool_connections=1, pool_maxsize=1, max_retries=0)
+
+    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
+        super().init_poolmanager(*args, **kwargs, ssl_context=self._context)
+
+    def proxy_manager_for(self, proxy: str, **kwargs: Any) -> Any:
+        return super().proxy_manager_for(proxy, **kwargs, ssl_context=self._context)
+
+
+def _session(url: str, context: Any, *, use_proxy: bool) -> requests.Session:
+    """Nothing from the environment (.netrc, proxies, CA variables) unless asked for, no cookies, and few headers: an
+    hourly sync of a large fleet is mostly headers."""
+    session = requests.Session()
+    session.trust_env = False
+    session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
+    skip = urllib3.util.SKIP_HEADER
+    session.headers.clear()
+    session.headers.update({WIRE_HEADER: str(WIRE_VERSION), "User-Agent": skip, "Accept-Encoding": skip})
+    session.adapters.clear()  # https only: plain http has no adapter and fails
+    session.mount("https://", _PinnedAdapter(context))
+    if use_proxy:
+        session.proxies.update(urllib.request.getproxies())
+    return session
+
+
+@contextlib.contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """A full or read-only disk must not look like a broken connection."""
+    try:
+        yield
+    except OSError as error:
+        raise errors.from_os_error(error, f"writing {path.name}") from error
+
+
+def _seconds(text: str | None) -> float | None:
+    return float(text) if text and text.isdigit() else None
+
+
+def _innermost(error: BaseException) -> str:
+    while error.__context__ is not None:
+        error = error.__context__
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__

@@ -1,0 +1,83 @@
+"""The state folder of a board: where everything lies. Paths only; whoever reads or writes a file owns its format."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT_STATE = Path("/var/lib/edgectl")
+
+
+@dataclass(frozen=True)
+class Home:
+    """root: the state folder. It holds private keys, samples and personal weights, so its folders are mode 0700."""
+
+    root: Path
+
+    @property
+    def database(self) -> Path:
+        """Samples, runs, outbox and the ε ledger (SQLite)."""
+        return self.root / "edgectl.db"
+
+    @property
+    def key(self) -> Path:
+        """The board's own private key (PEM, 0600)."""
+        return self.root / "board.key"
+
+    @property
+    def pending_key(self) -> Path:
+        """The key of an enrolment that the cloud has not answered yet; kept so that it can be asked again."""
+        return self.root / "pending.key"
+
+    @property
+    def enrolment(self) -> Path:
+        """JSON: the cloud's url, this board's id, its tasks, the pinned roots."""
+        return self.root / "enrolment.json"
+
+    @property
+    def trust(self) -> Path:
+        """JSON: the chain of trust statements, oldest first."""
+        return self.root / "trust.json"
+
+    @property
+    def ca_bundle(self) -> Path:
+        """The authorities that may vouch for the cloud's certificate (PEM)."""
+        return self.root / "ca.pem"
+
+    @property
+    def access_token(self) -> Path:
+        """The cloud's last access token, until it expires (JSON, 0600)."""
+        return self.root / "access.json"
+
+    def lock(self, name: str) -> Path:
+        """A file for `edgewire.files.exclusive`: 'train', 'sync', ..."""
+        return self.root / f"{name}.lock"
+
+    def task(self, task_id: str) -> Path:
+        """What sync brought for a task: manifest.json, directory, base model, packs."""
+        return self.root / "tasks" / task_id
+
+    def manifest(self, task_id: str) -> Path:
+        """The sealed manifest of a task, as received."""
+        return self.task(task_id) / "manifest.json"
+
+    def models(self, task_id: str) -> Path:
+        """The slots of a task's personal model."""
+        return self.root / "models" / task_id
+
+    def ensure(self) -> Home:
+        """Make the folders, private to their owner. Raises OSError (read-only, full, not permitted)."""
+        for folder in (self.root, self.root / "tasks", self.root / "models"):
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return self
+
+
+def default_root(environ: Mapping[str, str], *, superuser: bool) -> Path:
+    """The state folder where none is named: the system's for root, the user's XDG folder otherwise."""
+    if superuser:
+        return ROOT_STATE
+    state = environ.get("XDG_STATE_HOME", "")
+    base = Path(state) if os.path.isabs(state) else Path(environ.get("HOME") or "~").expanduser() / ".local" / "state"
+    return base / "edgectl"

@@ -1,0 +1,379 @@
+"""What a board must not lose: its samples, runs, outbox and ε ledger, in one SQLite file.
+
+Importing this is cheap, and counting needs no numpy, so that `edgectl status` starts fast; arrays are made only by
+`add_samples` and `samples`.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, final
+
+from edgectl import store_schema
+from edgewire.errors import Conflict, ResourcesRefused
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from edgewire.samples import Samples
+    from edgewire.tasks import Task
+
+SETTLED_UPLOADS_KEPT = 500
+RUNS_KEPT = 1000
+
+UploadKind = Literal["report", "contribution"]
+
+
+@dataclass(frozen=True)
+class AddResult:
+    """added: samples that are new; duplicates: samples (values and label) that were there already."""
+
+    added: int
+    duplicates: int
+
+
+@dataclass(frozen=True)
+class StoredSamples:
+    """n local samples of a task, ordered by id. ids: int64 (n,); added_at: float64 (n,), seconds since 1970."""
+
+    samples: Samples
+    ids: np.ndarray
+    digests: list[str]
+    added_at: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.digests)
+
+
+@dataclass(frozen=True)
+class SampleRow:
+    """A sample without its values. shared_until: consent to share ends then; None: it was never shared."""
+
+    id: int
+    digest: str
+    label: str
+    group: str
+    time: float | None
+    added_at: float
+    shared_until: float | None
+
+
+@dataclass(frozen=True)
+class OutboxItem:
+    """One upload that waits. params: what travels beside the payload (a contribution's consent and until)."""
+
+    upload_id: str
+    kind: UploadKind
+    task: str
+    params: dict[str, Any]
+    payload: bytes
+    queued_at: float
+
+
+@dataclass(frozen=True)
+class Run:
+    """ended_at is None while it runs, and for ever if it was interrupted."""
+
+    id: int
+    task: str
+    kind: str
+    started_at: float
+    ended_at: float | None
+    outcome: str | None
+    record: dict[str, Any]
+
+
+@final
+class Store:
+    """One open database. Every method is one transaction; `transaction()` joins several.
+
+    Any of them raises DiskFull, ReadOnly, Busy or CorruptFile; what was committed before stays.
+    """
+
+    def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
+        self._connection = connection
+        self.path = path
+
+    @classmethod
+    def open(cls, path: Path, *, now: float) -> Store:
+        """Open or create. now: noted as the last time this store was used, which exposes a clock that ran backwards."""
+        store = cls(store_schema.connect(path), path)
+        if now > float(store.meta_get("last_used") or 0) + 3600:
+            store.meta_set("last_used", repr(now))
+        return store
+
+    def close(self) -> None:
+        self._connection.close()
+
+    def __enter__(self) -> Store:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """All of the block or nothing."""
+        with store_schema.translated(self.path), store_schema.transaction(self._connection):
+            yield
+
+    def check(self) -> list[str]:
+        """What SQLite finds wrong with its file; empty when it is whole."""
+        with store_schema.translated(self.path):
+            found = [str(row[0]) for row in self._connection.execute("PRAGMA quick_check(10)")]
+        return [] if found == ["ok"] else found
+
+    # Samples
+
+    def add_samples(self, task: Task, samples: Samples, *, now: float) -> AddResult:
+        """Add all or none. A sample that is there already (same values and label) is counted, not stored again."""
+        with self.transaction():
+            before = self._connection.total_changes
+            self._connection.executemany(
+                "INSERT INTO sample (task, digest, kind, x, label, label_name, group_name, time, added_at)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (task, digest) DO NOTHING",
+                _sample_rows(task, samples, now),
+            )
+            added = self._connection.total_changes - before
+        return AddResult(added, len(samples) - added)
+
+    def samples(self, task: Task) -> StoredSamples:
+        """All local samples of a task. Labels are matched by name, so a task may append labels or reorder them.
+
+        Raises Conflict if the task has changed so that a stored sample no longer fits it.
+        """
+        import numpy as np
+
+        from edgewire.samples import make
+
+        kind, index = _kind(task), {name: i for i, name in enumerate(task.labels)}
+        with self.transaction():  # one snapshot for the count and the rows
+            n = int(self._one("SELECT count(*) FROM sample WHERE task = ?", task.id)[0])
+            x = np.empty((n, *task.input.shape), task.input.dtype)
+            light: list[tuple[int, str, int, str, float, float]] = []
+            rows = self._connection.execute(
+                "SELECT id, digest, kind, x, label_name, group_name, time, added_at FROM sample WHERE task = ? ORDER BY id",
+                (task.id,),
+            )
+            for i, (number, digest, row_kind, values, label, group, time, added_at) in enumerate(rows):
+                if row_kind != kind or label not in index:
+                    raise _unfit(task, number, row_kind, label)
+                x[i] = np.frombuffer(values, task.input.dtype).reshape(task.input.shape)
+                light.append((number, digest, index[label], group, np.nan if time is None else time, added_at))
+        columns = list(zip(*light, strict=True)) if light else [()] * 6
+        made = make(
+            x, np.asarray(columns[2], np.int64), group=_text(columns[3]), time=np.asarray(columns[4], np.float64)
+        )
+        ids = np.asarray(columns[0], np.int64)
+        return StoredSamples(made, ids, [str(d) for d in columns[1]], np.asarray(columns[5], np.float64))
+
+    def sample_counts(self, task_id: str) -> dict[int, int]:
+        """Samples per label index (as of when each was added)."""
+        return dict(self._all("SELECT label, count(*) FROM sample WHERE task = ? GROUP BY label", task_id))
+
+    def label_counts(self, task_id: str) -> dict[str, int]:
+        """Samples per label name."""
+        return dict(self._all("SELECT label_name, count(*) FROM sample WHERE task = ? GROUP BY label_name", task_id))
+
+    def sample_tasks(self) -> list[str]:
+        """Tasks that have samples."""
+        return [row[0] for row in self._all("SELECT DISTINCT task FROM sample ORDER BY task")]
+
+    def list_samples(self, task_id: str, limit: int) -> list[SampleRow]:
+        """The newest samples, newest first, without their values."""
+        rows = self._all(
+            "SELECT id, digest, label_name, group_name, time, added_at, shared_until FROM sample"
+            " WHERE task = ? ORDER BY id DESC LIMIT ?",
+            *(task_id, limit),
+        )
+        return [SampleRow(*row) for row in rows]
+
+    def expire(self, task_id: str, *, older_than: float | None, ids: Sequence[int] | None) -> int:
+        """Delete samples added before a time, or by id; both given: those that fit both; none given: all. How many went."""
+        wanted: list[tuple[str, str | float]] = [("task = ?", task_id)]
+        if older_than is not None:
+            wanted.append(("added_at < ?", older_than))
+        if ids is not None:
+            wanted.append(("id IN (SELECT value FROM json_each(?))", json.dumps([int(i) for i in ids])))
+        where = " AND ".join(condition for condition, _ in wanted)
+        with self.transaction():
+            return self._connection.execute(f"DELETE FROM sample WHERE {where}", [v for _, v in wanted]).rowcount
+
+    def mark_shared(self, ids: Sequence[int], until: float, now: float) -> None:
+        """Note that the owner consented to share these samples until a time."""
+        with self.transaction():
+            self._connection.executemany(
+                "UPDATE sample SET shared_at = ?, shared_until = ? WHERE id = ?", [(now, until, int(i)) for i in ids]
+            )
+
+    # Outbox
+
+    def queue(
+        self, upload_id: str, kind: UploadKind, task_id: str, payload: bytes, params: dict[str, Any], now: float
+    ) -> None:
+        """Put an upload into the outbox; one that is there already (same id) stays as it is."""
+        with self.transaction():
+            self._connection.execute(
+                "INSERT INTO outbox (upload_id, kind, task, params, payload, queued_at) VALUES (?, ?, ?, ?, ?, ?)"
+                " ON CONFLICT (upload_id) DO NOTHING",
+                (upload_id, kind, task_id, json.dumps(params, sort_keys=True), payload, now),
+            )
+
+    def outbox(self) -> list[OutboxItem]:
+        """What waits to be sent, oldest first."""
+        rows = self._all(
+            "SELECT upload_id, kind, task, params, payload, queued_at FROM outbox"
+            " WHERE settled_at IS NULL ORDER BY queued_at, rowid"
+        )
+        return [
+            OutboxItem(i, kind, task, json.loads(params), payload, at) for i, kind, task, params, payload, at in rows
+        ]
+
+    def outbox_size(self) -> int:
+        """How many uploads wait."""
+        return int(self._one("SELECT count(*) FROM outbox WHERE settled_at IS NULL")[0])
+
+    def sent(self, upload_id: str, now: float) -> None:
+        """The cloud has it: drop the payload, keep a bounded memory of the upload."""
+        self._settle(upload_id, None, now)
+
+    def refused(self, upload_id: str, reason: str, now: float) -> None:
+        """The cloud will never take it: stop sending, keep the reason."""
+        self._settle(upload_id, reason, now)
+
+    def _settle(self, upload_id: str, refusal: str | None, now: float) -> None:
+        with self.transaction():
+            self._connection.execute(
+                "UPDATE outbox SET payload = NULL, settled_at = ?, refusal = ? WHERE upload_id = ? AND settled_at IS NULL",
+                (now, refusal, upload_id),
+            )
+            self._connection.execute(
+                "DELETE FROM outbox WHERE upload_id IN (SELECT upload_id FROM outbox WHERE settled_at IS NOT NULL"
+                " ORDER BY settled_at DESC, rowid DESC LIMIT -1 OFFSET ?)",
+                (SETTLED_UPLOADS_KEPT,),
+            )
+
+    # Runs
+
+    def start_run(self, task_id: str, kind: str, now: float) -> int:
+        """Note that a run began; its id. Without `finish_run` it counts as interrupted."""
+        with self.transaction():
+            self._connection.execute(
+                "DELETE FROM run WHERE id <= (SELECT max(id) FROM run) - ? AND ended_at IS NOT NULL", (RUNS_KEPT,)
+            )
+            row = self._connection.execute(
+                "INSERT INTO run (task, kind, started_at) VALUES (?, ?, ?)", (task_id, kind, now)
+            )
+            return int(row.lastrowid or 0)
+
+    def finish_run(self, run_id: int, outcome: str, record: dict[str, Any], now: float) -> None:
+        """Note how a run ended. record: anything JSON can hold."""
+        text = json.dumps(record, sort_keys=True, allow_nan=False)
+        with self.transaction():
+            self._connection.execute(
+                "UPDATE run SET ended_at = ?, outcome = ?, record = ? WHERE id = ?", (now, outcome, text, run_id)
+            )
+
+    def runs(self, task_id: str, limit: int) -> list[Run]:
+        """The newest runs of a task, newest first."""
+        return self._runs("WHERE task = ? ORDER BY id DESC LIMIT ?", task_id, limit)
+
+    def interrupted_runs(self) -> list[Run]:
+        """Runs without an end, oldest first. One that is running now is among them: its lock tells."""
+        return self._runs("WHERE ended_at IS NULL ORDER BY id")
+
+    def _runs(self, rest: str, *values: object) -> list[Run]:
+        rows = self._all(f"SELECT id, task, kind, started_at, ended_at, outcome, record FROM run {rest}", *values)
+        return [
+            Run(number, task, kind, started_at, ended_at, outcome, json.loads(record or "{}"))
+            for number, task, kind, started_at, ended_at, outcome, record in rows
+        ]
+
+    # The ε ledger
+
+    def remembered_answer(self, task_id: str, question: str) -> int | None:
+        """The answer once given to a question: repeating it reveals nothing new, so it costs nothing."""
+        row = self._one("SELECT answer FROM answer WHERE task = ? AND question = ?", task_id, question)
+        return None if row is None else int(row[0])
+
+    def spend(self, task_id: str, question: str, epsilon: float, answer: int, budget: float, now: float) -> int:
+        """Note a randomized answer and what it cost, before it is sent. Returns the answer to give: the one already
+        remembered, if there is one (nothing is spent then).
+
+        Raises ResourcesRefused, and notes nothing, if the task's budget does not allow it.
+        """
+        with self.transaction():
+            known = self.remembered_answer(task_id, question)
+            if known is not None:
+                return known
+            spent = self.epsilon_spent(task_id)
+            if spent + epsilon > budget * (1 + 1e-9):  # tolerance: budgets are sums of epsilons, with rounding
+                raise ResourcesRefused(
+                    f"the privacy budget of task '{task_id}' is used up: ε {spent:g} of {budget:g} spent, {epsilon:g} more asked",
+                    hint="the board goes on with what it has; only the task's owner can publish a larger budget",
+                )
+            self._connection.execute(
+                "INSERT INTO answer (task, question, answer, epsilon, answered_at) VALUES (?, ?, ?, ?, ?)",
+                (task_id, question, answer, epsilon, now),
+            )
+            return answer
+
+    def epsilon_spent(self, task_id: str) -> float:
+        """The sum over all answers ever given for the task."""
+        return float(self._one("SELECT coalesce(sum(epsilon), 0) FROM answer WHERE task = ?", task_id)[0])
+
+    # Small facts
+
+    def meta_get(self, key: str) -> str | None:
+        row = self._one("SELECT value FROM meta WHERE key = ?", key)
+        return None if row is None else str(row[0])
+
+    def meta_set(self, key: str, value: str) -> None:
+        with self.transaction():
+            self._connection.execute(
+                "INSERT INTO meta VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value", (key, value)
+            )
+
+    def _all(self, sql: str, *values: object) -> list[Any]:
+        with store_schema.translated(self.path):
+            return self._connection.execute(sql, values).fetchall()
+
+    def _one(self, sql: str, *values: object) -> Any:
+        with store_schema.translated(self.path):
+            return self._connection.execute(sql, values).fetchone()
+
+
+def _kind(task: Task) -> str:
+    return f"{task.input.dtype}{list(task.input.shape)}"
+
+
+def _unfit(task: Task, number: int, kind: str, label: str) -> Conflict:
+    what = f"is {kind}, the task takes {_kind(task)}" if kind != _kind(task) else f"has label '{label}', which is gone"
+    return Conflict(
+        f"task '{task.id}' has changed: stored sample {number} {what}",
+        hint=f"expire such samples: edgectl data expire --task {task.id} --id {number}",
+    )
+
+
+def _text(values: Sequence[Any]) -> np.ndarray:
+    import numpy as np
+
+    return np.asarray(values, np.str_) if values else np.full(0, "", np.str_)
+
+
+def _sample_rows(task: Task, samples: Samples, now: float) -> Iterator[tuple[Any, ...]]:
+    import numpy as np
+
+    from edgewire.samples import sample_digests
+
+    kind = _kind(task)
+    for i, digest in enumerate(sample_digests(samples)):
+        label, time = int(samples.y[i]), float(samples.time[i])
+        values = np.ascontiguousarray(samples.x[i]).astype(samples.x.dtype.newbyteorder("<"), copy=False).tobytes()
+        known_time = None if np.isnan(time) else time
+        yield (task.id, digest, kind, values, label, task.labels[label], str(samples.group[i]), known_time, now)
