@@ -111,7 +111,7 @@ class PackRef:
 class RecipeFigure:
     """What the cloud's rehearsal found: gain of a recipe over the base model at a number of shots.
 
-    shots: samples per class; gain: mean difference in log-loss, positive is better, over `boards` rehearsed boards;
+    shots: samples per class; gain: mean difference in accuracy over `boards` rehearsed boards;
     spread: standard deviation between boards; harm: share of boards whose accuracy fell.
     """
 
@@ -155,7 +155,7 @@ class Report:
     samples: Annotated[int, Meta(ge=0)]
     candidates: Annotated[int, Meta(ge=0)]
     kept: Annotated[int, Meta(ge=0)]
-    gain: float | None  # log-loss against the base in the board's own folds; None: too few samples to tell
+    gain: float | None  # accuracy against the base in the board's own folds; None: too few samples to tell
     seconds: Annotated[float, Meta(ge=0)]
 
 

@@ -1,0 +1,180 @@
+"""The one training loop: a generator of steps. Its whole state is named arrays, and a step's randomness depends only on
+(seed, step number), so that budgets, checkpoints and progress belong to the caller and a resumed run is bit-exact."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F  # noqa: N812  (torch's own convention)
+from torch import Tensor, nn
+
+from edgelearn.examples import Examples
+from edgelearn.models.build import get_weights, set_weights
+
+
+@dataclass(frozen=True)
+class FitSettings:
+    """steps: optimizer steps; local_mass: share of every batch drawn from the first source, where there is a second."""
+
+    steps: int
+    batch_size: int = 32
+    learning_rate: float = 1e-3
+    weight_decay: float = 1e-4
+    local_mass: float = 0.6
+    cosine: bool = True
+    distil: float = 1.0  # weight of the base model's opinion, used only while some classes have no samples
+
+
+@dataclass(frozen=True)
+class Source:
+    """What a run trains on. teacher: the base model's logits (n, classes) on the local samples, for classes that are absent."""
+
+    local: Examples
+    outside: Examples | None = None
+    teacher: np.ndarray | None = None
+
+
+class Step:
+    """One finished step. number: 1..total; loss: a tensor's value, read only if asked for."""
+
+    def __init__(self, run: _Run, number: int, loss: Tensor) -> None:
+        self._run = run
+        self._loss = loss
+        self.number = number
+        self.total = run.settings.steps
+
+    @property
+    def loss(self) -> float:
+        return float(self._loss)
+
+    def state(self) -> dict[str, np.ndarray]:
+        """Everything a later `fit(..., state=...)` needs to go on bit-exactly."""
+        return self._run.state(self.number)
+
+
+def fit(
+    model: nn.Module,
+    source: Source,
+    settings: FitSettings,
+    *,
+    seed: int,
+    state: Mapping[str, np.ndarray] | None = None,
+) -> Iterator[Step]:
+    """Train `model` in place, one step per `next`. state: of an earlier run with the same arguments, to go on from."""
+    run = _Run(model, source, settings, seed)
+    first = run.restore(state) if state is not None else 0
+    for number in range(first + 1, settings.steps + 1):
+        yield Step(run, number, run.step(number))
+
+
+def fit_all(model: nn.Module, source: Source, settings: FitSettings, *, seed: int) -> int:
+    """Train to the end without looking; returns the number of steps."""
+    steps = 0
+    for step in fit(model, source, settings, seed=seed):
+        steps = step.number
+    return steps
+
+
+class _Run:
+    def __init__(self, model: nn.Module, source: Source, settings: FitSettings, seed: int) -> None:
+        if len(source.local) == 0:
+            raise ValueError("nothing to train on")
+        self.model, self.settings, self.seed = model, settings, seed
+        self.device = next(model.parameters()).device
+        self.n_local = len(source.local)
+        outside = source.outside if source.outside is not None and len(source.outside) else None
+        self.n_outside = len(outside) if outside else 0
+        self.x, self.y = self._columns(source.local, outside)
+        self.teacher, self.absent = self._absent_classes(source, outside)
+        self.optimizer = torch.optim.Adam(
+            model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
+        )
+
+    def _columns(self, local: Examples, outside: Examples | None) -> tuple[Tensor, Tensor]:
+        parts = [local, outside] if outside else [local]
+        x = np.concatenate([part.x for part in parts])
+        y = np.concatenate([part.y for part in parts])
+        return torch.from_numpy(x).to(self.device), torch.from_numpy(y).to(self.device)
+
+    def _absent_classes(self, source: Source, outside: Examples | None) -> tuple[Tensor | None, Tensor | None]:
+        """Classes nobody brings samples of take no part in the loss, and the base model's opinion keeps them alive."""
+        if source.teacher is None:
+            return None, None
+        seen = torch.zeros(source.teacher.shape[1], dtype=torch.bool, device=self.device)
+        seen[self.y] = True
+        if bool(seen.all()):
+            return None, None
+        return torch.from_numpy(source.teacher).to(self.device), ~seen
+
+    def step(self, number: int) -> Tensor:
+        rows = self._draw(number)
+        self.model.train()
+        self._set_learning_rate(number)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss = self._loss(rows)
+        torch.autograd.backward(loss)
+        self.optimizer.step()
+        return loss.detach()
+
+    def _loss(self, rows: Tensor) -> Tensor:
+        logits, _ = self.model(self.x[rows])  # (batch, classes)
+        if self.absent is None or self.teacher is None:
+            return F.cross_entropy(logits, self.y[rows])
+        loss = F.cross_entropy(logits.masked_fill(self.absent, -1e9), self.y[rows])
+        local = rows < self.n_local
+        opinion = F.log_softmax(self.teacher[rows[local]], dim=1)
+        learned = F.log_softmax(logits[local], dim=1)
+        return loss + self.settings.distil * F.kl_div(learned, opinion, reduction="batchmean", log_target=True)
+
+    def _draw(self, number: int) -> Tensor:
+        """Row numbers of one batch: without replacement inside a source where it is large enough."""
+        rng = np.random.default_rng((self.seed, number))
+        size = self.settings.batch_size
+        if not self.n_outside:
+            return torch.from_numpy(_pick(rng, self.n_local, size)).to(self.device)
+        local = max(1, round(size * self.settings.local_mass))
+        rows = np.concatenate(
+            [_pick(rng, self.n_local, local), self.n_local + _pick(rng, self.n_outside, size - local)]
+        )
+        return torch.from_numpy(rows).to(self.device)
+
+    def _set_learning_rate(self, number: int) -> None:
+        settings = self.settings
+        scale = 0.5 * (1 + math.cos(math.pi * (number - 1) / settings.steps)) if settings.cosine else 1.0
+        self.optimizer.param_groups[0]["lr"] = settings.learning_rate * scale
+
+    def state(self, number: int) -> dict[str, np.ndarray]:
+        arrays = {f"weight.{name}": array for name, array in get_weights(self.model).items()}
+        for name, parameter in self.model.named_parameters():
+            moments = self.optimizer.state[parameter]
+            arrays[f"mean.{name}"] = moments["exp_avg"].cpu().numpy().copy()
+            arrays[f"square.{name}"] = moments["exp_avg_sq"].cpu().numpy().copy()
+        return {**arrays, "step": np.asarray([number], np.int64)}
+
+    def restore(self, state: Mapping[str, np.ndarray]) -> int:
+        number = int(state["step"][0])
+        set_weights(self.model, {key[7:]: array for key, array in state.items() if key.startswith("weight.")})
+        for name, parameter in self.model.named_parameters():
+            self.optimizer.state[parameter] = {
+                "step": torch.tensor(float(number)),
+                "exp_avg": torch.from_numpy(state[f"mean.{name}"].copy()).to(self.device),
+                "exp_avg_sq": torch.from_numpy(state[f"square.{name}"].copy()).to(self.device),
+            }
+        return number
+
+
+def _pick(rng: np.random.Generator, n: int, count: int) -> np.ndarray:
+    if count <= n:
+        return rng.permutation(n)[:count] if n <= 4096 else rng.choice(n, count, replace=False)
+    whole = np.concatenate([rng.permutation(n) for _ in range(-(-count // n))])
+    return whole[:count]
+
+
+def use_threads(threads: int) -> None:
+    """Fix what changes results or speed between runs: thread counts and the choice of kernels."""
+    torch.set_num_threads(threads)
+    torch.use_deterministic_algorithms(True, warn_only=True)

@@ -1,0 +1,1 @@
+"""Architectures, one file each. Every model maps a batch to (logits, embedding)."""

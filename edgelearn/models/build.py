@@ -1,0 +1,79 @@
+"""From a task to its model, and from a model to named arrays and back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from torch import nn
+
+from edgelearn.models.cnn1d import Cnn1d
+from edgelearn.models.cnn2d import Cnn2d
+from edgelearn.models.front import Front
+from edgelearn.models.mlp import Mlp
+from edgewire.tasks import Task
+
+Weights = dict[str, np.ndarray]
+
+_MODELS: dict[str, type[nn.Module]] = {"mlp": Mlp, "cnn1d": Cnn1d, "cnn2d": Cnn2d}
+
+
+def build(task: Task, *, seed: int = 0) -> nn.Module:
+    """A freshly initialised model of the task, the same for the same seed."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return _MODELS[task.model.name](task)
+
+
+def load(task: Task, weights: Mapping[str, np.ndarray]) -> nn.Module:
+    """The task's model with these weights. Raises ValueError if names, shapes or dtypes do not fit, or a value is not finite."""
+    model = build(task)
+    set_weights(model, weights)
+    return model
+
+
+def get_weights(model: nn.Module) -> Weights:
+    """Every parameter and buffer as a float32 array of its own."""
+    return {name: tensor.detach().cpu().numpy().copy() for name, tensor in model.state_dict().items()}
+
+
+def set_weights(model: nn.Module, weights: Mapping[str, np.ndarray]) -> None:
+    """Copy named arrays into the model, after checking all of them."""
+    state = model.state_dict()
+    if state.keys() != weights.keys():
+        raise ValueError(f"weights do not fit the model: {sorted(state.keys() ^ weights.keys())[:3]}")
+    for name, tensor in state.items():
+        array = weights[name]
+        if tuple(array.shape) != tuple(tensor.shape) or array.dtype != np.float32:
+            raise ValueError(f"weight '{name}' is {array.dtype}{list(array.shape)}, expected {list(tensor.shape)}")
+        if not np.isfinite(array).all():
+            raise ValueError(f"weight '{name}' has values that are not finite")
+    model.load_state_dict({name: torch.from_numpy(np.array(array)) for name, array in weights.items()})
+
+
+def fit_front(model: nn.Module, x: np.ndarray) -> None:
+    """Set the model's input scaling from the pool's samples (never from a board's test rows)."""
+    front = model.get_submodule("front")
+    if not isinstance(front, Front):
+        raise ValueError("the model has no front")
+    values = x.astype(np.float64)
+    kept = front.mean.shape  # (1, channels): statistics over time too
+    axes = (0, *(i + 1 for i, size in enumerate(kept) if size == 1))
+    with np.errstate(invalid="ignore"):
+        mean = np.nan_to_num(np.nanmean(values, axis=axes, keepdims=True)[0])
+        std = np.nan_to_num(np.nanstd(values, axis=axes, keepdims=True)[0])
+    front.mean.copy_(torch.from_numpy(mean.astype(np.float32)).reshape(kept))
+    front.std.copy_(torch.from_numpy(np.where(std < 1e-6, 1.0, std).astype(np.float32)).reshape(kept))
+
+
+@torch.no_grad()
+def outputs(model: nn.Module, x: np.ndarray, *, batch_size: int = 512) -> tuple[np.ndarray, np.ndarray]:
+    """Logits (n, classes) and embeddings (n, dim), float32, in evaluation mode."""
+    model.eval()
+    device = next(model.parameters()).device
+    pieces = [
+        [output.cpu().numpy() for output in model(torch.from_numpy(x[i : i + batch_size]).to(device))]
+        for i in range(0, max(len(x), 1), batch_size)
+    ]
+    return np.concatenate([logits for logits, _ in pieces]), np.concatenate([embedding for _, embedding in pieces])

@@ -1,0 +1,92 @@
+"""What every recipe is given, and what it gives back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+
+import numpy as np
+from torch import nn
+
+from edgelearn.examples import Examples
+from edgelearn.fit import FitSettings
+from edgelearn.models.build import Weights, load, outputs
+from edgewire.tasks import Task
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One contributor's samples (a source domain of MPDA). name: the pseudonym; embedding: float32 (n, dim) by the base."""
+
+    name: str
+    x: np.ndarray
+    y: np.ndarray
+    embedding: np.ndarray
+
+    def examples(self) -> Examples:
+        return Examples(self.x, self.y, np.zeros(len(self.y), np.int64))
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The knobs of personalization. Defaults were chosen on pool users only.
+
+    gate_alpha: probability that the gate keeps anything at all when every candidate is useless;
+    gate_lr, gate_epochs: how a candidate domain is tried; matched: how many contributors are candidates.
+    """
+
+    local: FitSettings = field(default_factory=lambda: FitSettings(steps=150))
+    joint: FitSettings = field(default_factory=lambda: FitSettings(steps=200, batch_size=48, local_mass=0.7))
+    matched: int = 5
+    gate_alpha: float = 0.08
+    gate_epochs: int = 4
+    gate_lr: float = 1e-3
+    folds: int = 4
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One board's problem: its task, the base weights, its own samples, and the candidates.
+
+    global_means: float32 (classes, dim), the pool's class means of the base's embedding (from the directory).
+    """
+
+    task: Task
+    base: Weights
+    local: Examples
+    candidates: Sequence[Candidate]
+    global_means: np.ndarray
+    settings: Settings
+    seed: int
+    device: str = "cpu"
+    on_step: Callable[[], None] = lambda: None  # called after each training step; may raise to stop
+
+    @property
+    def n_classes(self) -> int:
+        return len(self.task.labels)
+
+    def base_model(self) -> nn.Module:
+        """A new copy of the base model, free to be trained."""
+        return load(self.task, self.base).to(self.device)
+
+    @cached_property
+    def local_outputs(self) -> tuple[np.ndarray, np.ndarray]:
+        """The base model's logits and embeddings of the local samples."""
+        return outputs(self.base_model(), self.local.x)
+
+    def only(self, rows: np.ndarray) -> Setting:
+        """The same problem for a board that has only these local rows."""
+        return replace(self, local=self.local.take(rows))
+
+
+@dataclass(frozen=True)
+class Personal:
+    """A recipe's result. kept: pseudonyms that were trained on; candidates: how many were looked at; decisions: what was
+    decided and why, a line each."""
+
+    weights: Weights
+    candidates: int = 0
+    kept: tuple[str, ...] = ()
+    outside_samples: int = 0
+    decisions: tuple[str, ...] = ()

@@ -1,0 +1,81 @@
+"""Evidence from the board's own samples: every recipe runs whole (matching, gate, training) inside each fold.
+
+Folds never split a recording: windows of one recording overlap, and a model that saw one half knows the other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from edgelearn.metrics import hits, log_losses
+from edgelearn.models.build import load, outputs
+from edgelearn.personalize.recipes import RECIPES
+from edgelearn.personalize.setting import Setting
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Scores of each recipe on local samples that its training did not see. rows: int (m,), which samples;
+    hits, losses: recipe -> (m,); group: (m,) recordings."""
+
+    rows: np.ndarray
+    group: np.ndarray
+    hits: dict[str, np.ndarray]
+    losses: dict[str, np.ndarray]
+
+
+def make_folds(y: np.ndarray, group: np.ndarray, *, folds: int, seed: int) -> list[np.ndarray]:
+    """Test rows of each fold, or [] where the samples cannot tell.
+
+    A recording is held out only if its class has another one: leaving out the only one of a class would test a model that
+    never met the class. Where less than half of the samples could be held out, there is no evidence, and [] says so.
+    """
+    rng = np.random.default_rng((seed, 11))
+    recordings = {int(g): np.flatnonzero(group == g) for g in np.unique(group)}
+    by_class: dict[int, list[int]] = {}
+    for g, rows in recordings.items():
+        by_class.setdefault(int(np.bincount(y[rows]).argmax()), []).append(g)
+    count = min(folds, max((len(gs) for gs in by_class.values()), default=0))
+    tested: list[list[int]] = [[] for _ in range(count)]
+    start = 0
+    for label in sorted(by_class):
+        gs = [by_class[label][i] for i in rng.permutation(len(by_class[label]))]
+        if len(gs) < 2:
+            continue
+        for i, g in enumerate(gs):
+            tested[(start + i) % count].append(g)
+        start += len(gs)
+    found = [np.sort(np.concatenate([recordings[g] for g in gs])) for gs in tested if gs]
+    if len(found) < 2 or 2 * sum(map(len, found)) < len(y):
+        return []
+    return found
+
+
+def gather(
+    setting: Setting, recipes: Sequence[str], *, on_fold: Callable[[int, int], None] = lambda done, total: None
+) -> Evidence | None:
+    """Cross-validated scores of the recipes, or None where the samples are too few to tell. on_fold(done, total)."""
+    folds = make_folds(setting.local.y, setting.local.group, folds=setting.settings.folds, seed=setting.seed)
+    if not folds:
+        return None
+    hit: dict[str, list[np.ndarray]] = {name: [] for name in recipes}
+    lost: dict[str, list[np.ndarray]] = {name: [] for name in recipes}
+    everything = np.arange(len(setting.local))
+    for number, test in enumerate(folds, start=1):
+        inside = setting.only(np.setdiff1d(everything, test))
+        held = setting.local.take(test)
+        for name in recipes:
+            logits, _ = outputs(load(setting.task, RECIPES[name](inside).weights).to(setting.device), held.x)
+            hit[name].append(hits(logits, held.y))
+            lost[name].append(log_losses(logits, held.y))
+        on_fold(number, len(folds))
+    rows = np.concatenate(folds)
+    return Evidence(
+        rows,
+        setting.local.group[rows],
+        {name: np.concatenate(parts) for name, parts in hit.items()},
+        {name: np.concatenate(parts) for name, parts in lost.items()},
+    )

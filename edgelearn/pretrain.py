@@ -1,0 +1,51 @@
+"""The base model: trained on contributors' samples, every contributor with the same weight."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+
+from edgelearn.examples import make
+from edgelearn.fit import FitSettings, Source, fit
+from edgelearn.models.build import Weights, build, fit_front, get_weights
+from edgewire.tasks import Task
+
+LEARNING_RATE = 3e-3
+BATCH_SIZE = 64
+MAX_ROWS_PER_CONTRIBUTOR = 2000
+
+
+def train_base(
+    task: Task,
+    x: np.ndarray,
+    y: np.ndarray,
+    contributor: np.ndarray,
+    *,
+    seed: int,
+    epochs: int,
+    on_step: Callable[[int, int], None] | None = None,
+) -> Weights:
+    """Weights trained on pool samples. x: (n, *shape); y, contributor: int (n,). on_step(done, total) may raise to stop."""
+    rows = _balanced_rows(contributor, np.random.default_rng((seed, 0)))
+    model = build(task, seed=seed)
+    fit_front(model, x[rows])
+    steps = epochs * math.ceil(len(rows) / BATCH_SIZE)
+    settings = FitSettings(steps, batch_size=BATCH_SIZE, learning_rate=LEARNING_RATE, weight_decay=1e-4)
+    for step in fit(model, Source(make(x[rows], y[rows])), settings, seed=seed):
+        if on_step is not None:
+            on_step(step.number, step.total)
+    return get_weights(model)
+
+
+def _balanced_rows(contributor: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """At most MAX_ROWS_PER_CONTRIBUTOR rows of each, and small contributors repeated up to half of the median."""
+    _, codes = np.unique(contributor, return_inverse=True)
+    by_contributor = [np.flatnonzero(codes == code) for code in range(int(codes.max()) + 1)]
+    floor = int(np.median([len(rows) for rows in by_contributor])) // 2
+    picked = []
+    for rows in by_contributor:
+        shuffled = rng.permutation(rows)[:MAX_ROWS_PER_CONTRIBUTOR]
+        picked.append(np.resize(shuffled, max(len(shuffled), min(floor, MAX_ROWS_PER_CONTRIBUTOR))))
+    return np.concatenate(picked)

@@ -1,0 +1,1 @@
+"""Accounting for what a query reveals."""
