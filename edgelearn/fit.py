@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-import torch.nn.functional as F  # noqa: N812  (torch's own convention)
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from edgelearn.examples import Examples
@@ -172,9 +172,3 @@ def _pick(rng: np.random.Generator, n: int, count: int) -> np.ndarray:
         return rng.permutation(n)[:count] if n <= 4096 else rng.choice(n, count, replace=False)
     whole = np.concatenate([rng.permutation(n) for _ in range(-(-count // n))])
     return whole[:count]
-
-
-def use_threads(threads: int) -> None:
-    """Fix what changes results or speed between runs: thread counts and the choice of kernels."""
-    torch.set_num_threads(threads)
-    torch.use_deterministic_algorithms(True, warn_only=True)

@@ -1,0 +1,118 @@
+"""edgectl sync"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated, Any, cast
+
+import typer
+
+from edgectl.commands import Invocation, JsonFlag, invocation
+from edgectl.output import emit, plural
+
+if TYPE_CHECKING:
+    from edgectl.cloud import HttpCloud
+    from edgectl.enrolment import Enrolment
+    from edgectl.sync import Outcome, TaskOutcome
+
+
+def register(app: typer.Typer) -> None:
+    app.command("sync")(sync)
+
+
+def sync(
+    ctx: typer.Context,
+    pull_only: Annotated[bool, typer.Option("--pull-only", help="Only fetch; leave the outbox.")] = False,
+    push_only: Annotated[bool, typer.Option("--push-only", help="Only send what waits in the outbox.")] = False,
+    mode: Annotated[
+        str | None, typer.Option(metavar="directory|embedding", help="How to search the pool, if the task allows it.")
+    ] = None,
+    max_seconds: Annotated[int | None, typer.Option(min=1, help="Stop after that long; the next sync goes on.")] = None,
+    json: JsonFlag = False,
+) -> None:
+    """Talk to the cloud: send what waits, fetch task, base model and samples that resemble yours.
+
+    The only command, besides enroll and doctor, that uses the network. Run it as often as you like: what is there already is
+    not fetched again, and what was cut off goes on where it stopped.
+    """
+    from edgewire.errors import UsageError
+    from edgewire.files import exclusive
+
+    if pull_only and push_only:
+        raise UsageError("--pull-only and --push-only exclude each other")
+    here = invocation(ctx)
+    here = Invocation(here.settings.override(mode=mode, sync_seconds=max_seconds), here.places, here.clock)
+    with exclusive(here.home.ensure().lock("sync"), doing="syncing"):
+        outcome = _sync(here, pull=not push_only, push=not pull_only)
+    from edgectl.sync import report_of
+
+    emit(report_of(outcome), _lines(outcome), as_json=json)
+
+
+def _sync(here: Invocation, *, pull: bool, push: bool) -> Outcome:
+    import numpy as np
+
+    from edgectl import enrolment
+    from edgectl.sync import Options, sync
+    from edgewire.tasks import Mode
+
+    known = enrolment.load(here.home)
+    cloud = _cloud(here, known)
+    options = Options(
+        mode=cast("Mode | None", here.settings.text("mode")),
+        pull=pull,
+        push=push,
+        threads=here.threads,
+        on_blob=_progress,
+    )
+    try:
+        with here.store() as store:
+            return sync(here.home, known, store, cloud, options, clock=here.clock, rng=np.random.default_rng())
+    finally:
+        cloud.close()
+
+
+def _cloud(here: Invocation, known: Enrolment) -> HttpCloud:
+    from edgectl.cloud import HttpCloud
+    from edgewire.signing import SigningKey
+
+    return HttpCloud(
+        known.url,
+        ca_bundle=here.home.ca_bundle,
+        key=SigningKey.load(here.home.key),
+        board=known.board,
+        token_cache=here.home.access_token,
+        deadline=time.monotonic() + here.settings.whole("sync_seconds"),
+        use_proxy=here.settings.flag("proxy"),
+    )
+
+
+def _progress(what: str, size: int) -> Callable[[int], None]:
+    """A bar on a terminal for what is large enough to wait for; elsewhere nothing."""
+    if not sys.stderr.isatty() or size < 1 << 20:
+        return lambda received: None
+    bar: Any = typer.progressbar(length=size, label=what, file=sys.stderr)
+    bar.render_progress()
+    return cast("Callable[[int], None]", bar.update)
+
+
+def _lines(outcome: Outcome) -> list[str]:
+    lines = []
+    if outcome.sent or outcome.refused:
+        refused = f", {outcome.refused} refused by the cloud" if outcome.refused else ""
+        lines.append(f"{plural(outcome.sent, 'upload')} sent{refused}")
+    for task in outcome.tasks:
+        lines += _task_lines(task)
+    return [*lines, f"{outcome.bytes_down} bytes received, {outcome.bytes_up} sent"]
+
+
+def _task_lines(task: TaskOutcome) -> list[str]:
+    state = "updated" if task.changed else "nothing new"
+    lines = [f"{task.task}: {state}; base version {task.base_version}"]
+    if task.packs:
+        lines.append(f"  {plural(task.packs, 'sample file')} at hand by {task.mode}; revealed: {task.revealed}")
+    if task.note:
+        lines.append(f"  {task.note}")
+    return lines

@@ -1,0 +1,369 @@
+"""The only step that opens a socket: outbox up; trust, task, base, directory and matched packs down.
+
+Everything is fetched by digest into the cache, and what counts is switched last, so that a sync may be cut off anywhere and
+run again: what has arrived is not fetched twice, and training meanwhile uses the old, whole set.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from edgectl import tasks
+from edgectl.cache import Cache, Retrieval
+from edgectl.cloud import Cloud
+from edgectl.enrolment import Enrolment, update_tasks, update_trust
+from edgectl.home import Home
+from edgectl.inference import Predictor
+from edgectl.store import OutboxItem, Store, StoredSamples
+from edgelearn.privacy.response import randomize
+from edgelearn.retrieval.directory import Directory, rank_cohorts
+from edgewire import samples as sample_columns
+from edgewire import tensors
+from edgewire.decoding import convert, decode, plain
+from edgewire.errors import (
+    EdgeError,
+    NotFound,
+    RetryLater,
+    TimedOut,
+    UsageError,
+)
+from edgewire.files import digest, write_atomic
+from edgewire.messages import (
+    MAX_SEARCH_RESULTS,
+    SAMPLES_LIMIT_BYTES,
+    BlobRef,
+    DirectoryMeta,
+    Manifest,
+    PackRef,
+    Report,
+    SearchMeta,
+)
+from edgewire.signing import Statement, envelope_key_id, open_sealed
+from edgewire.tasks import Mode
+
+_LOG = logging.getLogger(__name__)
+
+SEARCH_RESULTS_WANTED = 600
+UNMATCHED = "there are no labelled samples yet to match; add some, then sync again"
+
+
+@dataclass(frozen=True)
+class Options:
+    """mode: None takes the task's default; pull, push: which halves to do; threads: for embedding local samples."""
+
+    mode: Mode | None = None
+    pull: bool = True
+    push: bool = True
+    threads: int = 1
+    on_blob: Callable[[str, int], Callable[[int], None]] = lambda what, size: lambda received: None
+
+
+@dataclass
+class TaskOutcome:
+    """What sync did for one task. packs: sample files at hand; fetched_bytes: of blobs and search answers, this time."""
+
+    task: str
+    changed: bool = False
+    base_version: int = 0
+    mode: str = ""
+    packs: int = 0
+    fetched_bytes: int = 0
+    epsilon: float = 0.0
+    revealed: str = ""
+    note: str = ""
+
+
+@dataclass
+class Outcome:
+    """sent, refused: uploads of the outbox; bytes: of bodies, both ways."""
+
+    sent: int = 0
+    refused: int = 0
+    tasks: list[TaskOutcome] = field(default_factory=list)
+    bytes_up: int = 0
+    bytes_down: int = 0
+
+    @property
+    def changed(self) -> bool:
+        return bool(self.sent or self.refused or any(task.changed for task in self.tasks))
+
+
+def sync(
+    home: Home,
+    enrolment: Enrolment,
+    store: Store,
+    cloud: Cloud,
+    options: Options,
+    *,
+    clock: Callable[[], float],
+    rng: np.random.Generator,
+) -> Outcome:
+    """One sync. The caller holds the lock. rng: for randomized response only; it must not be seeded in the field.
+
+    Raises what `Cloud` raises; whatever was finished before stays finished.
+    """
+    outcome = Outcome()
+    try:
+        if options.push:
+            _push(store, cloud, outcome, clock)
+        if options.pull:
+            enrolment = update_tasks(home, enrolment, cloud.tasks())
+            for task_id in enrolment.tasks:
+                session = _Session(home, enrolment, store, cloud, options, clock, rng)
+                outcome.tasks.append(session.pull(task_id))
+    finally:
+        outcome.bytes_up, outcome.bytes_down = cloud.bytes_up, cloud.bytes_down
+    return outcome
+
+
+def _push(store: Store, cloud: Cloud, outcome: Outcome, clock: Callable[[], float]) -> None:
+    """Send what waits. What the cloud will never take leaves the outbox with its reason; other failures keep it there."""
+    for item in store.outbox():
+        try:
+            _send(item, cloud)
+        except (RetryLater, TimedOut):
+            raise
+        except EdgeError as error:
+            if error.exit_code not in (2, 11) and error.http_status not in (404, 409, 410, 413):
+                raise
+            _LOG.warning("the cloud refused a %s: %s", item.kind, error)
+            store.refused(item.upload_id, error.code, clock())
+            outcome.refused += 1
+        else:
+            store.sent(item.upload_id, clock())
+            outcome.sent += 1
+
+
+def _send(item: OutboxItem, cloud: Cloud) -> None:
+    if item.kind == "report":
+        cloud.report(decode(Report, item.payload, what="report"))
+    else:
+        until = float(item.params["until"])
+        cloud.contribute(item.task, item.upload_id, item.payload, consent=str(item.params["consent"]), until=until)
+
+
+@dataclass
+class _Session:
+    """The pull half, for one task after the other."""
+
+    home: Home
+    enrolment: Enrolment
+    store: Store
+    cloud: Cloud
+    options: Options
+    clock: Callable[[], float]
+    rng: np.random.Generator
+
+    def pull(self, task_id: str) -> TaskOutcome:
+        outcome = TaskOutcome(task_id)
+        cache = Cache(self.home, task_id)
+        cache.ensure()
+        manifest = self._manifest(task_id, cache, outcome)
+        outcome.base_version = manifest.base.version
+        self._retrieve(manifest, cache, outcome)
+        cache.drop_unused(manifest)
+        return outcome
+
+    # The task, its base and its directory
+
+    def _manifest(self, task_id: str, cache: Cache, outcome: TaskOutcome) -> Manifest:
+        """The newest manifest, with all that it names in the cache."""
+        known = self._known(task_id)
+        etag_file = cache.folder / "manifest.etag"
+        whole = known is not None and all(cache.has(ref) for ref in _blobs(known[0]))
+        etag = etag_file.read_text() if known is not None and whole and etag_file.is_file() else None
+        answer = self.cloud.manifest(task_id, etag)
+        if answer is None and known is not None:
+            return known[0]
+        if answer is None:
+            raise NotFound("the cloud says that nothing changed, but nothing is known here", hint="sync again")
+        raw, new_etag = answer
+        manifest, statement = self._open(raw, task_id, at_least=known[1] if known else (0, 0))
+        self._follow_trust(manifest.trust_version)
+        for what, ref in zip(("base weights", "base model", "directory"), _blobs(manifest), strict=True):
+            outcome.fetched_bytes += self._fetch(cache, what, ref)
+        write_atomic(self.home.manifest(task_id), raw, mode=0o600)
+        write_atomic(etag_file, new_etag.encode(), mode=0o600)
+        outcome.changed = known is None or (statement.epoch, statement.version) != known[1]
+        return manifest
+
+    def _known(self, task_id: str) -> tuple[Manifest, tuple[int, int]] | None:
+        try:
+            statement = tasks.stored_manifest(self.home, self.enrolment, task_id)
+            return convert(Manifest, statement.body, what="manifest"), (statement.epoch, statement.version)
+        except EdgeError:  # none yet, or one that no longer verifies: the cloud sends a new one
+            return None
+
+    def _open(self, raw: bytes, task_id: str, *, at_least: tuple[int, int]) -> tuple[Manifest, Statement]:
+        if envelope_key_id(raw) not in self.enrolment.trust.signing_keys:
+            self._follow_trust(self.enrolment.trust.version + 1)
+        keys = self.enrolment.trust.signing_keys
+        statement = open_sealed(raw, keys, type="manifest", task=task_id, now=self.clock(), at_least=at_least)
+        manifest = convert(Manifest, statement.body, what="manifest")
+        if manifest.task.id != task_id or manifest.task.problems():
+            raise NotFound(f"the cloud's manifest does not describe task '{task_id}' soundly")
+        return manifest, statement
+
+    def _follow_trust(self, version: int) -> None:
+        known = self.enrolment.trust.version
+        if version > known:
+            self.enrolment = update_trust(self.home, self.enrolment, self.cloud.trust(known), self.clock())
+
+    def _fetch(self, cache: Cache, what: str, ref: BlobRef) -> int:
+        return self.cloud.blob(
+            ref.digest, ref.size, cache.path(ref.digest), on_bytes=self.options.on_blob(what, ref.size)
+        )
+
+    # Retrieval
+
+    def _retrieve(self, manifest: Manifest, cache: Cache, outcome: TaskOutcome) -> None:
+        mode = self._mode(manifest)
+        mine = self.store.samples(manifest.task)
+        wanted = Retrieval(mode, manifest.base.onnx.digest, manifest.directory.digest, _fingerprint(mine), (), 0.0, "")
+        known = cache.retrieval()
+        if (
+            known is not None
+            and replace(known, files=(), epsilon=0.0, revealed="") == wanted
+            and _at_hand(cache, known)
+        ):
+            _describe(outcome, known)
+            return
+        directory, meta = cache.directory(manifest)
+        if mode == "embedding":
+            found = self._search(wanted, manifest, cache, mine, outcome)
+        else:
+            found = self._packs(wanted, manifest, cache, mine, directory, meta, outcome)
+        if found is None:
+            return
+        cache.record_retrieval(found)
+        outcome.changed = outcome.changed or known is None or known.files != found.files
+        _describe(outcome, found)
+
+    def _mode(self, manifest: Manifest) -> Mode:
+        allowed = manifest.task.privacy.modes
+        mode = self.options.mode or allowed[0]
+        if mode not in allowed:
+            raise UsageError(
+                f"task '{manifest.task.id}' does not allow mode '{mode}'", hint=f"it allows: {', '.join(allowed)}"
+            )
+        return mode
+
+    def _packs(
+        self,
+        wanted: Retrieval,
+        manifest: Manifest,
+        cache: Cache,
+        mine: StoredSamples,
+        directory: Directory,
+        meta: DirectoryMeta,
+        outcome: TaskOutcome,
+    ) -> Retrieval | None:
+        """All packs where they are small, which reveals nothing; else those of one cohort, asked for through noise."""
+        privacy = manifest.task.privacy
+        if sum(pack.size for pack in meta.packs) <= privacy.fetch_all_below_bytes:
+            chosen, epsilon, revealed = list(meta.packs), 0.0, "nothing: all packs were fetched"
+        elif len(mine) == 0:
+            outcome.note = UNMATCHED
+            return None
+        elif not self._affordable(manifest):
+            outcome.note = "the privacy budget is used up; the board goes on with the packs it has"
+            return None
+        else:
+            cohort, epsilon = self._ask_cohort(manifest, cache, mine, directory)
+            chosen = [pack for pack in meta.packs if pack.cohort == cohort]
+            spent = self.store.epsilon_spent(manifest.task.id)
+            revealed = f"one of {directory.cohorts} cohorts, randomized (ε {epsilon:g}; ε {spent:g} spent in all)"
+        for pack in chosen:
+            outcome.fetched_bytes += self._fetch(cache, f"pack of {pack.samples} samples", _as_blob(pack))
+        return replace(wanted, files=tuple(pack.digest for pack in chosen), epsilon=epsilon, revealed=revealed)
+
+    def _affordable(self, manifest: Manifest) -> bool:
+        """Whether asking about this directory is free (asked before) or within the budget."""
+        task = manifest.task
+        if self.store.remembered_answer(task.id, _question(manifest)) is not None:
+            return True
+        return self.store.epsilon_spent(task.id) + task.privacy.epsilon <= task.privacy.epsilon_budget * (1 + 1e-9)
+
+    def _ask_cohort(
+        self, manifest: Manifest, cache: Cache, mine: StoredSamples, directory: Directory
+    ) -> tuple[int, float]:
+        """The cohort to ask for: the most alike one through k-ary randomized response, the same answer for the same
+        directory ever after. Its cost is in the ledger before anything is sent."""
+        task = manifest.task
+        question = _question(manifest)
+        remembered = self.store.remembered_answer(task.id, question)
+        if remembered is not None:
+            return remembered, task.privacy.epsilon
+        _, embedding = self._embed(manifest, cache, mine)
+        truth = int(rank_cohorts(directory, embedding, mine.samples.y).argmax())
+        answer = randomize(truth, directory.cohorts, task.privacy.epsilon, self.rng)
+        epsilon, budget = task.privacy.epsilon, task.privacy.epsilon_budget
+        return self.store.spend(task.id, question, epsilon, answer, budget, self.clock()), epsilon
+
+    def _search(
+        self, wanted: Retrieval, manifest: Manifest, cache: Cache, mine: StoredSamples, outcome: TaskOutcome
+    ) -> Retrieval | None:
+        """Query vectors go up, samples come down. Not private: an embedding says much about the sample."""
+        if len(mine) == 0:
+            outcome.note = UNMATCHED
+            return None
+        task = manifest.task
+        _, embedding = self._embed(manifest, cache, mine)
+        per_class = SEARCH_RESULTS_WANTED // (len(mine) * len(task.labels))
+        k = min(100, max(1, per_class), max(1, MAX_SEARCH_RESULTS // (len(mine) * len(task.labels))))
+        meta = plain(SearchMeta(task.id, wanted.base, k))
+        raw = self.cloud.search(task.id, tensors.pack({"queries": embedding.astype(np.float32)}, meta))
+        sample_columns.from_bytes(raw, task, what="the search answer", limit_bytes=SAMPLES_LIMIT_BYTES)
+        name = digest(raw)
+        cache.write(name, raw)
+        outcome.fetched_bytes += len(raw)
+        revealed = f"the embeddings of {len(mine)} local samples (not private)"
+        return replace(wanted, files=(name,), revealed=revealed)
+
+    def _embed(self, manifest: Manifest, cache: Cache, mine: StoredSamples) -> tuple[np.ndarray, np.ndarray]:
+        base = Predictor(cache.read(manifest.base.onnx.digest), threads=self.options.threads)
+        return base.run(mine.samples.x)
+
+
+def _blobs(manifest: Manifest) -> tuple[BlobRef, BlobRef, BlobRef]:
+    return manifest.base.weights, manifest.base.onnx, manifest.directory
+
+
+def _question(manifest: Manifest) -> str:
+    return f"cohort of directory {manifest.directory.digest}"
+
+
+def _as_blob(pack: PackRef) -> BlobRef:
+    return BlobRef(pack.digest, pack.size)
+
+
+def _at_hand(cache: Cache, retrieval: Retrieval) -> bool:
+    return all(cache.path(name).is_file() for name in retrieval.files)
+
+
+def _fingerprint(mine: StoredSamples) -> str:
+    """Digest over the set of local samples: as long as it stays, the same question would be asked again."""
+    return hashlib.sha256("".join(sorted(mine.digests)).encode()).hexdigest()
+
+
+def _describe(outcome: TaskOutcome, retrieval: Retrieval) -> None:
+    outcome.mode, outcome.packs = retrieval.mode, len(retrieval.files)
+    outcome.epsilon, outcome.revealed = retrieval.epsilon, retrieval.revealed
+
+
+def report_of(outcome: Outcome) -> dict[str, Any]:
+    """The outcome as JSON."""
+    return {
+        "changed": outcome.changed,
+        "sent": outcome.sent,
+        "refused": outcome.refused,
+        "bytes_up": outcome.bytes_up,
+        "bytes_down": outcome.bytes_down,
+        "tasks": [vars(task) for task in outcome.tasks],
+    }
