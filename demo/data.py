@@ -38,7 +38,9 @@ class Problem:
         """Write the pool file and each board's file; return their paths."""
         pool = self._write(folder / "pool.npz", self.rows["part"] == "pool")
         mine = self.rows["part"] != "pool"
-        return pool, {user: self._write(folder / f"{user}.npz", mine & (self.rows["user"] == user)) for user in self.boards}
+        return pool, {
+            user: self._write(folder / f"{user}.npz", mine & (self.rows["user"] == user)) for user in self.boards
+        }
 
     def _write(self, path: Path, keep: np.ndarray) -> Path:
         np.savez(path, **{name: column[keep] for name, column in self.rows.items()})
@@ -204,7 +206,9 @@ def _file(path: Path, boards: int, rng: np.random.Generator) -> Problem:
     users = np.unique(rows["user"][rows["part"] == "local"])
     dropped = np.isin(rows["user"], users[boards:]) & (rows["part"] != "pool")
     rows = {name: column[~dropped] for name, column in rows.items()}
-    about = f"{len(rows['y'])} samples of {path.name}: {min(len(users), boards)} boards, their users are not in the pool."
+    about = (
+        f"{len(rows['y'])} samples of {path.name}: {min(len(users), boards)} boards, their users are not in the pool."
+    )
     return Problem(_safe(path.stem), path.name, about, rows)
 
 
@@ -232,9 +236,7 @@ def _safe(name: str) -> str:
     return "".join(c if c.isalnum() else "-" for c in name.lower()).strip("-")[:50] or "data"
 
 
-def _columns(
-    x: np.ndarray, y: np.ndarray, user: str, part: np.ndarray, group: np.ndarray | None = None
-) -> Columns:
+def _columns(x: np.ndarray, y: np.ndarray, user: str, part: np.ndarray, group: np.ndarray | None = None) -> Columns:
     blank = np.full(len(y), "")
     return {"x": x, "y": y, "user": np.full(len(y), user), "group": blank if group is None else group, "part": part}
 

@@ -1,0 +1,142 @@
+"""`python -m demo [--data digits|myo|wisdm|FILE.npz]`: keys, service, pool, base model, boards, personal models, a report.
+
+Everything is done by calling `cloud-aug` and `edgectl`, over real TLS on loopback. Nothing is left behind but the report.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from demo import data, report
+from demo.report import BoardResult
+from demo.shell import call, free_port, server, tell
+
+TARGET_STEPS = 1200  # of base training: enough for the demo, and minutes stay minutes
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Where the demo plays."""
+
+    work: Path
+    cloud: Path
+    problem: data.Problem
+    task: str
+    url: str
+
+
+def main() -> None:
+    arguments = _arguments()
+    try:
+        problem = data.load(arguments.data, boards=arguments.boards, seed=arguments.seed)
+    except ValueError as error:
+        raise SystemExit(f"demo: {error}") from None
+    with tempfile.TemporaryDirectory(prefix="edgectl-demo-") as folder:
+        results = _play(Path(folder), problem)
+    path = report.write(results, problem.title, Path(arguments.report))
+    print(
+        f"\nAccuracy on held-out samples, in %\n\n{report.table(results)}\n\n{report.sentences(results)}\n\nWritten: {path}"
+    )
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m demo", description=__doc__)
+    parser.add_argument("--data", default="digits", help="digits, myo, wisdm, or an NPZ file in the generic format")
+    parser.add_argument("--boards", type=int, default=6)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--report", default="demo-report", help="folder for report.json")
+    return parser.parse_args()
+
+
+def _play(work: Path, problem: data.Problem) -> list[BoardResult]:
+    tell(f"{problem.title}. {problem.about}")
+    pool, board_files = problem.write(work)
+    port = free_port()
+    stage = Stage(work, work / "cloud", problem, problem.name, f"https://127.0.0.1:{port}")
+    _set_up_cloud(stage, pool)
+    with server(stage.cloud, port, work / "server.log"):
+        tell(f"cloud: serving {stage.url} over TLS")
+        modes = {
+            board: "embedding" if i >= len(board_files) - 2 else "directory" for i, board in enumerate(board_files)
+        }
+        with ThreadPoolExecutor(2) as pairs:  # two boards at a time, one core each
+            futures = [pairs.submit(_board, stage, name, file, modes[name]) for name, file in board_files.items()]
+            return [future.result() for future in futures]
+
+
+def _set_up_cloud(stage: Stage, pool: Path) -> None:
+    def cloud(*arguments: str | Path) -> dict[str, object]:
+        return call("cloud-aug", "--data", stage.cloud, *arguments)
+
+    cloud("init", "--host", "127.0.0.1", "--url", stage.url)
+    tell("cloud: keys and certificates made")
+    task_file = stage.work / "task.json"
+    cloud("task", "template", "--from", pool, "--id", stage.task, "-o", task_file)
+    task = json.loads(task_file.read_text())
+    task["title"] = stage.problem.title
+    task["privacy"]["modes"] = ["directory", "embedding"]
+    if stage.problem.name == "digits":
+        task["model"]["width"] = 8  # a small model for a small board: six conflicting styles do not fit into it
+    task_file.write_text(json.dumps(task))
+    cloud("task", "publish", task_file)
+    stats = cloud("pool", "ingest", pool, "--task", stage.task, "--consent", "packs", "--consent-until", "2099-01-01")
+    tell(f"cloud: task '{stage.task}' published, {stats['added']} samples of consenting contributors ingested")
+    rows = dict(data.counts(stage.problem))["pool"]
+    epochs = max(3, min(25, round(TARGET_STEPS * 64 / rows)))
+    tell(f"cloud: training the base model ({epochs} epochs), then rehearsing every recipe on held-out contributors ...")
+    cloud("base", "train", "--task", stage.task, "--epochs", str(epochs))
+    built = cloud("index", "build", "--task", stage.task)
+    tell(f"cloud: directory of {built['cohorts']} cohorts, {built['packs']} packs and the search index are published")
+
+
+def _board(stage: Stage, name: str, file: Path, mode: str) -> BoardResult:
+    """One board's whole life: enroll, add, sync, train (socket closed), evaluate, infer."""
+    started = time.monotonic()
+    env = {"EDGECTL_STATE": str(stage.work / "boards" / name), "EDGECTL_THREADS": "1", "EDGECTL_MODE": mode}
+
+    def edgectl(*arguments: str | Path) -> dict[str, object]:
+        return call("edgectl", *arguments, env=env)
+
+    token = stage.work / f"{name}.enrol.json"
+    call("cloud-aug", "--data", stage.cloud, "boards", "token", "--task", stage.task, "--out", token)
+    edgectl("enroll", token, "--name", name)
+    first = edgectl("sync")
+    added = edgectl("data", "add", file, "--part", "local")
+    second = edgectl("sync")
+    trained = edgectl("train")
+    scored = edgectl("eval", file, "--part", "test", "--recipes", ",".join(report.RECIPES))
+    edgectl("infer", file, "--part", "test")
+    by_name = {row["name"]: row for row in scored["models"]}  # type: ignore[attr-defined]
+    mpda = by_name["trained mpda"]
+    result = BoardResult(
+        board=name,
+        mode=mode,
+        **{recipe: by_name[f"trained {recipe}"]["accuracy"] for recipe in report.RECIPES},
+        shipped=by_name["serving"]["accuracy"],
+        shipped_recipe=by_name["serving"]["recipe"],
+        candidates=mpda["candidates"],
+        kept=mpda["kept"],
+        bytes_down=int(first["bytes_down"]) + int(second["bytes_down"]),  # type: ignore[call-overload]
+        seconds=round(time.monotonic() - started, 1),
+        local_samples=int(added["added"]),  # type: ignore[call-overload]
+        test_samples=int(scored["samples"]),  # type: ignore[call-overload]
+    )
+    tell(
+        f"{name} ({mode}): {result.local_samples} samples of its own, chose {trained['shipped']};"
+        f" {100 * result.base:.0f} % -> {100 * result.shipped:.0f} % on {result.test_samples} held-out samples"
+    )
+    return result
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except KeyboardInterrupt:
+        sys.exit(130)

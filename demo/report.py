@@ -1,0 +1,89 @@
+"""The demo's results: a table for people, a few sentences, and report.json."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+RECIPES = ("base", "local", "random", "mpda")
+
+
+@dataclass(frozen=True)
+class BoardResult:
+    """One board. base..mpda, shipped: accuracy on held-out samples, as a fraction; shipped_recipe: what `auto` chose;
+    candidates, kept: contributors that the gate looked at and accepted; bytes_down: of bodies, over all its syncs."""
+
+    board: str
+    mode: str
+    base: float
+    local: float
+    random: float
+    mpda: float
+    shipped: float
+    shipped_recipe: str
+    candidates: int
+    kept: int
+    bytes_down: int
+    seconds: float
+    local_samples: int
+    test_samples: int
+
+
+def mean(results: list[BoardResult], field: str) -> float:
+    return sum(getattr(result, field) for result in results) / len(results)
+
+
+def write(results: list[BoardResult], title: str, folder: Path) -> Path:
+    """Write report.json; its path."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "report.json"
+    report = {
+        "schema_version": 1,
+        "data": title,
+        "boards": [asdict(result) for result in results],
+        "mean": {name: round(mean(results, name), 6) for name in (*RECIPES, "shipped")},
+    }
+    path.write_text(json.dumps(report, indent=2) + "\n")
+    return path
+
+
+def table(results: list[BoardResult]) -> str:
+    header = ("board", "mode", "base", "local", "random", "mpda", "shipped", "kept", "KiB down", "seconds")
+    rows = [
+        (
+            result.board,
+            result.mode,
+            *(f"{100 * getattr(result, name):.1f}" for name in RECIPES),
+            f"{100 * result.shipped:.1f} {result.shipped_recipe}",
+            f"{result.kept}/{result.candidates}",
+            f"{result.bytes_down / 1024:.0f}",
+            f"{result.seconds:.1f}",
+        )
+        for result in results
+    ]
+    means = ("mean", "", *(f"{100 * mean(results, name):.1f}" for name in (*RECIPES, "shipped")), "", "", "")
+    cells = [header, *rows, means]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(header))]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells]
+    rule = "-" * max(map(len, lines))
+    return "\n".join([lines[0], rule, *lines[1:-1], rule, lines[-1]])
+
+
+def sentences(results: list[BoardResult]) -> str:
+    """What happened, from the figures alone."""
+    base, shipped = mean(results, "base"), mean(results, "shipped")
+    best = max(RECIPES, key=lambda name: mean(results, name))
+    worse = [result.board for result in results if result.shipped < result.base]
+    rows = sum(result.test_samples for result in results)
+    kept = sum(result.kept for result in results)
+    looked = sum(result.candidates for result in results)
+    harmed = f"{len(worse)} of {len(results)} boards got worse than the base ({', '.join(worse)})" if worse else (
+        "no board got worse than the base model"
+    )  # fmt: skip
+    return (
+        f"The base model alone is right in {100 * base:.1f} %, the models that the boards shipped in {100 * shipped:.1f} %"
+        f" of {rows} held-out samples; {harmed}. As a single recipe for all boards, '{best}' would have done best"
+        f" ({100 * mean(results, best):.1f} %). Of {looked} candidate contributors, the boards' own samples accepted {kept}."
+        f" Few boards and few samples: differences of a point or two are luck."
+    )

@@ -1,0 +1,138 @@
+import numpy as np
+import pytest
+
+from edgelearn.examples import groups_from_names, make
+from edgelearn.models.build import load, outputs
+from edgelearn.personalize.choose import Belief, Figure, choose, veto
+from edgelearn.personalize.recipes import RECIPES
+from edgelearn.personalize.rehearsal import rehearse
+from edgelearn.personalize.veto import Evidence, gather, make_folds
+from tests.learn import world
+
+STYLE = world.style(7, 1.6)
+
+
+def accuracy(weights, moved=STYLE):
+    x, y = world.samples(moved, 50, 77)
+    return float((outputs(load(world.TASK, weights), x)[0].argmax(axis=1) == y).mean())
+
+
+def test_every_recipe_gives_the_same_bytes_for_the_same_seed():
+    twin = world.candidate("twin", *world.samples(STYLE, 20, 5))
+    for name, recipe in RECIPES.items():
+        first, second = recipe(world.board(STYLE, [twin])), recipe(world.board(STYLE, [twin]))
+        same = [np.array_equal(first.weights[key], second.weights[key]) for key in first.weights]
+        assert all(same), name
+
+
+def test_local_training_helps_a_board_with_a_style_of_its_own():
+    personal = RECIPES["local"](world.board(STYLE, []))
+    assert accuracy(personal.weights) > accuracy(world.base()) + 0.05
+
+
+def test_mpda_without_kept_candidates_is_local_training():
+    x, y = world.samples(STYLE, 30, 5)
+    setting = world.board(STYLE, [world.candidate("liar", x, (y + 1) % world.CLASSES)])
+    local, mpda = RECIPES["local"](setting), RECIPES["mpda"](setting)
+    assert all(np.array_equal(local.weights[key], mpda.weights[key]) for key in local.weights)
+
+
+def test_a_class_that_is_absent_locally_is_not_forgotten():
+    x, y = world.samples(world.style(8, 0.2), 5, 3)
+    present = y != 3
+    setting = world.board(np.zeros_like(STYLE), [])
+    setting = type(setting)(
+        setting.task, setting.base, make(x[present], y[present]), [], setting.global_means, setting.settings, 0
+    )
+    personal = RECIPES["local"](setting)
+    x, y = world.samples(world.style(8, 0.2), 40, 4)
+    hits = (outputs(load(world.TASK, personal.weights), x)[0].argmax(axis=1) == y)[y == 3]
+    before = (outputs(load(world.TASK, world.base()), x)[0].argmax(axis=1) == y)[y == 3]
+    assert hits.mean() > before.mean() - 0.1
+
+
+def test_folds_never_split_a_recording():
+    y = np.repeat([0, 1], 12)
+    group = np.repeat(np.arange(8), 3)
+    folds = make_folds(y, group, folds=4, seed=0)
+    assert len(folds) == 4
+    for fold in folds:
+        outside = np.setdiff1d(np.arange(24), fold)
+        assert not set(group[fold]) & set(group[outside])
+
+
+def test_one_sample_per_class_gives_no_folds():
+    assert make_folds(np.arange(6), np.arange(6), folds=4, seed=0) == []
+
+
+def test_one_recording_per_class_gives_no_folds_however_many_windows():
+    y = np.repeat([0, 1, 2], 10)
+    assert make_folds(y, y.copy(), folds=4, seed=0) == []
+
+
+def test_samples_without_a_recording_are_recordings_of_their_own():
+    codes = groups_from_names(np.array(["", "a", "", "a"]))
+    assert codes[1] == codes[3]
+    assert len({int(code) for code in codes}) == 3
+
+
+def test_evidence_scores_every_held_out_sample_once():
+    evidence = gather(world.board(STYLE, []), ("base", "local"))
+    assert sorted(evidence.rows) == list(range(24))
+    assert evidence.hits["local"].mean() > evidence.hits["base"].mean()
+
+
+def test_the_veto_falls_back_when_augmentation_hurts():
+    x, y = world.samples(STYLE, 40, 5)
+    liars = [world.candidate(f"liar-{i}", x, (y + 1) % world.CLASSES) for i in range(3)]
+    setting = world.board(STYLE, liars)
+    evidence = gather(setting, ("base", "local", "matched"))
+    beliefs = choose(("base", "local", "matched"), (), evidence, shots=6).beliefs
+    recipe, reason = veto("matched", ("base", "local"), beliefs)
+    assert recipe == "local"
+    assert "vetoed matched" in reason
+
+
+def test_the_rehearsal_decides_where_there_are_no_folds():
+    prior = [Figure("local", 1, 0.05, 0.02, 0.1, 6), Figure("mpda", 1, 0.08, 0.02, 0.0, 6)]
+    choice = choose(("base", "local", "mpda"), prior, None, shots=1)
+    assert choice.recipe == "mpda"
+    assert "rehearsal" in choice.reason
+
+
+def test_without_rehearsal_and_folds_the_base_model_stays():
+    assert choose(("base", "local", "mpda"), (), None, shots=1).recipe == "base"
+
+
+def test_own_folds_overrule_a_vague_rehearsal():
+    prior = [Figure("local", 10, 0.02, 0.10, 0.3, 4), Figure("mpda", 10, 0.04, 0.10, 0.3, 4)]
+    hits = {"base": np.zeros(40), "local": np.ones(40), "mpda": np.zeros(40)}
+    evidence = Evidence(np.arange(40), np.arange(40), hits, hits)
+    assert choose(("base", "local", "mpda"), prior, evidence, shots=10).recipe == "local"
+
+
+def test_a_prior_and_folds_of_equal_weight_meet_in_the_middle():
+    # prior: 0.10 with spread 0.1*sqrt(1 + 1/4); folds: all equal, so gain 0 with the error of one changed answer in 8
+    prior = [Figure("local", 2, 0.10, 0.125 / np.sqrt(1.25), 0.0, 4)]
+    hits = {"base": np.ones(8), "local": np.ones(8)}
+    evidence = Evidence(np.arange(8), np.arange(8), hits, hits)
+    belief = choose(("base", "local"), prior, evidence, shots=2).beliefs[1]
+    assert belief.gain == pytest.approx(0.05)
+    assert belief.error == pytest.approx(0.125 / np.sqrt(2))
+
+
+def test_veto_never_ships_what_nothing_is_known_about():
+    unknown = Belief("mpda", -np.inf, np.inf, "nothing known")
+    assert veto("mpda", ("base",), [Belief("base", 0.0, 0.0, "by definition"), unknown])[0] == "base"
+
+
+def test_a_rehearsal_reports_every_recipe_at_every_number_of_shots():
+    parts = [world.samples(world.style(400 + person, 1.0), 10, person) for person in range(6)]
+    x, y = np.concatenate([x for x, _ in parts]), np.concatenate([y for _, y in parts])
+    figures = rehearse(
+        world.TASK, x, y, np.repeat(np.arange(6), 40), seed=0, epochs=5, shots=(1, 3), boards=2, settings=world.QUICK
+    )
+    assert {(figure.recipe, figure.shots) for figure in figures} == {
+        (recipe, shots) for recipe in RECIPES if recipe != "base" for shots in (1, 3)
+    }
+    assert all(figure.boards == 2 and 0 <= figure.harm <= 1 for figure in figures)
