@@ -1,0 +1,84 @@
+"""The web application: all wiring visible in one function."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+import sqlalchemy as sa
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+from cloud_aug import openapi
+from cloud_aug.cloud import open_settings
+from cloud_aug.db import from_database_error
+from cloud_aug.middleware import BodyGuard, Crowd, Envelope
+from cloud_aug.replies import error_reply
+from cloud_aug.routes import admin, content, docs, enrolment, exchange, health
+from cloud_aug.search import Searcher
+from cloud_aug.settings import Settings
+from edgewire.errors import EdgeError, InvalidMessage, NotFound, UsageError, from_os_error
+
+
+def create_app(settings: Settings, *, clock: Callable[[], float] = time.time) -> FastAPI:
+    """The service for one data folder. Raises what opening it raises: NotFound, CorruptFile, Outdated."""
+    cloud = open_settings(settings)
+
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        yield
+        cloud.database.close()
+
+    app = FastAPI(lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url="/openapi.json")
+    app.state.cloud, app.state.searcher, app.state.clock = cloud, Searcher(cloud), clock
+    for routes in (health, enrolment, content, exchange, admin, docs):
+        app.include_router(routes.router)
+    app.add_exception_handler(EdgeError, _edge_error)
+    app.add_exception_handler(OSError, _os_error)
+    app.add_exception_handler(sa.exc.DBAPIError, _database_error)
+    app.add_exception_handler(HTTPException, _http_error)
+    app.add_exception_handler(RequestValidationError, _parameter_error)
+    app.add_exception_handler(Exception, _unexpected)
+    # the last one added is the first one asked
+    app.add_middleware(BodyGuard, limits=settings.limits)
+    app.add_middleware(Crowd, limits=settings.limits)
+    app.add_middleware(Envelope, clock=clock)
+    app.openapi = lambda: openapi.document(app)  # type: ignore[method-assign]
+    return app
+
+
+def _edge_error(_request: Request, error: Exception) -> Response:
+    return error_reply(error if isinstance(error, EdgeError) else EdgeError("the server failed"))
+
+
+def _os_error(_request: Request, error: Exception) -> Response:
+    found = from_os_error(error, "answering") if isinstance(error, OSError) else EdgeError("the server failed")
+    return error_reply(
+        type(found)(found.message.split(" (")[0], hint=found.hint)
+    )  # paths are not the caller's business
+
+
+def _database_error(_request: Request, error: Exception) -> Response:
+    known = isinstance(error, sa.exc.DBAPIError)
+    return error_reply(from_database_error(error) if known else EdgeError("the server failed"))  # type: ignore[arg-type]
+
+
+def _http_error(_request: Request, error: Exception) -> Response:
+    status = getattr(error, "status_code", 500)
+    kinds: dict[int, EdgeError] = {404: NotFound("there is no such page"), 405: UsageError("the method is not allowed")}
+    answer = error_reply(kinds.get(status, EdgeError("the request failed")))
+    answer.status_code = status
+    return answer
+
+
+def _parameter_error(_request: Request, error: Exception) -> Response:
+    problems = error.errors() if isinstance(error, RequestValidationError) else []
+    told = "; ".join(f"{'.'.join(str(part) for part in problem['loc'])}: {problem['msg']}" for problem in problems[:3])
+    return error_reply(InvalidMessage(f"the request's address is malformed: {told}"))
+
+
+def _unexpected(_request: Request, _error: Exception) -> Response:
+    return error_reply(EdgeError("the server failed", hint="its log says why"))

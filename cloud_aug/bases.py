@@ -1,0 +1,44 @@
+"""The base models that were trained, as rows. Apart from the training, so that a server serves them without torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+
+from cloud_aug import db
+from cloud_aug.cloud import Cloud
+from edgewire.decoding import decode
+from edgewire.errors import NotReady
+from edgewire.messages import Base, RecipeFigure
+
+
+@dataclass(frozen=True)
+class BaseRecord:
+    """A trained base with what the rehearsal found. made_from: digest of everything that went in."""
+
+    task: str
+    base: Base
+    made_from: str
+    seed: int
+    epochs: int
+    samples: int
+    contributors: int
+    figures: tuple[RecipeFigure, ...]
+
+
+def find(connection: sa.Connection, task: str) -> BaseRecord | None:
+    """The newest base of a task."""
+    column = db.bases.c
+    query = sa.select(column.document).where(column.task == task).order_by(column.version.desc()).limit(1)
+    document = connection.execute(query).scalar()
+    return None if document is None else decode(BaseRecord, bytes(document), what="base")
+
+
+def newest(cloud: Cloud, task: str) -> BaseRecord:
+    """The newest base of a task. Raises NotReady."""
+    with cloud.database.reading() as connection:
+        found = find(connection, task)
+    if found is None:
+        raise NotReady(f"task '{task}' has no base model", hint=f"run 'cloud-aug base train --task {task}'")
+    return found

@@ -1,0 +1,74 @@
+"""What every command and route works with: settings, database, blobs and keys of one data folder, opened together."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import sqlalchemy as sa
+
+from cloud_aug import db, keys, settings
+from cloud_aug.blobs import Blobs
+from cloud_aug.db import Database
+from cloud_aug.keys import KeyFolders
+from cloud_aug.migrations import bring_up_to_date
+from cloud_aug.settings import Settings
+from edgewire.files import exclusive
+from edgewire.trust import Trust
+
+
+@dataclass(frozen=True)
+class Cloud:
+    """One data folder, opened."""
+
+    settings: Settings
+    database: Database
+    blobs: Blobs
+    keys: KeyFolders
+
+    def trust(self) -> Trust:
+        """The newest trust statement."""
+        with self.database.reading() as connection:
+            return keys.newest(connection)
+
+    def epoch(self) -> int:
+        """Rises when the service is restored from a backup, so that boards take what they would call outdated."""
+        with self.database.reading() as connection:
+            value = connection.execute(sa.select(db.service.c.value).where(db.service.c.name == "epoch")).scalar()
+        return int(value or 1)
+
+    @contextlib.contextmanager
+    def locked(self, name: str, *, doing: str) -> Iterator[None]:
+        """Let one process at a time do this. Raises Busy."""
+        with exclusive(self.settings.locks / f"{name}.lock", doing=doing):
+            yield
+
+
+def open_cloud(data: Path, *, offline: Path | None = None) -> Cloud:
+    """Open a data folder; a database of an older version is migrated after a backup. Raises NotFound before `init`."""
+    return open_settings(settings.load(data), offline=offline)
+
+
+def open_settings(chosen: Settings, *, offline: Path | None = None) -> Cloud:
+    """The same for settings that are at hand."""
+    for folder in (chosen.locks, chosen.data / "backups"):
+        folder.mkdir(mode=0o700, exist_ok=True)
+    database = Database(chosen.database)
+    bring_up_to_date(database, locks=chosen.locks, backups=chosen.data / "backups")
+    folders = KeyFolders(chosen.data / "keys", offline or chosen.offline_folder)
+    return Cloud(chosen, database, Blobs(chosen.data / "blobs"), folders)
+
+
+def create(data: Path, *, url: str, hosts: Sequence[str], offline: Path | None, now: float) -> tuple[Cloud, bool]:
+    """Make a data folder with keys and an empty database; one that is there stays. Returns it and whether it is new."""
+    data.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if not (data / settings.FILE_NAME).is_file():
+        settings.save(Settings(data, url, tuple(hosts), offline=str(offline) if offline else ""))
+    cloud = open_cloud(data)
+    made = keys.create(cloud.keys, cloud.database, hosts=cloud.settings.hosts, now=now)
+    if made:
+        with cloud.database.writing() as connection:
+            db.insert_new(connection, db.service, [{"name": "epoch", "value": "1"}])
+    return cloud, made

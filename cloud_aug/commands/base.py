@@ -1,0 +1,65 @@
+"""`cloud-aug base`: train the model that boards start from."""
+
+from __future__ import annotations
+
+import time
+from typing import Annotated
+
+import typer
+
+from cloud_aug.commands.options import Data, Json, TaskOption, opened
+from cloud_aug.output import progress, show, table
+from edgewire.errors import UsageError
+
+app = typer.Typer(no_args_is_help=True, help="The model that boards start from.")
+
+Epochs = Annotated[int, typer.Option("--epochs", min=1, help="Passes over the pool.")]
+Seed = Annotated[int, typer.Option("--seed", min=0, help="The same pool and seed give the same base.")]
+Rehearse = Annotated[
+    bool, typer.Option("--rehearse/--no-rehearse", help="Play the board with every recipe beforehand.")
+]
+Shots = Annotated[str, typer.Option("--shots", help="Samples per class to rehearse at.")]
+Boards = Annotated[int, typer.Option("--boards", min=2, help="Contributors that play the board.")]
+
+
+@app.command()
+def train(
+    task: TaskOption,
+    epochs: Epochs = 30,
+    seed: Seed = 0,
+    rehearse: Rehearse = True,
+    shots: Shots = "1,3,10",
+    boards: Boards = 6,
+    data: Data = None,
+    as_json: Json = False,
+) -> None:
+    """Train the base model on all usable samples, and rehearse the recipes on contributors held out from it."""
+    from cloud_aug.pretrain import TrainSettings
+    from cloud_aug.pretrain import train as run
+
+    settings = TrainSettings(seed, epochs, rehearse, _numbers(shots), boards)
+    cloud = opened(data)
+    with progress() as bar:
+        done = run(cloud, task, settings, now=time.time(), on_progress=bar)
+    record = done.record
+    text = (
+        f"base {record.base.version} of '{task}': {record.samples} samples of {record.contributors} contributors"
+        f"{'' if done.changed else ' (nothing new, kept)'}"
+    )
+    if record.figures:
+        rows: list[tuple[object, ...]] = [
+            (f.shots, f.recipe, f"{f.gain:+.3f}", f"{f.spread:.3f}", f"{f.harm:.0%}", f.boards)
+            for f in sorted(record.figures, key=lambda f: (f.shots, f.recipe))
+        ]
+        text += "\n" + table(rows, ("shots", "recipe", "gain", "spread", "harmed", "boards"))
+    show({"base": record, "changed": done.changed}, text, as_json=as_json)
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    try:
+        found = tuple(sorted({int(part) for part in text.split(",")}))
+    except ValueError:
+        found = ()
+    if not found or found[0] < 1:
+        raise UsageError(f"'{text}' is not a list of numbers", hint="write for example --shots 1,3,10")
+    return found

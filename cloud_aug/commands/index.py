@@ -1,0 +1,38 @@
+"""`cloud-aug index`: publish what boards match against."""
+
+from __future__ import annotations
+
+import time
+from typing import Annotated
+
+import typer
+
+from cloud_aug.commands.options import Data, Json, TaskOption, opened
+from cloud_aug.output import progress, show
+
+app = typer.Typer(no_args_is_help=True, help="Directory, packs and search index.")
+
+Seed = Annotated[int, typer.Option("--seed", min=0, help="The same pool, base and seed give the same bytes.")]
+
+
+@app.callback()
+def main() -> None:
+    """Directory, packs and search index."""
+
+
+@app.command()
+def build(task: TaskOption, seed: Seed = 0, data: Data = None, as_json: Json = False) -> None:
+    """Build, verify and publish. A running server takes it over by itself; interrupted, the old one goes on serving."""
+    from cloud_aug.index import build as run
+
+    cloud = opened(data)
+    with progress() as bar:
+        done = run(cloud, task, seed=seed, now=time.time(), on_progress=bar)
+    made = done.publication
+    size = made.directory.size + sum(pack.size for pack in made.packs)
+    text = (
+        f"publication {made.version} of '{task}': {made.samples} samples of {made.contributors} contributors in "
+        f"{made.cohorts} cohorts, {len(made.packs)} packs, {size / 1024:.0f} KiB"
+        f"{'' if done.changed else ' (nothing new, kept)'}"
+    )
+    show({"publication": made, "changed": done.changed}, text, as_json=as_json)

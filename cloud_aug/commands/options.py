@@ -1,0 +1,61 @@
+"""Options that commands share, and how days and spans are written."""
+
+from __future__ import annotations
+
+import datetime
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cloud_aug.settings import DATA_VARIABLE, default_data_folder
+from edgewire.errors import UsageError
+
+if TYPE_CHECKING:
+    from cloud_aug.cloud import Cloud
+
+_UNITS_S = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+
+Data = Annotated[
+    Path | None,
+    typer.Option("--data", envvar=DATA_VARIABLE, help="The data folder.", show_default="/var/lib/cloud-aug, or XDG"),
+]
+Json = Annotated[bool, typer.Option("--json", help="Report as JSON on stdout.")]
+TaskOption = Annotated[str, typer.Option("--task", help="The task's id.")]
+Offline = Annotated[
+    Path | None, typer.Option("--offline", help="The folder with the root and CA keys, where it is not the usual one.")
+]
+
+
+def opened(data: Path | None, *, offline: Path | None = None) -> Cloud:
+    """The data folder, opened."""
+    from cloud_aug.cloud import open_cloud
+
+    return open_cloud(data or default_data_folder(), offline=offline)
+
+
+def span_s(text: str) -> float:
+    """'24h', '10m', '7d' in seconds. Raises UsageError."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smhd])", text.strip())
+    if found is None or float(found[1]) == 0:
+        raise UsageError(f"'{text}' is not a span of time", hint="write for example 24h, 30m or 7d")
+    return float(found[1]) * _UNITS_S[found[2]]
+
+
+def day(text: str) -> float:
+    """'2027-01-31' (its end, UTC), or a date and time, as seconds since 1970. Raises UsageError."""
+    try:
+        when = datetime.datetime.fromisoformat(text)
+    except ValueError:
+        raise UsageError(f"'{text}' is not a date", hint="write for example 2027-12-31") from None
+    if len(text) <= len("2027-12-31"):
+        when += datetime.timedelta(days=1)
+    return (when if when.tzinfo else when.replace(tzinfo=datetime.timezone.utc)).timestamp()
+
+
+def moment(seconds: float | None) -> str | None:
+    """Seconds since 1970 as people write it, UTC."""
+    if seconds is None:
+        return None
+    return datetime.datetime.fromtimestamp(seconds, datetime.timezone.utc).strftime("%Y-%m-%d %H:%M")

@@ -1,0 +1,79 @@
+"""`cloud-aug task`: draft, publish, list and show what is to be learned."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cloud_aug.commands.options import Data, Json, opened
+from cloud_aug.output import say, show, table
+from edgewire.errors import NotFound
+
+app = typer.Typer(no_args_is_help=True, help="What is to be learned.")
+
+From = Annotated[Path, typer.Option("--from", help="A data file (NPZ or CSV) with x and y.")]
+Id = Annotated[str, typer.Option("--id", help="The new task's id: a-z, 0-9 and -.")]
+Title = Annotated[str | None, typer.Option("--title", help="What people call it. [default: the id]")]
+Out = Annotated[Path | None, typer.Option("-o", "--out", help="Where to write it. [default: stdout]")]
+
+
+@app.command()
+def template(source: From, task_id: Id, title: Title = None, out: Out = None) -> None:
+    """Draft a task that fits a data file, for you to read, edit and publish."""
+    from edgewire.decoding import encode
+    from edgewire.files import write_atomic
+    from edgewire.readers import draft_task
+
+    drafted = draft_task(source, task_id=task_id, title=title or task_id)
+    text = json.dumps(json.loads(encode(drafted)), indent=2, ensure_ascii=False) + "\n"
+    if out is None:
+        typer.echo(text, nl=False)
+    else:
+        write_atomic(out, text.encode())
+        say(f"wrote {out}; next: cloud-aug task publish {out}")
+
+
+@app.command()
+def publish(
+    file: Annotated[Path, typer.Argument(help="The task as JSON.")], data: Data = None, as_json: Json = False
+) -> None:
+    """Publish a task, or change its title or privacy policy."""
+    from cloud_aug import tasks
+
+    try:
+        raw = file.read_bytes()
+    except (FileNotFoundError, IsADirectoryError):
+        raise NotFound(f"there is no file {file}", hint="draft one with 'cloud-aug task template'") from None
+    task = tasks.read(raw)
+    outcome = tasks.publish(opened(data), task, now=time.time())
+    words = {"new": "published", "changed": "changed", "same": "already published:"}[outcome]
+    show({"task": task.id, "changed": outcome != "same"}, f"{words} '{task.id}'", as_json=as_json)
+
+
+@app.command("list")
+def list_tasks(data: Data = None, as_json: Json = False) -> None:
+    """List the tasks with their newest base and publication."""
+    from cloud_aug import tasks
+
+    found = tasks.list_all(opened(data))
+    rows: list[tuple[object, ...]] = [
+        (t.id, t.base_version or None, t.publication or None, t.boards, t.title) for t in found
+    ]
+    text = table(rows, ("task", "base", "publication", "boards", "title")) if rows else "no tasks yet"
+    show({"tasks": found}, text, as_json=as_json)
+
+
+@app.command("show")
+def show_task(
+    task_id: Annotated[str, typer.Argument(help="The task's id.")], data: Data = None, as_json: Json = False
+) -> None:
+    """Show a task as it is published."""
+    from cloud_aug import tasks
+    from edgewire.decoding import plain
+
+    task = tasks.load(opened(data), task_id)
+    show({"task": task}, json.dumps(plain(task), indent=2, ensure_ascii=False), as_json=as_json)

@@ -1,0 +1,139 @@
+"""What holds for every request: clock and wire version on it, how many at once, how large and slow a body may be.
+
+Plain ASGI, because bodies must be judged while they stream, before anything is buffered.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from cloud_aug.replies import error_reply
+from cloud_aug.settings import Limits
+from edgewire import WIRE_VERSION
+from edgewire.errors import EdgeError, RetryLater, TimedOut, TooLarge, UpgradeRequired
+from edgewire.messages import CLOCK_HEADER, SAMPLES_LIMIT_BYTES, WIRE_HEADER
+
+MAX_BODY_BYTES = SAMPLES_LIMIT_BYTES  # no request has a larger body; single routes allow less
+BUSY_RETRY_S = 2.0
+_ALWAYS_ANSWERED = ("/healthz", "/readyz")
+
+
+class Envelope:
+    """Puts the server's clock on every answer, and refuses other wire versions."""
+
+    def __init__(self, app: ASGIApp, clock: Callable[[], float]) -> None:
+        self._app = app
+        self._clock = clock
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+
+        async def stamped(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                headers[CLOCK_HEADER] = str(int(self._clock()))
+                headers["x-content-type-options"] = "nosniff"
+            await send(message)
+
+        wire = Headers(scope=scope).get(WIRE_HEADER)
+        if wire is not None and wire != str(WIRE_VERSION):
+            error = UpgradeRequired(
+                f"this service speaks wire version {WIRE_VERSION}, the request is of version {wire[:20]!r}",
+                hint="update edgectl; inference goes on working meanwhile",
+            )
+            await error_reply(error)(scope, receive, stamped)
+            return
+        await self._app(scope, receive, stamped)
+
+
+class Crowd:
+    """Answers 503 at once beyond a number of requests, instead of making everybody wait."""
+
+    def __init__(self, app: ASGIApp, limits: Limits) -> None:
+        self._app = app
+        self._limit = limits.requests_at_once
+        self._inside = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["path"] in _ALWAYS_ANSWERED:
+            await self._app(scope, receive, send)
+            return
+        if self._inside >= self._limit:
+            error = RetryLater("the server is busy", hint="try again shortly", retry_after_s=BUSY_RETRY_S)
+            await error_reply(error)(scope, receive, send)
+            return
+        self._inside += 1
+        try:
+            await self._app(scope, receive, send)
+        finally:
+            self._inside -= 1
+
+
+class BodyGuard:
+    """Ends a request whose body is too large (413) or too slow (504) while it streams."""
+
+    def __init__(self, app: ASGIApp, limits: Limits) -> None:
+        self._app = app
+        self._limits = limits
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started = False
+
+        async def noted(message: Message) -> None:
+            nonlocal started
+            started = started or message["type"] == "http.response.start"
+            await send(message)
+
+        try:
+            check_length(Headers(scope=scope).get("content-length"), MAX_BODY_BYTES)
+            await self._app(scope, _Guarded(receive, self._limits), noted)
+        except EdgeError as error:
+            if started:
+                raise
+            await error_reply(error)(scope, receive, send)
+
+
+class _Guarded:
+    """A `receive` that counts bytes and watches the clock until the body is whole."""
+
+    def __init__(self, receive: Receive, limits: Limits) -> None:
+        self._receive = receive
+        self._limits = limits
+        self._started = time.monotonic()
+        self._received = 0
+        self._whole = False
+
+    async def __call__(self) -> Message:
+        if self._whole:
+            return await self._receive()  # waits for a disconnect, however long the answer takes
+        try:
+            message = await asyncio.wait_for(self._receive(), self._patience_s())
+        except asyncio.TimeoutError:
+            raise TimedOut("the request's body came too slowly", hint="try again over a better connection") from None
+        self._received += len(message.get("body", b""))
+        self._whole = message["type"] != "http.request" or not message.get("more_body", False)
+        if self._received > MAX_BODY_BYTES:
+            raise TooLarge(f"the request's body has more than {MAX_BODY_BYTES} bytes")
+        return message
+
+    def _patience_s(self) -> float:
+        """A pause of body_idle_s at most, and over the whole body no slower than body_min_bytes_per_s beyond that."""
+        idle = self._limits.body_idle_s
+        deadline = self._started + idle + self._received / self._limits.body_min_bytes_per_s
+        return max(0.0, min(idle, deadline - time.monotonic()))
+
+
+def check_length(content_length: str | None, limit: int) -> None:
+    """Raises TooLarge for a body that announces more than the limit, before any of it is read."""
+    if content_length is not None and content_length.isdigit() and int(content_length) > limit:
+        raise TooLarge(f"the request's body has {content_length} bytes, the limit is {limit}")

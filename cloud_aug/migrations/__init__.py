@@ -1,0 +1,67 @@
+"""Schema changes from version 1 on. The file is copied aside first; a schema from the future is refused."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import sqlalchemy as sa
+
+from cloud_aug.db import SCHEMA, Database
+from edgewire.errors import CorruptFile, Outdated
+from edgewire.files import exclusive
+
+
+def bring_up_to_date(database: Database, *, locks: Path, backups: Path) -> str | None:
+    """Migrate to SCHEMA if needed; returns the backup's path if one was made.
+
+    Raises Outdated if the database is newer than this program, CorruptFile if it is no database.
+    """
+    try:
+        current = schema_of(database)
+    except sa.exc.DatabaseError as error:
+        raise CorruptFile(f"the database cannot be read: {error.orig}", hint="restore it from a backup") from None
+    if current == SCHEMA:
+        return None
+    if current is not None and current > SCHEMA:
+        raise Outdated(
+            f"the database has schema {current}, this program knows up to {SCHEMA}",
+            hint="install the newer version again, or restore a backup made before the upgrade",
+        )
+    with exclusive(locks / "migrate.lock", doing="migrating the database"):
+        backup = _back_up(database, backups, current) if current is not None else None
+        _upgrade(database)
+    return backup
+
+
+def schema_of(database: Database) -> str | None:
+    """The schema's version, None for an empty database."""
+    with database.reading() as connection:
+        if not sa.inspect(connection).has_table("alembic_version"):
+            return None
+        return str(connection.execute(sa.text("SELECT version_num FROM alembic_version")).scalar())
+
+
+def _back_up(database: Database, folder: Path, current: str) -> str | None:
+    """Copy a SQLite file while it may be in use. PostgreSQL has its own tools for that."""
+    file = database.engine.url.database
+    if database.engine.dialect.name != "sqlite" or not file:
+        return None
+    folder.mkdir(mode=0o700, exist_ok=True)
+    target = folder / f"before-{SCHEMA}-from-{current}.sqlite3"
+    with closing(sqlite3.connect(file)) as source, closing(sqlite3.connect(target)) as copy:
+        source.backup(copy)
+    target.chmod(0o600)
+    return str(target)
+
+
+def _upgrade(database: Database) -> None:
+    from alembic import command
+    from alembic.config import Config
+
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent))
+    with database.writing() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, SCHEMA)

@@ -1,0 +1,100 @@
+"""Train the base model on the pool, and rehearse the recipes on contributors held out. The only way to torch here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from cloud_aug import audit, bases, db, pool, tasks
+from cloud_aug.bases import BaseRecord
+from cloud_aug.cloud import Cloud
+from cloud_aug.pool import Pool
+from edgelearn.export import export_onnx
+from edgelearn.personalize.rehearsal import rehearse
+from edgelearn.pretrain import train_base
+from edgewire import tensors
+from edgewire.decoding import convert, encode, plain
+from edgewire.errors import UsageError
+from edgewire.files import digest
+from edgewire.messages import Base, RecipeFigure
+from edgewire.tasks import Task
+
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """shots: samples per class to rehearse recipes at; boards: contributors held out; rehearse: whether at all."""
+
+    seed: int = 0
+    epochs: int = 30
+    rehearse: bool = True
+    shots: tuple[int, ...] = (1, 3, 10)
+    boards: int = 6
+
+
+@dataclass(frozen=True)
+class Trained:
+    """changed: False if this pool and these settings made the newest base already."""
+
+    record: BaseRecord
+    changed: bool
+
+
+def train(cloud: Cloud, task_id: str, settings: TrainSettings, *, now: float, on_progress: Progress) -> Trained:
+    """A base model from all usable samples. on_progress(stage, done, total).
+
+    Raises Busy if another training runs, UsageError for an empty pool, NotFound.
+    """
+    with cloud.locked(f"base-{task_id}", doing=f"training the base of task '{task_id}'"):
+        task = tasks.load(cloud, task_id)
+        shared = pool.load(cloud, task, now=now)
+        if len(shared.samples) == 0:
+            raise UsageError(f"the pool of '{task_id}' is empty", hint="run 'cloud-aug pool ingest'")
+        made_from = digest(encode([plain(task.model), shared.digest, plain(settings)]))
+        with cloud.database.reading() as connection:
+            before = bases.find(connection, task_id)
+        if before is not None and before.made_from == made_from:
+            return Trained(before, changed=False)
+        version = 1 if before is None else before.base.version + 1
+        record = _make(cloud, task, shared, settings, version, made_from, on_progress)
+        with cloud.database.writing() as connection:
+            row = {"task": task_id, "version": version, "made_from": made_from, "trained_at": now}
+            connection.execute(db.bases.insert().values({**row, "document": encode(record)}))
+            audit.note(connection, at=now, actor=audit.SHELL, action="train-base", subject=task_id, version=version)
+        return Trained(record, changed=True)
+
+
+def _make(
+    cloud: Cloud, task: Task, shared: Pool, settings: TrainSettings, version: int, made_from: str, on_progress: Progress
+) -> BaseRecord:
+    x, y = shared.samples.x, shared.samples.y
+    contributor = np.unique(shared.samples.user, return_inverse=True)[1].reshape(-1).astype(np.int64)
+    seed, epochs = settings.seed, settings.epochs
+    weights = train_base(
+        task, x, y, contributor, seed=seed, epochs=epochs, on_step=lambda done, total: on_progress("train", done, total)
+    )
+    onnx = cloud.blobs.put(export_onnx(task, weights))
+    blob = cloud.blobs.put(tensors.pack(weights, {"format": "weights/1", "task": task.id}))
+    figures = _rehearse(task, x, y, contributor, settings, on_progress) if settings.rehearse else ()
+    people = len(shared.contributors)
+    return BaseRecord(task.id, Base(version, blob, onnx), made_from, seed, epochs, len(y), people, figures)
+
+
+def _rehearse(
+    task: Task, x: np.ndarray, y: np.ndarray, contributor: np.ndarray, settings: TrainSettings, on_progress: Progress
+) -> tuple[RecipeFigure, ...]:
+    found = rehearse(
+        task,
+        x,
+        y,
+        contributor,
+        seed=settings.seed,
+        shots=settings.shots,
+        boards=settings.boards,
+        epochs=settings.epochs,
+        on_progress=lambda done, total: on_progress("rehearse", done, total),
+    )
+    return tuple(convert(RecipeFigure, plain(figure), what="rehearsal") for figure in found)

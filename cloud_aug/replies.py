@@ -1,0 +1,50 @@
+"""Values and errors as HTTP answers. The one place of the server where an error gets its status."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from starlette.responses import Response
+
+from edgewire.decoding import encode
+from edgewire.errors import EdgeError
+from edgewire.messages import ErrorBody, ErrorReply
+
+BINARY = "application/octet-stream"
+JSON = "application/json"
+
+
+def reply(value: Any, *, headers: dict[str, str] | None = None) -> Response:
+    """A dataclass as JSON. Nobody on the way may keep it: it may hold a token."""
+    return Response(encode(value), media_type=JSON, headers={"cache-control": "no-store", **(headers or {})})
+
+
+def sealed(envelope: bytes, *, etag: str) -> Response:
+    """A signed envelope; who has it already asks with If-None-Match."""
+    return Response(envelope, media_type=JSON, headers={"etag": etag, "cache-control": "private, no-cache"})
+
+
+def not_modified(etag: str) -> Response:
+    """304: what you have is what there is."""
+    return Response(status_code=304, headers={"etag": etag})
+
+
+def error_reply(error: EdgeError) -> Response:
+    """An error as its status, its code and what to do next."""
+    body = ErrorReply(ErrorBody(error.code, error.message, error.hint))
+    headers = {"cache-control": "no-store"}
+    if error.retry_after_s is not None:
+        headers["retry-after"] = str(math.ceil(error.retry_after_s))
+    if error.http_status == 401:
+        headers["www-authenticate"] = "Bearer"
+    if error.http_status in (413, 504):
+        headers["connection"] = "close"  # the rest of the request's body is not wanted
+    return Response(encode(body), status_code=error.http_status, media_type=JSON, headers=headers)
+
+
+def matches(if_none_match: str | None, etag: str) -> bool:
+    """Whether an If-None-Match header names this strong ETag."""
+    if if_none_match is None:
+        return False
+    return "*" in if_none_match or etag in [part.strip().removeprefix("W/") for part in if_none_match.split(",")]

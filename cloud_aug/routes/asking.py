@@ -1,0 +1,82 @@
+"""What a route gets of its request: the cloud, the time, who asks, and a body no larger than allowed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from fastapi import Depends, Path, Request
+
+from cloud_aug import auth
+from cloud_aug.auth import Caller
+from cloud_aug.cloud import Cloud
+from cloud_aug.middleware import check_length
+from cloud_aug.search import Searcher
+from edgewire.decoding import JSON_LIMIT_BYTES
+from edgewire.errors import TooLarge, Unauthorized
+from edgewire.messages import QUERIES_LIMIT_BYTES, SAMPLES_LIMIT_BYTES
+
+STATEMENT_LIMIT_BYTES = 64 << 10
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One request."""
+
+    cloud: Cloud
+    searcher: Searcher
+    now: float
+    authorization: str
+    headers: dict[str, str]
+
+    def caller(self) -> Caller:
+        """The board behind the access token. Raises Unauthorized or Revoked."""
+        return auth.caller(self.cloud, self._bearer(), now=self.now)
+
+    def board(self, task: str) -> str:
+        """The calling board's id, if it may use the task. Raises NotGranted too."""
+        caller = self.caller()
+        caller.require(task)
+        return caller.board
+
+    def administrator(self) -> str:
+        """The administrator's name. Raises Unauthorized."""
+        return auth.administrator(self.cloud, self._bearer(), now=self.now)
+
+    def _bearer(self) -> str:
+        scheme, _, secret = self.authorization.partition(" ")
+        if scheme.lower() != "bearer" or not secret:
+            raise Unauthorized("this needs an 'Authorization: Bearer' header", hint="ask for a token at /v1/access")
+        return secret.strip()
+
+
+async def _asked(request: Request) -> Asked:
+    state, headers = request.app.state, request.headers
+    return Asked(state.cloud, state.searcher, state.clock(), headers.get("authorization", ""), dict(headers))
+
+
+def _body(limit: int) -> Callable[[Request], Coroutine[Any, Any, bytes]]:
+    async def read(request: Request) -> bytes:
+        check_length(request.headers.get("content-length"), limit)
+        pieces, size = [], 0
+        async for piece in request.stream():
+            size += len(piece)
+            if size > limit:
+                raise TooLarge(f"the request's body has more than {limit} bytes")
+            pieces.append(piece)
+        return b"".join(pieces)
+
+    return read
+
+
+AskedNow = Annotated[Asked, Depends(_asked)]
+StatementBody = Annotated[bytes, Depends(_body(STATEMENT_LIMIT_BYTES))]
+JsonBody = Annotated[bytes, Depends(_body(JSON_LIMIT_BYTES))]
+QueriesBody = Annotated[bytes, Depends(_body(QUERIES_LIMIT_BYTES))]
+SamplesBody = Annotated[bytes, Depends(_body(SAMPLES_LIMIT_BYTES))]
+
+TaskPath = Annotated[str, Path(pattern="^[a-z0-9][a-z0-9-]{0,62}$")]
+DigestPath = Annotated[str, Path(pattern="^[0-9a-f]{64}$")]
+UploadPath = Annotated[str, Path(pattern="^[0-9a-f]{32}$")]
+BoardPath = Annotated[str, Path(pattern="^b[0-9a-f]{16}$")]

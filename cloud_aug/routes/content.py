@@ -1,0 +1,52 @@
+"""What boards fetch: the manifest of a task, and blobs by digest."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+from starlette.responses import FileResponse, Response
+
+from cloud_aug import publications
+from cloud_aug.openapi import binary, operation, sealed
+from cloud_aug.replies import BINARY, matches, not_modified
+from cloud_aug.replies import sealed as sealed_reply
+from cloud_aug.routes.asking import AskedNow, DigestPath, TaskPath
+from edgewire.errors import NotFound
+from edgewire.files import digest as digest_of
+from edgewire.messages import Manifest
+
+router = APIRouter(tags=["content"])
+_ETAG_CHARACTERS = 32  # 128 bits name an envelope well enough, and go over the wire with each sync
+
+
+@router.get(
+    "/v1/tasks/{task}/manifest",
+    openapi_extra=operation(answer=sealed(Manifest, "A statement of type 'manifest'."), security="board"),
+)
+def manifest(asked: AskedNow, task: TaskPath) -> Response:
+    """All that a board needs to know of a task, by digest, signed. With If-None-Match: 304 when nothing is new."""
+    asked.board(task)
+    envelope = publications.manifest(asked.cloud, task, now=asked.now)
+    etag = f'"{digest_of(envelope)[:_ETAG_CHARACTERS]}"'
+    if matches(asked.headers.get("if-none-match"), etag):
+        return not_modified(etag)
+    return sealed_reply(envelope, etag=etag)
+
+
+@router.head("/v1/blobs/{digest}", include_in_schema=False)
+@router.get(
+    "/v1/blobs/{digest}",
+    openapi_extra=operation(
+        answer=binary("The bytes whose sha256 is the digest; with Range, 206 and a part of them."),
+        media=BINARY,
+        security="board",
+    ),
+)
+def blob(asked: AskedNow, digest: DigestPath) -> Response:
+    """Published bytes. They never change: strong ETag, ranges, and any cache of the board's own may keep them."""
+    if not publications.tasks_of_blob(asked.cloud, digest) & asked.caller().tasks:
+        raise NotFound("there is no such blob for this board")
+    etag = f'"{digest}"'
+    if matches(asked.headers.get("if-none-match"), etag):
+        return not_modified(etag)
+    headers = {"etag": etag, "cache-control": "private, max-age=31536000, immutable"}
+    return FileResponse(asked.cloud.blobs.path(digest), media_type=BINARY, headers=headers)

@@ -1,0 +1,62 @@
+"""What boards send: search queries, contributions and reports."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query
+from starlette.responses import Response
+
+from cloud_aug import uploads
+from cloud_aug.openapi import binary, operation, ref
+from cloud_aug.pool import Consent
+from cloud_aug.replies import BINARY, reply
+from cloud_aug.routes.asking import AskedNow, JsonBody, QueriesBody, SamplesBody, TaskPath, UploadPath
+from edgewire.messages import Report, UploadReply
+
+router = APIRouter(tags=["exchange"])
+
+
+@router.post(
+    "/v1/tasks/{task}/search",
+    openapi_extra=operation(
+        body=binary("safetensors: 'queries', float32 (n, dim), residual embeddings; SearchMeta as metadata."),
+        body_media=BINARY,
+        answer=binary("Samples, as in a pack."),
+        media=BINARY,
+        security="board",
+    ),
+)
+def search(asked: AskedNow, task: TaskPath, body: QueriesBody) -> Response:
+    """Samples like the queries, of every class; never the board's own. Only where the task allows mode 'embedding'."""
+    found = asked.searcher.search(asked.board(task), task, body, now=asked.now)
+    return Response(found, media_type=BINARY, headers={"cache-control": "no-store"})
+
+
+@router.put(
+    "/v1/tasks/{task}/contributions/{upload_id}",
+    openapi_extra=operation(
+        body=binary("Samples, as in a pack."), body_media=BINARY, answer=ref(UploadReply), security="board"
+    ),
+)
+def contribute(
+    asked: AskedNow,
+    task: TaskPath,
+    upload_id: UploadPath,
+    body: SamplesBody,
+    consent: Annotated[str, Query(max_length=32)],
+    until: Annotated[float, Query(ge=0)],
+) -> Response:
+    """Samples shared by consent, into quarantine. On disk before the answer; sent twice under one id, stored once."""
+    stated = Consent(consent, until)
+    board = asked.board(task)
+    return reply(uploads.contribute(asked.cloud, board, task, upload_id, body, stated, now=asked.now))
+
+
+@router.put(
+    "/v1/tasks/{task}/reports/{upload_id}",
+    openapi_extra=operation(body=ref(Report), answer=ref(UploadReply), security="board"),
+)
+def report(asked: AskedNow, task: TaskPath, upload_id: UploadPath, body: JsonBody) -> Response:
+    """What a board tells about a run: enumerated fields only."""
+    return reply(uploads.report(asked.cloud, asked.board(task), task, upload_id, body, now=asked.now))

@@ -1,0 +1,81 @@
+"""uvicorn with TLS as we want it: short handshakes, new certificates without a restart, an address once it is ready."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+from pathlib import Path
+
+import uvicorn
+from starlette.types import ASGIApp
+
+from cloud_aug.output import say
+from edgewire.errors import EdgeError
+
+CERTIFICATE_CHECK_TICKS = 20  # ticks of 0.1 s
+KEEP_ALIVE_S = 30
+
+
+class Server(uvicorn.Server):
+    """Tells its address when it serves, and takes a new certificate when the file changes."""
+
+    def __init__(self, config: uvicorn.Config, certificate: Path, address: str) -> None:
+        super().__init__(config)
+        self._certificate = certificate
+        self._address = address
+        self._seen = certificate.stat().st_mtime_ns
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started:
+            say(f"serving {self._address}")
+
+    async def on_tick(self, counter: int) -> bool:
+        if counter % CERTIFICATE_CHECK_TICKS == 0:
+            self._take_new_certificate()
+        return await super().on_tick(counter)
+
+    def _take_new_certificate(self) -> None:
+        try:
+            changed = self._certificate.stat().st_mtime_ns
+            if changed != self._seen and self.config.ssl is not None:
+                self.config.ssl.load_cert_chain(self._certificate)
+                say("took the new certificate")
+                self._seen = changed
+        except (OSError, ssl.SSLError) as error:
+            say(f"the certificate cannot be read, the old one stays: {error}")
+
+
+def serve(
+    app: ASGIApp, listener: socket.socket, certificate: Path, *, address: str, shutdown_s: float, log: bool
+) -> None:
+    """Serve until a signal comes; requests that are being answered may end within shutdown_s."""
+    config = uvicorn.Config(
+        app,
+        ssl_certfile=str(certificate),
+        log_level="info" if log else "warning",
+        access_log=log,
+        server_header=False,
+        timeout_keep_alive=KEEP_ALIVE_S,
+        timeout_graceful_shutdown=int(shutdown_s),
+    )
+    config.load()
+    if config.ssl is None:
+        raise EdgeError("uvicorn made no TLS context")
+    config.ssl.minimum_version = ssl.TLSVersion.TLSv1_2
+    config.ssl.num_tickets = 0  # boards rarely resume a session, and two tickets are half a kilobyte of each handshake
+    Server(config, certificate, address).run(sockets=[listener])
+
+
+def listen(bind: str, port: int) -> socket.socket:
+    """A bound socket. Raises OSError (port in use, not allowed)."""
+    family = socket.AF_INET6 if ":" in bind else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((bind, port))
+    except OSError:
+        listener.close()
+        raise
+    listener.set_inheritable(True)
+    return listener

@@ -1,0 +1,126 @@
+"""What an operator may set, in `settings.toml` inside the data folder. Everything has a default but the address."""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta
+
+from edgewire.errors import NotFound, UsageError
+from edgewire.files import write_atomic
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:  # pragma: no cover
+    import tomli as tomllib
+
+DATA_VARIABLE = "CLOUD_AUG_DATA"
+FILE_NAME = "settings.toml"
+DEFAULT_PORT = 8443
+
+Url = Annotated[str, Meta(pattern=r"^https://[^\s/]+$", max_length=300)]
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one board, or all together, may ask for at once."""
+
+    requests_at_once: Annotated[int, Meta(ge=1)] = 64
+    body_idle_s: Annotated[float, Meta(gt=0)] = 30.0
+    body_min_bytes_per_s: Annotated[int, Meta(ge=1)] = 4096
+    shutdown_s: Annotated[float, Meta(gt=0)] = 20.0
+    quarantined_samples_per_board: Annotated[int, Meta(ge=1)] = 20_000
+    reports_per_board: Annotated[int, Meta(ge=1)] = 10_000
+    pack_bytes: Annotated[int, Meta(ge=1024, le=64 << 20)] = 32 << 20
+
+
+@dataclass(frozen=True)
+class Settings:
+    """url: where boards reach it; hosts: names in the certificate; database_url: '' is SQLite in the data folder."""
+
+    data: Path
+    url: Url
+    hosts: tuple[str, ...]
+    bind: str = "0.0.0.0"  # noqa: S104  (a service is there to be reached; `serve --bind` narrows it)
+    port: Annotated[int, Meta(ge=0, le=65535)] = DEFAULT_PORT
+    offline: str = ""
+    database_url: str = ""
+    limits: Limits = Limits()
+
+    @property
+    def database(self) -> str:
+        """The database's address for SQLAlchemy."""
+        return self.database_url or f"sqlite:///{self.data / 'cloud.sqlite3'}"
+
+    @property
+    def offline_folder(self) -> Path:
+        """Where the root and CA keys are. Meant to be moved to a medium that is only there while keys are rotated."""
+        return Path(self.offline) if self.offline else self.data / "offline"
+
+    @property
+    def locks(self) -> Path:
+        """The folder of lock files."""
+        return self.data / "locks"
+
+
+def default_data_folder(environment: dict[str, str] | None = None) -> Path:
+    """`CLOUD_AUG_DATA`, else `/var/lib/cloud-aug` for root, else the XDG data folder."""
+    env = dict(os.environ) if environment is None else environment
+    if env.get(DATA_VARIABLE):
+        return Path(env[DATA_VARIABLE])
+    if os.geteuid() == 0:
+        return Path("/var/lib/cloud-aug")
+    return Path(env.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "cloud-aug"
+
+
+def load(data: Path) -> Settings:
+    """Read a data folder's settings. Raises NotFound if there are none, UsageError for wrong ones."""
+    path = data / FILE_NAME
+    try:
+        values: dict[str, Any] = tomllib.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        raise NotFound(
+            f"there is no cloud in {data}", hint="run 'cloud-aug init', or name its folder with --data"
+        ) from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path} is not TOML: {error}") from None
+    unknown = sorted(set(values) - set(Settings.__dataclass_fields__) | ({"data"} & set(values)))
+    if unknown:
+        raise UsageError(f"{path}: unknown setting '{unknown[0]}'")
+    try:
+        return msgspec.convert({**values, "data": str(data)}, Settings, dec_hook=lambda kind, value: kind(value))
+    except msgspec.ValidationError as error:
+        raise UsageError(f"{path}: {error}") from None
+
+
+def save(settings: Settings) -> None:
+    """Write a first settings file that a person can read and edit."""
+    write_atomic(settings.data / FILE_NAME, _text(settings).encode())
+
+
+def _text(settings: Settings) -> str:
+    hosts = ", ".join(f'"{host}"' for host in settings.hosts)
+    offline = f'offline = "{settings.offline}"' if settings.offline else '# offline = "/media/keys"'
+    return f"""\
+# Where boards reach this service, and the names and addresses its certificate is valid for.
+url = "{settings.url}"
+hosts = [{hosts}]
+
+bind = "{settings.bind}"
+port = {settings.port}
+
+# The folder with the root key and the CA key. Keep it on a medium that is only plugged in while keys are rotated.
+{offline}
+
+# Empty: SQLite in this folder. Or for example "postgresql+psycopg://user@host/cloud".
+# database_url = ""
+
+[limits]
+# requests_at_once = {settings.limits.requests_at_once}
+# body_idle_s = {settings.limits.body_idle_s}
+"""
