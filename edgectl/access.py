@@ -1,4 +1,5 @@
-"""The board's access token: asked for with a signed request, kept on disk until it expires, so that most runs need none."""
+"""The board's access token: asked for with a signed request, kept on disk until it expires, so that not every run
+needs a new one."""
 
 from __future__ import annotations
 
@@ -39,7 +40,7 @@ def from_reply(reply: AccessReply, *, url: str, board: str) -> Access:
 
 
 def load(path: Path | None, *, url: str, board: str, now: float) -> Access | None:
-    """The token of the last run, if it is still valid, for this board, and readable; else None: a new one costs little."""
+    """The token of the last run, if it is valid, this board's, and readable; None otherwise: a new one is cheap."""
     if path is None:
         return None
     try:

@@ -1,4 +1,4 @@
-"""The cloud as an object. What can go wrong between a board and a server becomes one of our errors here, and only here."""
+"""The cloud as an object. What can go wrong between a board and a server becomes one of our errors here, only here."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ from edgewire.errors import (
     DigestMismatch,
     EdgeError,
     NotEnrolled,
+    NotGranted,
     Offline,
     RetryLater,
     TimedOut,
@@ -61,7 +62,7 @@ class Cloud(Protocol):
     bytes_down: int
 
     def enroll(self, request: EnrolRequest, key: SigningKey) -> EnrolReply:
-        """Introduce this board by the public key of `key`. Asked again with the same token and key, it is answered again."""
+        """Introduce this board by the public key of `key`. The same token and key get the same answer again."""
         ...
 
     def tasks(self) -> tuple[TaskId, ...]:
@@ -204,10 +205,11 @@ class HttpCloud:
     # Access
 
     def _authorized(self, action: Callable[[dict[str, str]], T]) -> T:
-        """Run with the access token; with a new one if the cloud no longer takes it (it restarted, or changed its keys)."""
+        """Run with the access token; once more with a new one if the cloud does not take it (a token names the tasks
+        of when it was issued, so a grant since then needs a new one too)."""
         try:
             return self._retrying(lambda: action(self._bearer()))
-        except Unauthorized:
+        except (Unauthorized, NotGranted):
             self._access = None
             access.forget(self._token_cache)
             return self._retrying(lambda: action(self._bearer()))
@@ -381,9 +383,8 @@ class HttpCloud:
     def _pause_s(self, error: EdgeError, failed: int) -> float | None:
         """How long to wait before the next attempt; None to give up."""
         limits = self._limits
-        backoff_s = (
-            limits.backoff_s * 2 ** (failed - 1) * random.uniform(0.5, 1.5)
-        )  # jitter: a fleet must not march in step
+        jitter = random.uniform(0.5, 1.5)  # noqa: S311  (no secret: it keeps a fleet from marching in step)
+        backoff_s = limits.backoff_s * 2 ** (failed - 1) * jitter
         pause_s = max(backoff_s, error.retry_after_s or 0.0)
         left_s = float("inf") if self.deadline is None else self.deadline - self._monotonic()
         return None if failed >= limits.attempts or pause_s > min(limits.wait_s, left_s) else pause_s

@@ -68,7 +68,7 @@ def enroll(
     force: bool = False,
     introduce: Introduce = introduce_over_https,
 ) -> Enrolled:
-    """Enroll with what `cloud-aug boards token` wrote. Safe to repeat: a lost answer is asked for again with the same key.
+    """Enroll with what `cloud-aug boards token` wrote. Safe to repeat: a lost answer is asked for again, same key.
 
     Raises InvalidMessage (not such a file), Conflict (enrolled elsewhere; force replaces that), TokenRefused, Forged,
     or what HttpCloud raises. Until the cloud has answered, the enrolment that was there stays.
@@ -135,7 +135,7 @@ def _known(home: Home) -> Enrolment | None:
 
 
 def _pending_key(home: Home) -> SigningKey:
-    """The key to introduce, on disk before it is sent: the token works once, so a lost answer must find the same key."""
+    """The key to introduce, on disk before it is sent: the token works once, and a lost answer needs the same key."""
     if home.pending_key.exists():
         return SigningKey.load(home.pending_key)
     key = SigningKey.generate()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,6 +77,7 @@ def default_root(environ: Mapping[str, str], *, superuser: bool) -> Path:
     """The state folder where none is named: the system's for root, the user's XDG folder otherwise."""
     if superuser:
         return ROOT_STATE
-    state = environ.get("XDG_STATE_HOME", "")
-    base = Path(state) if os.path.isabs(state) else Path(environ.get("HOME") or "~").expanduser() / ".local" / "state"
-    return base / "edgectl"
+    state = Path(environ.get("XDG_STATE_HOME", ""))
+    if not state.is_absolute():
+        state = Path(environ.get("HOME") or "~").expanduser() / ".local" / "state"
+    return state / "edgectl"

@@ -157,7 +157,8 @@ class Store:
             x = np.empty((n, *task.input.shape), task.input.dtype)
             light: list[tuple[int, str, int, str, float, float]] = []
             rows = self._connection.execute(
-                "SELECT id, digest, kind, x, label_name, group_name, time, added_at FROM sample WHERE task = ? ORDER BY id",
+                "SELECT id, digest, kind, x, label_name, group_name, time, added_at FROM sample"
+                " WHERE task = ? ORDER BY id",
                 (task.id,),
             )
             for i, (number, digest, row_kind, values, label, group, time, added_at) in enumerate(rows):
@@ -171,6 +172,10 @@ class Store:
         )
         ids = np.asarray(columns[0], np.int64)
         return StoredSamples(made, ids, [str(d) for d in columns[1]], np.asarray(columns[5], np.float64))
+
+    def digests(self, task_id: str) -> set[str]:
+        """The digest of every local sample of a task."""
+        return {str(row[0]) for row in self._all("SELECT digest FROM sample WHERE task = ?", task_id)}
 
     def sample_counts(self, task_id: str) -> dict[int, int]:
         """Samples per label index (as of when each was added)."""
@@ -194,15 +199,14 @@ class Store:
         return [SampleRow(*row) for row in rows]
 
     def expire(self, task_id: str, *, older_than: float | None, ids: Sequence[int] | None) -> int:
-        """Delete samples added before a time, or by id; both given: those that fit both; none given: all. How many went."""
-        wanted: list[tuple[str, str | float]] = [("task = ?", task_id)]
-        if older_than is not None:
-            wanted.append(("added_at < ?", older_than))
-        if ids is not None:
-            wanted.append(("id IN (SELECT value FROM json_each(?))", json.dumps([int(i) for i in ids])))
-        where = " AND ".join(condition for condition, _ in wanted)
+        """Delete samples added before a time, or by id; both: those that fit both; none: all. How many went."""
+        chosen = None if ids is None else json.dumps([int(i) for i in ids])
         with self.transaction():
-            return self._connection.execute(f"DELETE FROM sample WHERE {where}", [v for _, v in wanted]).rowcount
+            return self._connection.execute(
+                "DELETE FROM sample WHERE task = ?1 AND (?2 IS NULL OR added_at < ?2)"
+                " AND (?3 IS NULL OR id IN (SELECT value FROM json_each(?3)))",
+                (task_id, older_than, chosen),
+            ).rowcount
 
     def mark_shared(self, ids: Sequence[int], until: float, now: float) -> None:
         """Note that the owner consented to share these samples until a time."""
@@ -210,6 +214,10 @@ class Store:
             self._connection.executemany(
                 "UPDATE sample SET shared_at = ?, shared_until = ? WHERE id = ?", [(now, until, int(i)) for i in ids]
             )
+
+    def shared_ids(self, task_id: str) -> set[int]:
+        """Samples whose owner has consented to share them."""
+        return {row[0] for row in self._all("SELECT id FROM sample WHERE task = ? AND shared_at IS NOT NULL", task_id)}
 
     # Outbox
 
@@ -249,7 +257,8 @@ class Store:
     def _settle(self, upload_id: str, refusal: str | None, now: float) -> None:
         with self.transaction():
             self._connection.execute(
-                "UPDATE outbox SET payload = NULL, settled_at = ?, refusal = ? WHERE upload_id = ? AND settled_at IS NULL",
+                "UPDATE outbox SET payload = NULL, settled_at = ?, refusal = ?"
+                " WHERE upload_id = ? AND settled_at IS NULL",
                 (now, refusal, upload_id),
             )
             self._connection.execute(
@@ -281,17 +290,22 @@ class Store:
 
     def runs(self, task_id: str, limit: int) -> list[Run]:
         """The newest runs of a task, newest first."""
-        return self._runs("WHERE task = ? ORDER BY id DESC LIMIT ?", task_id, limit)
+        return self._runs(
+            "SELECT id, task, kind, started_at, ended_at, outcome, record FROM run"
+            " WHERE task = ? ORDER BY id DESC LIMIT ?",
+            *(task_id, limit),
+        )
 
     def interrupted_runs(self) -> list[Run]:
         """Runs without an end, oldest first. One that is running now is among them: its lock tells."""
-        return self._runs("WHERE ended_at IS NULL ORDER BY id")
+        return self._runs(
+            "SELECT id, task, kind, started_at, ended_at, outcome, record FROM run WHERE ended_at IS NULL ORDER BY id"
+        )
 
-    def _runs(self, rest: str, *values: object) -> list[Run]:
-        rows = self._all(f"SELECT id, task, kind, started_at, ended_at, outcome, record FROM run {rest}", *values)
+    def _runs(self, sql: str, *values: object) -> list[Run]:
         return [
             Run(number, task, kind, started_at, ended_at, outcome, json.loads(record or "{}"))
-            for number, task, kind, started_at, ended_at, outcome, record in rows
+            for number, task, kind, started_at, ended_at, outcome, record in self._all(sql, *values)
         ]
 
     # The ε ledger
@@ -314,7 +328,7 @@ class Store:
             spent = self.epsilon_spent(task_id)
             if spent + epsilon > budget * (1 + 1e-9):  # tolerance: budgets are sums of epsilons, with rounding
                 raise ResourcesRefused(
-                    f"the privacy budget of task '{task_id}' is used up: ε {spent:g} of {budget:g} spent, {epsilon:g} more asked",
+                    f"privacy budget of '{task_id}' used up: ε {spent:g} of {budget:g} spent, {epsilon:g} more asked",
                     hint="the board goes on with what it has; only the task's owner can publish a larger budget",
                 )
             self._connection.execute(

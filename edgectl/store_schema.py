@@ -1,7 +1,7 @@
 """Open the board's database file: connection, errors in our words, and migrations from version 1 on.
 
-A migration runs in one transaction, after a copy of the file was put beside it. Version N of the schema is `MIGRATIONS[:N]`;
-what was once released is never edited, only followed by another step.
+A migration runs in one transaction, after a copy of the file was put beside it. Version N of the schema is
+`MIGRATIONS[:N]`; what was once released is never edited, only followed by another step.
 """
 
 from __future__ import annotations
@@ -163,7 +163,7 @@ def transaction(connection: sqlite3.Connection) -> Iterator[None]:
 
 @contextlib.contextmanager
 def translated(path: Path) -> Iterator[None]:
-    """SQLite's errors as ours: each asks something else of the user. Nothing that was committed is lost by any of them."""
+    """SQLite's errors as ours: each asks something else of the user. None of them loses what was committed."""
     try:
         yield
     except sqlite3.Error as error:

@@ -1,0 +1,1 @@
+"""What this board is and what state it is in, read from a file system root that tests replace by recordings."""

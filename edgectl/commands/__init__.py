@@ -1,0 +1,56 @@
+"""One thin file per command: parse -> call -> print. Here: what they share.
+
+Commands import what is heavy (arrays, HTTP, signatures) inside their functions, so that `edgectl --help` starts fast.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, cast
+
+import typer
+
+from edgectl.config import Places, Settings
+from edgectl.home import Home
+
+if TYPE_CHECKING:
+    from edgectl.store import Store
+
+JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of lines.")]
+TaskFlag = Annotated[str | None, typer.Option("--task", metavar="TASK", help="Which task, if there are several.")]
+
+
+@dataclass(frozen=True)
+class Invocation:
+    """What a command works with: resolved settings, the state folder, a clock."""
+
+    settings: Settings
+    places: Places
+    clock: Callable[[], float] = time.time
+
+    @property
+    def home(self) -> Home:
+        return Home(self.settings.state)
+
+    def store(self) -> Store:
+        """The board's store, made if it is missing. Use it as a context manager."""
+        from edgectl.store import Store
+
+        return Store.open(self.home.ensure().database, now=self.clock())
+
+    @property
+    def threads(self) -> int:
+        """Threads for training and inference; 0 in the settings means all that this process may use."""
+        return self.settings.whole("threads") or len(os.sched_getaffinity(0))
+
+    def task_id(self, flag: str | None) -> str | None:
+        """The task named by --task or by the settings; None: the only one there is."""
+        return flag or self.settings.text("task")
+
+
+def invocation(ctx: typer.Context) -> Invocation:
+    """What `edgectl.cli` prepared for this command."""
+    return cast(Invocation, ctx.find_root().obj)

@@ -1,0 +1,161 @@
+"""edgectl data add | list | expire | share"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from edgectl.commands import Invocation, JsonFlag, TaskFlag, invocation
+from edgectl.output import emit, plural, say, table
+
+if TYPE_CHECKING:
+    from edgewire.tasks import Task
+
+group = typer.Typer(no_args_is_help=True, help="Labelled samples of this board.", rich_markup_mode=None)
+
+
+def register(app: typer.Typer) -> None:
+    app.add_typer(group, name="data")
+
+
+def _task(here: Invocation, flag: str | None) -> Task:
+    from edgectl import enrolment, tasks
+
+    known = enrolment.load(here.home)
+    return tasks.known_task(here.home, known, here.task_id(flag), here.clock()).task
+
+
+@group.command()
+def add(
+    ctx: typer.Context,
+    file: Annotated[Path, typer.Argument(metavar="FILE|-", help="NPZ, or CSV with a header; see the README.")],
+    task: TaskFlag = None,
+    part: Annotated[str | None, typer.Option(help="Only rows of that part: pool, local or test.")] = None,
+    json: JsonFlag = False,
+) -> None:
+    """Add labelled samples. They stay on this board unless you share them."""
+    from edgewire import readers
+
+    here = invocation(ctx)
+    about = _task(here, task)
+    path = None if str(file) == "-" else file
+    samples = readers.read(path, about, stdin=sys.stdin.buffer, part=part)
+    with here.store() as store:
+        result = store.add_samples(about, samples, now=here.clock())
+        total = sum(store.label_counts(about.id).values())
+    emit(
+        {
+            "changed": result.added > 0,
+            "task": about.id,
+            "added": result.added,
+            "duplicates": result.duplicates,
+            "total": total,
+        },
+        [
+            f"{plural(result.added, 'sample')} added to '{about.id}', {result.duplicates} were there already;"
+            f" it now has {total}"
+        ],
+        as_json=json,
+    )
+
+
+@group.command("list")
+def list_samples(
+    ctx: typer.Context,
+    task: TaskFlag = None,
+    limit: Annotated[int, typer.Option(min=0, help="How many of the newest.")] = 20,
+    json: JsonFlag = False,
+) -> None:
+    """Print how many samples there are per label, and the newest ones."""
+    from dataclasses import asdict
+
+    from edgectl import enrolment, tasks
+
+    here = invocation(ctx)
+    about = tasks.choose(enrolment.load(here.home), here.task_id(task))
+    with here.store() as store:
+        counts, rows = store.label_counts(about), store.list_samples(about, limit)
+    lines = [f"{sum(counts.values())} samples of '{about}'", *(f"  {label}: {n}" for label, n in counts.items())]
+    if rows:
+        cells = [(row.id, row.label, row.group or "-", row.digest[:12], _shared(row.shared_until)) for row in rows]
+        lines += table(("id", "label", "group", "digest", "shared until"), cells)
+    emit({"task": about, "labels": counts, "samples": [asdict(row) for row in rows]}, lines, as_json=json)
+
+
+@group.command()
+def expire(
+    ctx: typer.Context,
+    task: TaskFlag = None,
+    older_than: Annotated[
+        str | None, typer.Option("--older-than", metavar="AGE", help="Added longer ago than 90d, 12h or 30m.")
+    ] = None,
+    number: Annotated[list[int] | None, typer.Option("--id", help="This sample; may be given again.")] = None,
+    everything: Annotated[bool, typer.Option("--all", help="Every sample of the task.")] = False,
+    json: JsonFlag = False,
+) -> None:
+    """Delete samples from this board. What was shared and sent is not recalled by this."""
+    from edgectl import enrolment, periods, tasks
+    from edgewire.errors import UsageError
+
+    if everything == bool(older_than or number):
+        raise UsageError("say what to delete", hint="give --older-than AGE, --id N or --all")
+    here = invocation(ctx)
+    about = tasks.choose(enrolment.load(here.home), here.task_id(task))
+    before = here.clock() - periods.seconds(older_than) if older_than else None
+    with here.store() as store:
+        deleted = store.expire(about, older_than=before, ids=number or None)
+    report = {"changed": deleted > 0, "task": about, "deleted": deleted}
+    emit(report, [f"{plural(deleted, 'sample')} of '{about}' deleted"], as_json=json)
+
+
+@group.command()
+def share(
+    ctx: typer.Context,
+    until: Annotated[str, typer.Option(metavar="DATE|AGE", help="When your consent ends: 2031-01-31, or 365d.")],
+    task: TaskFlag = None,
+    name: Annotated[str | None, typer.Option("--group", help="Only samples of that recording or session.")] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Consent without being asked.")] = False,
+    json: JsonFlag = False,
+) -> None:
+    """Consent that samples go to the cloud's pool, and queue them for the next sync.
+
+    Values and labels travel, under a pseudonym; recordings' names and times do not.
+    """
+    from edgectl import periods, sharing
+
+    here = invocation(ctx)
+    about, now = _task(here, task), here.clock()
+    ends_at = periods.moment(until, now=now)
+    with here.store() as store:
+        offer = sharing.offer(store, about, group=name)
+        if len(offer):
+            _consent(f"{plural(len(offer), 'sample')} of '{about.id}' until {periods.day(ends_at)}", yes=yes)
+            sharing.queue(store, about, offer, until=ends_at, now=now)
+    lines = [f"{plural(len(offer), 'sample')} of '{about.id}' queued; they leave with the next `edgectl sync`"]
+    report = {"changed": len(offer) > 0, "task": about.id, "shared": len(offer), "until": ends_at}
+    emit(report, lines if len(offer) else ["nothing new to share"], as_json=json)
+
+
+def _consent(what: str, *, yes: bool) -> None:
+    """Consent must be given by a person or by --yes; silence is none."""
+    from edgewire.errors import UsageError
+
+    if yes:
+        return
+    say(
+        f"You are about to share {what}.\nOther boards of this task will receive these raw values and labels."
+        "\nYou can withdraw later, but copies that dishonest boards keep cannot be recalled."
+    )
+    sys.stderr.write("Share them? [y/N] ")
+    sys.stderr.flush()
+    if not sys.stdin.isatty() or sys.stdin.readline().strip().lower() not in ("y", "yes"):
+        raise UsageError("not shared: there was no consent", hint="answer y, or give --yes")
+
+
+def _shared(until: float | None) -> str:
+    from edgectl import periods
+
+    return "-" if until is None else periods.day(until)

@@ -1,0 +1,21 @@
+"""What the enrolment says, for showing only: nothing is verified, and nothing but JSON is imported, so that
+`edgectl status` starts fast. `edgectl.enrolment` owns the file and reads it for everything else."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from edgectl.home import Home
+from edgewire.errors import CorruptFile
+
+
+def glance(home: Home) -> dict[str, Any] | None:
+    """{url, board, granted} or None: not enrolled. Raises CorruptFile."""
+    try:
+        record = json.loads(home.enrolment.read_bytes())
+        return {"url": str(record["url"]), "board": str(record["board"]), "granted": [str(t) for t in record["tasks"]]}
+    except FileNotFoundError:
+        return None
+    except (ValueError, KeyError, TypeError):
+        raise CorruptFile(f"{home.enrolment} is damaged", hint="enroll again with --force and a new token") from None

@@ -1,0 +1,43 @@
+"""The in-memory cloud keeps the promises of the real one."""
+
+from __future__ import annotations
+
+import pytest
+
+from edgectl.cloud import Cloud
+from edgewire.messages import EnrolmentFile
+from edgewire.signing import SigningKey
+from edgewire.tasks import InputSchema, ModelSpec, Privacy, Task
+from tests.fakes.memory_cloud import MemoryCloud, MemoryServer
+from tests.suites.cloud_api import CloudApi
+
+
+def a_task(name: str) -> Task:
+    return Task(name, name, InputSchema((4,)), ("no", "yes"), ModelSpec("mlp"), privacy=Privacy(min_cohort=2))
+
+
+class MemoryWorld:
+    def __init__(self) -> None:
+        self.server = MemoryServer()
+        self.task, self.other = a_task("gestures"), "secrets"
+        for task in (self.task, a_task(self.other)):
+            name = task.id.encode()
+            self.server.publish(task, weights=name * 99, onnx=name + b"onnx", directory=name + b"directory")
+
+    def enrolment_file(self, *tasks: str) -> EnrolmentFile:
+        return self.server.enrolment_file(*tasks)
+
+    def connect(self, *, key: SigningKey | None = None, board: str | None = None) -> Cloud:
+        return MemoryCloud(self.server, key=key, board=board)
+
+    def revoke(self, board: str) -> None:
+        self.server.revoke(board)
+
+    def grant(self, board: str, task_id: str) -> None:
+        self.server.grant(board, task_id)
+
+
+class TestMemoryCloud(CloudApi):
+    @pytest.fixture
+    def world(self) -> MemoryWorld:
+        return MemoryWorld()
