@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -21,6 +22,8 @@ from cloud_aug.routes import admin, content, docs, enrolment, exchange, health
 from cloud_aug.search import Searcher
 from cloud_aug.settings import Settings
 from edgewire.errors import EdgeError, InvalidMessage, NotFound, UsageError, from_os_error
+
+_log = logging.getLogger(__name__)
 
 
 def create_app(settings: Settings, *, clock: Callable[[], float] = time.time) -> FastAPI:
@@ -62,8 +65,13 @@ def _os_error(_request: Request, error: Exception) -> Response:
 
 
 def _database_error(_request: Request, error: Exception) -> Response:
-    known = isinstance(error, sa.exc.DBAPIError)
-    return error_reply(from_database_error(error) if known else EdgeError("the server failed"))  # type: ignore[arg-type]
+    if not isinstance(error, sa.exc.DBAPIError):
+        return error_reply(EdgeError("the server failed"))
+    _log.error("database: %s", error.orig)  # not the statement: its parameters are other people's data
+    found = from_database_error(error)
+    return error_reply(
+        found if type(found) is not EdgeError else EdgeError("the server failed", hint="its log says why")
+    )
 
 
 def _http_error(_request: Request, error: Exception) -> Response:

@@ -68,7 +68,6 @@ def revoke(cloud: Cloud, board: str, *, actor: str = audit.SHELL, now: float) ->
         if row.revoked_at is not None:
             return False
         connection.execute(db.boards.update().where(db.boards.c.id == row.id).values(revoked_at=now))
-        connection.execute(db.access_tokens.delete().where(db.access_tokens.c.board == row.id))
         audit.note(connection, at=now, actor=actor, action="revoke", subject=row.id)
     return True
 

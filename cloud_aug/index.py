@@ -12,7 +12,7 @@ from cloud_aug.cloud import Cloud
 from cloud_aug.directory import assign_cohorts, packs
 from cloud_aug.pool import Pool
 from cloud_aug.publications import Publication
-from cloud_aug.vectors import SearchIndex, unit
+from cloud_aug.vectors import SearchIndex
 from edgelearn.retrieval.directory import Directory, describe
 from edgewire import tensors
 from edgewire.decoding import convert, plain
@@ -48,7 +48,7 @@ def build(cloud: Cloud, task_id: str, *, seed: int, now: float, on_progress: Pro
         cohort, directory = _cohorts(task, shared, embeddings, seed=seed)
         pack_refs = _write_packs(cloud, task, shared, cohort, on_progress)
         on_progress("search index", 0, 1)
-        search = _write_search(cloud, task, shared, embeddings, directory)
+        search = _write_search(cloud, shared, embeddings, directory)
         meta = DirectoryMeta(task.id, base.base.onnx.digest, pack_refs, base.figures)
         directory_ref = _write_directory(cloud, directory, meta)
         draft = Publication(
@@ -102,10 +102,9 @@ def _write_packs(
     return tuple(refs)
 
 
-def _write_search(cloud: Cloud, task: Task, shared: Pool, embeddings: np.ndarray, directory: Directory) -> BlobRef:
-    y = shared.samples.y
-    residuals = embeddings - directory.global_means[y]
-    return cloud.blobs.put(SearchIndex.build(residuals, y, shared.ids, n_classes=len(task.labels)).to_bytes())
+def _write_search(cloud: Cloud, shared: Pool, embeddings: np.ndarray, directory: Directory) -> BlobRef:
+    index = SearchIndex.build(embeddings, shared.samples.y, shared.ids, directory.global_means)
+    return cloud.blobs.put(index.to_bytes())
 
 
 def _write_directory(cloud: Cloud, directory: Directory, meta: DirectoryMeta) -> BlobRef:
@@ -139,11 +138,10 @@ def _verify(cloud: Cloud, task: Task, draft: Publication, shared: Pool) -> None:
 
 def _verify_search(index: SearchIndex, directory: Directory) -> None:
     """Cohorts' own prototypes must find something."""
-    probes, kept = unit(directory.cohort_residuals.reshape(-1, index.dim))
-    if len(index) and kept.any():
-        _, ids = index.search(probes[kept], 1, exclude=np.zeros(0, np.int64))
-        if (ids < 0).all():
-            raise CorruptFile("the search index finds nothing")
+    probes = (directory.global_means + directory.cohort_residuals).reshape(-1, index.dim)
+    _, ids = index.search(probes.astype(np.float32), 1, exclude=np.zeros(0, np.int64))
+    if len(index) and (ids < 0).all():
+        raise CorruptFile("the search index finds nothing")
 
 
 def _publish(cloud: Cloud, draft: Publication, *, now: float) -> Built:

@@ -10,7 +10,7 @@ from cloud_aug import pool, publications, tasks
 from cloud_aug.cloud import Cloud
 from cloud_aug.pseudonyms import pseudonyms
 from cloud_aug.publications import Publication
-from cloud_aug.vectors import SearchIndex, unit
+from cloud_aug.vectors import SearchIndex
 from edgewire import tensors
 from edgewire.decoding import convert
 from edgewire.errors import Conflict, InvalidMessage, NotGranted
@@ -71,10 +71,7 @@ def _read_queries(body: bytes, task_id: str, publication: Publication, dim: int)
     queries = tensors.require(arrays, "queries", dtype="float32", shape=(None, dim), what="queries")
     if len(queries) == 0:
         raise InvalidMessage("there are no queries")
-    directions, kept = unit(queries)
-    if not kept.all():
-        raise InvalidMessage(f"query {int(np.argmin(kept))} has length zero, so it has no direction")
-    return directions, wanted.k
+    return queries, wanted.k
 
 
 def _best(scores: np.ndarray, ids: np.ndarray, most: int) -> list[int]:

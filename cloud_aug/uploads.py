@@ -32,7 +32,7 @@ def contribute(
     samples = from_bytes(body, task, what="contribution", limit_bytes=SAMPLES_LIMIT_BYTES)
     if len(samples) == 0:
         raise InvalidSamples("the contribution holds no samples")
-    mine = replace(samples, user=np.full(len(samples), board, np.str_))
+    mine = replace(samples, user=np.full(len(samples), board))
 
     def store(connection: sa.Connection) -> int:
         _check_share(connection, cloud, board, len(mine))

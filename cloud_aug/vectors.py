@@ -1,7 +1,8 @@
 """The home of faiss: k-means, and a flat index per class over residual embeddings, searched by cosine.
 
-A residual is an embedding minus the pool's mean embedding of its class: the class falls out, the style stays. So a
-query finds samples of every class that look as if the same hand had made them, and need not say its class.
+A residual is an embedding minus the pool's mean embedding of its class: the class falls out, the style stays. A query's
+class is not asked for; the nearest class mean stands in for it, which finds as many samples of the right style as the
+true class does, and more than comparing embeddings themselves.
 """
 
 from __future__ import annotations
@@ -34,23 +35,27 @@ def kmeans(features: np.ndarray, k: int, *, seed: int) -> np.ndarray:
 class SearchIndex:
     """Flat indexes, one per class, over unit residuals. Immutable once built; replaced whole."""
 
-    def __init__(self, classes: Sequence[faiss.Index], dim: int) -> None:
+    def __init__(self, classes: Sequence[faiss.Index], means: np.ndarray) -> None:
         self._classes = list(classes)
-        self.dim = dim
+        self._means = means
+        self.dim = means.shape[1]
         self._lock = threading.Lock()  # searches only read, but deserialized indexes give no promise: one at a time
 
     @classmethod
-    def build(cls, residuals: np.ndarray, y: np.ndarray, ids: np.ndarray, *, n_classes: int) -> SearchIndex:
-        """residuals: float32 (n, dim); y: (n,); ids: int64 (n,), unique. A residual of length zero is left out."""
+    def build(cls, embeddings: np.ndarray, y: np.ndarray, ids: np.ndarray, means: np.ndarray) -> SearchIndex:
+        """embeddings: float32 (n, dim); y: (n,); ids: int64 (n,), unique; means: float32 (classes, dim), per class.
+
+        A sample exactly at its class mean has no direction and is left out.
+        """
         faiss.omp_set_num_threads(1)
-        vectors, kept = unit(residuals)
+        vectors, kept = unit(embeddings - means[y])
         classes = []
-        for label in range(n_classes):
+        for label in range(len(means)):
             rows = kept & (y == label)
-            index = faiss.IndexIDMap2(faiss.IndexFlatIP(residuals.shape[1]))
+            index = faiss.IndexIDMap2(faiss.IndexFlatIP(means.shape[1]))
             index.add_with_ids(np.ascontiguousarray(vectors[rows]), np.ascontiguousarray(ids[rows]))
             classes.append(index)
-        return cls(classes, residuals.shape[1])
+        return cls(classes, means)
 
     def __len__(self) -> int:
         return sum(int(index.ntotal) for index in self._classes)
@@ -58,23 +63,24 @@ class SearchIndex:
     def to_bytes(self) -> bytes:
         """All classes as one blob."""
         arrays = {f"class-{i}": faiss.serialize_index(index) for i, index in enumerate(self._classes)}
-        return tensors.pack(arrays, {"format": "search/1", "classes": len(self._classes), "dim": self.dim})
+        return tensors.pack({**arrays, "means": self._means}, {"format": "search/1"})
 
     @classmethod
     def from_bytes(cls, data: bytes) -> SearchIndex:
         """Only for our own blobs, checked against their digest: faiss trusts what it reads. Raises CorruptFile."""
-        arrays, meta = tensors.unpack(data, what="search index", limit_bytes=INDEX_LIMIT_BYTES)
+        arrays, _ = tensors.unpack(data, what="search index", limit_bytes=INDEX_LIMIT_BYTES)
         try:
-            classes = [faiss.deserialize_index(arrays[f"class-{i}"]) for i in range(meta["classes"])]
-            return cls(classes, int(meta["dim"]))
-        except (KeyError, TypeError, RuntimeError) as error:
+            means = arrays["means"]
+            return cls([faiss.deserialize_index(arrays[f"class-{i}"]) for i in range(len(means))], means)
+        except (KeyError, RuntimeError) as error:
             raise CorruptFile(f"the search index cannot be read: {error}", hint="build the index again") from None
 
     def search(self, queries: np.ndarray, k: int, *, exclude: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The k nearest of each class for each query. queries: float32 (n, dim), unit length; exclude: ids never found.
+        """The k most alike of each class for each query. queries: embeddings, float32 (n, dim); exclude: unwanted ids.
 
         Returns cosines (n, classes, k) and ids (n, classes, k), -1 where a class has fewer.
         """
+        styles, _ = unit(queries - self._means[_nearest(queries, self._means)])
         excluded = faiss.IDSelectorBatch(np.ascontiguousarray(exclude, np.int64))
         selector = faiss.IDSelectorNot(excluded)
         found = []
@@ -82,8 +88,14 @@ class SearchIndex:
             faiss.omp_set_num_threads(1)  # of this thread: requests share the cores
             for index in self._classes:
                 parameters = faiss.SearchParameters(sel=selector) if len(exclude) else None  # type: ignore[call-arg]
-                found.append(index.search(queries, k, params=parameters))
+                found.append(index.search(styles, k, params=parameters))
         return np.stack([scores for scores, _ in found], axis=1), np.stack([ids for _, ids in found], axis=1)
+
+
+def _nearest(queries: np.ndarray, means: np.ndarray) -> np.ndarray:
+    """The class whose mean is nearest to each query, int (n,)."""
+    # |q - m|² without |q|², which is the same for all classes
+    return np.asarray(((means**2).sum(axis=1) - 2 * queries @ means.T).argmin(axis=1))
 
 
 def unit(vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

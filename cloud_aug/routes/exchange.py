@@ -20,7 +20,7 @@ router = APIRouter(tags=["exchange"])
 @router.post(
     "/v1/tasks/{task}/search",
     openapi_extra=operation(
-        body=binary("safetensors: 'queries', float32 (n, dim), residual embeddings; SearchMeta as metadata."),
+        body=binary("safetensors: 'queries', float32 (n, dim), embeddings by the base; SearchMeta as metadata."),
         body_media=BINARY,
         answer=binary("Samples, as in a pack."),
         media=BINARY,

@@ -1,0 +1,1 @@
+"""The cloud, tested through its own doors."""
