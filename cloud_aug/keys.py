@@ -8,6 +8,7 @@ truth about which of them are current: the first of each list is used, the other
 from __future__ import annotations
 
 import os
+import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -96,7 +97,8 @@ def new_signing(folders: KeyFolders) -> SigningKey:
 def new_authority(folders: KeyFolders, *, now: float) -> str:
     """A new CA: its key in the offline folder, its certificate (PEM) returned."""
     key = certificates.new_key()
-    pem = certificates.new_authority(key, name="cloud-aug CA", now=now)
+    # each CA has a name of its own: a verifier finds an issuer by its name first
+    pem = certificates.new_authority(key, name=f"cloud-aug CA {secrets.token_hex(4)}", now=now)
     write_atomic(folders.authority(certificates.fingerprint(pem)), certificates.key_pem(key), mode=0o600)
     return pem
 

@@ -1,0 +1,174 @@
+"""Building and publishing: reproducible, whole, and fair to contributors."""
+
+from __future__ import annotations
+
+import shutil
+import time
+
+import numpy as np
+import pytest
+
+from cloud_aug import bases, cloud, directory, index, pool, pretrain, publications
+from cloud_aug.cloud import Cloud
+from cloud_aug.pretrain import TrainSettings
+from cloud_aug.pseudonyms import pseudonyms
+from cloud_aug.publications import Publication
+from cloud_aug.vectors import SearchIndex, kmeans
+from edgewire.errors import Busy, CorruptFile, NotReady, UsageError
+from edgewire.samples import from_bytes
+from tests.cloud import toys
+from tests.cloud.toys import FAR, TASK
+
+NOW = time.time()
+
+
+@pytest.fixture
+def made(data) -> Cloud:
+    return cloud.open_cloud(data)
+
+
+def build(made: Cloud, *, seed: int = 0) -> index.Built:
+    return index.build(made, "toy", seed=seed, now=NOW, on_progress=toys.quiet)
+
+
+def contents(made: Cloud, publication: Publication) -> tuple[str, ...]:
+    return (publication.directory.digest, *[pack.digest for pack in publication.packs])
+
+
+def test_building_again_changes_nothing(made):
+    before = publications.require(made, "toy")
+    assert build(made) == index.Built(before, changed=False)
+
+
+def test_the_same_pool_seed_and_base_give_the_same_bytes_on_another_machine(made, tmp_path):
+    other = cloud.open_cloud(shutil.copytree(made.settings.data, tmp_path / "other"))
+    with other.database.writing() as connection:
+        for table in ("manifests", "published_blobs", "publications", "samples"):
+            connection.exec_driver_sql(f"DELETE FROM {table}")
+    shutil.rmtree(tmp_path / "other" / "blobs")
+    base = bases.newest(made, "toy").base
+    for name in (base.onnx.digest, base.weights.digest):
+        other.blobs._path(name).parent.mkdir(parents=True, exist_ok=True)
+        other.blobs.put(made.blobs.read(name))
+    columns = {name: column[::-1] for name, column in toys.people().items()}
+    pool.ingest(other, toys.data_file(tmp_path / "again.npz", columns), "toy", pool.Consent("packs", FAR), now=NOW)
+    assert contents(other, build(other).publication) == contents(made, publications.require(made, "toy"))
+
+
+def test_training_the_base_twice_with_one_seed_keeps_the_first(made):
+    settings = TrainSettings(epochs=3, rehearse=False)
+    again = pretrain.train(made, "toy", settings, now=NOW, on_progress=toys.quiet)
+    assert not again.changed
+    other = pretrain.train(
+        made, "toy", TrainSettings(seed=1, epochs=1, rehearse=False), now=NOW, on_progress=toys.quiet
+    )
+    assert (other.changed, other.record.base.version) == (True, 2)
+
+
+def test_cohorts_have_at_least_as_many_contributors_as_the_task_demands(made):
+    publication = publications.require(made, "toy")
+    assert all(pack.contributors >= TASK.privacy.min_cohort for pack in publication.packs)
+    assert sum(pack.samples for pack in publication.packs) == publication.samples == 108
+
+
+def test_contributors_of_one_style_share_a_cohort():
+    columns = toys.people(8, 10)
+    y = np.asarray([TASK.labels.index(label) for label in columns["y"]])
+    person = np.unique(columns["user"], return_inverse=True)[1]
+    cohort = directory.assign_cohorts(columns["x"], y, person, n_classes=3, minimum=4, seed=0)
+    assert len(set(cohort[::2])) == len(set(cohort[1::2])) == 1
+    assert cohort[0] != cohort[1]
+
+
+def test_too_few_contributors_for_a_cohort_are_refused(made):
+    toys.publish_changed(made, min_cohort=7)
+    with pytest.raises(UsageError, match="6 usable contributors, a cohort needs 7"):
+        build(made)
+
+
+def test_samples_whose_consent_ended_leave_the_next_publication(made, tmp_path):
+    file = toys.data_file(tmp_path / "short.npz", {**toys.people(2, seed=5), "user": np.repeat(["p8", "p9"], 18)})
+    pool.ingest(made, file, "toy", pool.Consent("packs", NOW + 100), now=NOW)
+    assert build(made).publication.contributors == 8
+    later = index.build(made, "toy", seed=0, now=NOW + 200, on_progress=toys.quiet)
+    assert (later.changed, later.publication.contributors) == (True, 6)
+
+
+def test_large_cohorts_are_split_between_contributors(made):
+    shared = pool.load(made, TASK, now=NOW)
+    whole = np.zeros(108, int)
+    made_packs = list(directory.packs(shared, whole, task_id="toy", secret=b"s", limit_bytes=40 * (8 + 64)))
+    assert [pack.samples for pack in made_packs] == [36, 36, 36]
+    assert [pack.contributors for pack in made_packs] == [2, 2, 2]
+
+
+def test_pseudonyms_are_stable_in_a_pack_and_unrelated_between_packs():
+    names = np.asarray(["ann", "bob", "ann"])
+    one, two = pseudonyms(b"s", "pack-1", names), pseudonyms(b"s", "pack-2", names)
+    assert one[0] == one[2] != one[1]
+    assert not set(one) & set(two)
+    assert not set(one) & set(pseudonyms(b"t", "pack-1", names))
+
+
+def test_rows_of_a_pack_do_not_show_the_order_of_names(made):
+    publication = publications.require(made, "toy")
+    for ref in publication.packs:
+        samples = from_bytes(made.blobs.read(ref.digest), TASK, what="pack", limit_bytes=1 << 20)
+        assert samples.user.tolist() == sorted(samples.user.tolist())
+
+
+def test_without_a_base_there_is_nothing_to_build(tmp_path):
+    made = toys.filled(tmp_path / "cloud")
+    with pytest.raises(NotReady, match="no base model"):
+        build(made)
+
+
+def test_an_empty_pool_trains_no_base(tmp_path):
+    from cloud_aug import tasks
+
+    made = toys.empty(tmp_path / "cloud")
+    tasks.publish(made, TASK, now=NOW)
+    with pytest.raises(UsageError, match="empty"):
+        pretrain.train(made, "toy", TrainSettings(), now=NOW, on_progress=toys.quiet)
+
+
+def test_two_builds_at_once_are_busy(made):
+    with made.locked("index-toy", doing="building"), pytest.raises(Busy):
+        build(made)
+
+
+def test_a_damaged_base_is_noticed_and_the_old_publication_stays(made, tmp_path):
+    before = publications.require(made, "toy")
+    path = made.blobs.path(before.base.onnx.digest)
+    path.write_bytes(path.read_bytes()[:-1] + b"\0")
+    with pytest.raises(CorruptFile):
+        build(made)
+    assert publications.require(made, "toy") == before
+
+
+def test_a_rehearsal_ends_up_in_the_directory(made):
+    from edgewire import tensors
+
+    settings = TrainSettings(epochs=2, shots=(2,), boards=2)
+    record = pretrain.train(made, "toy", settings, now=NOW, on_progress=toys.quiet).record
+    assert {figure.shots for figure in record.figures} == {2}
+    blob = made.blobs.read(build(made).publication.directory.digest)
+    _, meta = tensors.unpack(blob, what="directory", limit_bytes=1 << 20)
+    assert len(meta["prior"]) == len(record.figures) > 0
+
+
+def test_kmeans_is_reproducible():
+    features = np.random.default_rng(0).normal(size=(40, 3)).astype(np.float32)
+    assert np.array_equal(kmeans(features, 4, seed=7), kmeans(features, 4, seed=7))
+    assert set(kmeans(features, 1, seed=7)) == {0}
+
+
+def test_search_finds_the_nearest_style_of_each_class_and_survives_a_round_trip():
+    means = np.asarray([[0, 0], [10, 0]], np.float32)
+    embeddings = np.asarray([[1, 0], [0, 1], [11, 0], [10, 1]], np.float32)
+    made_index = SearchIndex.build(embeddings, np.asarray([0, 0, 1, 1]), np.asarray([7, 8, 9, 10]), means)
+    again = SearchIndex.from_bytes(made_index.to_bytes())
+    _, ids = again.search(np.asarray([[9.9, 3]], np.float32), 1, exclude=np.zeros(0, np.int64))
+    assert ids.tolist() == [[[8], [10]]]
+    _, ids = again.search(np.asarray([[9.9, 3]], np.float32), 2, exclude=np.asarray([8]))
+    assert ids.tolist() == [[[7, -1], [10, 9]]]

@@ -1,0 +1,153 @@
+"""The pool: what comes in, under which consent, and what may be used."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import pytest
+
+from cloud_aug import pool, tasks
+from cloud_aug.cloud import Cloud
+from edgewire.errors import InvalidSamples, NotFound, UsageError
+from edgewire.tasks import InputSchema, ModelSpec, Task
+from tests.cloud import toys
+from tests.cloud.toys import FAR, TASK
+
+NOW = time.time()
+CONSENT = pool.Consent("packs", FAR)
+
+
+@pytest.fixture
+def made(tmp_path) -> Cloud:
+    made = toys.empty(tmp_path / "cloud")
+    tasks.publish(made, TASK, now=NOW)
+    return made
+
+
+def ingest(made: Cloud, path, consent: pool.Consent = CONSENT, **options) -> pool.Ingested:
+    return pool.ingest(made, path, "toy", consent, now=NOW, **options)
+
+
+def test_taking_a_file_in_twice_changes_nothing(made, tmp_path):
+    file = toys.data_file(tmp_path / "people.npz")
+    assert ingest(made, file) == pool.Ingested(108, 0, 6, changed=True)
+    assert ingest(made, file) == pool.Ingested(0, 108, 6, changed=False)
+    assert pool.stats(made, "toy", now=NOW).labels == {"left": 36, "right": 36, "top": 36}
+
+
+def test_samples_come_back_as_they_went_in_whatever_the_order(made, tmp_path):
+    columns = toys.people()
+    backwards = {name: column[::-1] for name, column in columns.items()}
+    ingest(made, toys.data_file(tmp_path / "people.npz", backwards))
+    loaded = pool.load(made, TASK, now=NOW)
+    there = {
+        (row.tobytes(), TASK.labels[y], user)
+        for row, y, user in zip(loaded.samples.x, loaded.samples.y, loaded.samples.user, strict=True)
+    }
+    assert there == {
+        (row.tobytes(), y, user) for row, y, user in zip(columns["x"], columns["y"], columns["user"], strict=True)
+    }
+    assert loaded.samples.x.dtype == np.float32
+
+
+def test_the_pools_digest_does_not_depend_on_the_order_of_arrival(made, tmp_path):
+    columns = toys.people()
+    order = np.random.default_rng(3).permutation(len(columns["y"]))
+    other = toys.empty(tmp_path / "other")
+    tasks.publish(other, TASK, now=NOW)
+    ingest(made, toys.data_file(tmp_path / "a.npz", columns))
+    ingest(other, toys.data_file(tmp_path / "b.npz", {name: column[order] for name, column in columns.items()}))
+    assert pool.load(made, TASK, now=NOW).digest == pool.load(other, TASK, now=NOW).digest
+
+
+def test_only_rows_of_part_pool_are_taken_in(made, tmp_path):
+    columns = toys.people()
+    part = np.where(np.arange(108) % 2 == 0, "pool", "test")
+    assert ingest(made, toys.data_file(tmp_path / "people.npz", {**columns, "part": part})).accepted == 54
+
+
+def test_rows_without_a_user_are_one_contributor_named_after_the_file(made, tmp_path):
+    columns = toys.people()
+    del columns["user"]
+    ingest(made, toys.data_file(tmp_path / "walks.npz", columns))
+    assert pool.load(made, TASK, now=NOW).contributors == ["file-walks"]
+
+
+def test_an_ended_consent_takes_samples_out_of_use(made, tmp_path):
+    ingest(made, toys.data_file(tmp_path / "people.npz"), pool.Consent("packs", NOW + 100))
+    assert pool.stats(made, "toy", now=NOW + 99).usable == 108
+    assert pool.stats(made, "toy", now=NOW + 101).usable == 0
+    assert len(pool.load(made, TASK, now=NOW + 101).samples) == 0
+
+
+def test_a_renewed_consent_brings_samples_back_without_storing_them_again(made, tmp_path):
+    file = toys.data_file(tmp_path / "people.npz")
+    ingest(made, file, pool.Consent("packs", NOW + 100))
+    assert ingest(made, file) == pool.Ingested(0, 108, 6, changed=True)
+    assert pool.stats(made, "toy", now=NOW + 101).usable == 108
+
+
+@pytest.mark.parametrize("consent", [pool.Consent("everything", FAR), pool.Consent("packs", NOW - 1)])
+def test_without_a_consent_that_holds_nothing_is_taken_in(made, tmp_path, consent):
+    with pytest.raises(UsageError):
+        ingest(made, toys.data_file(tmp_path / "people.npz"), consent)
+    assert pool.stats(made, "toy", now=NOW).contributors == 0
+
+
+def test_quarantined_samples_are_not_used_until_they_are_accepted(made, tmp_path):
+    ingest(made, toys.data_file(tmp_path / "people.npz"), status="quarantine")
+    assert pool.stats(made, "toy", now=NOW).usable == 0
+    assert pool.accept(made, "toy", "person-0", now=NOW) == 18
+    assert pool.accept(made, "toy", "person-0", now=NOW) == 0
+    assert pool.load(made, TASK, now=NOW).contributors == ["person-0"]
+    with pytest.raises(NotFound):
+        pool.accept(made, "toy", "nobody", now=NOW)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"x": np.zeros((108, 3), np.float32)},
+        {"x": np.full((108, 2), np.nan, np.float32)},
+        {"y": np.full(108, "sideways")},
+        {"x": np.zeros((0, 2), np.float32), "y": np.zeros(0, str), "user": np.zeros(0, str)},
+        {"y": np.asarray([{}] * 108, object)},
+    ],
+    ids=["shape", "nan", "label", "empty", "pickle"],
+)
+def test_a_file_that_does_not_fit_is_refused_and_nothing_of_it_taken_in(made, tmp_path, change):
+    path = tmp_path / "bad.npz"
+    np.savez(path, **{**toys.people(), **change})
+    with pytest.raises(InvalidSamples):
+        ingest(made, path)
+    assert pool.stats(made, "toy", now=NOW).contributors == 0
+
+
+def test_a_file_that_is_not_there_or_no_data_is_refused(made, tmp_path):
+    with pytest.raises(NotFound):
+        ingest(made, tmp_path / "nothing.npz")
+    (tmp_path / "text.npz").write_text("hello")
+    with pytest.raises(InvalidSamples):
+        ingest(made, tmp_path / "text.npz")
+    with pytest.raises(NotFound):
+        pool.ingest(made, tmp_path / "text.npz", "no-such-task", CONSENT, now=NOW)
+
+
+def test_a_published_task_keeps_what_samples_depend_on(made, tmp_path):
+    from edgewire.errors import Conflict
+
+    ingest(made, toys.data_file(tmp_path / "people.npz"))
+    assert tasks.publish(made, TASK, now=NOW) == "same"
+    with pytest.raises(Conflict, match="labels"):
+        tasks.publish(made, Task(**{**TASK.__dict__, "labels": ("left", "right", "bottom")}), now=NOW)
+    assert tasks.publish(made, Task(**{**TASK.__dict__, "title": "Better"}), now=NOW) == "changed"
+
+
+def test_a_task_that_contradicts_itself_is_not_published():
+    from edgewire.decoding import encode
+    from edgewire.errors import InvalidMessage
+
+    wrong = Task("x", "X", InputSchema((2, 2)), ("a", "b"), ModelSpec("mlp"))
+    with pytest.raises(InvalidMessage, match="mlp"):
+        tasks.read(encode(wrong))
