@@ -138,6 +138,7 @@ class HttpCloud:
         self._session = _session(self.url, tls.pinned_context(ca_bundle, self._may_block_s), use_proxy=use_proxy)
 
     def close(self) -> None:
+        """Hang up. A server that stops waits for connections that are open."""
         self._session.close()
 
     # The endpoints

@@ -206,7 +206,10 @@ def check_cloud(home: Home, settings: Settings) -> Check:
         deadline=started + CLOUD_LIMIT_S,
         use_proxy=settings.flag("proxy"),
     )
-    tasks = cloud.tasks()
+    try:
+        tasks = cloud.tasks()
+    finally:
+        cloud.close()
     return _ok(
         "cloud", f"{known.url} answers in {time.monotonic() - started:.2f} s; tasks: {', '.join(tasks) or 'none'}"
     )

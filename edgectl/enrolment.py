@@ -55,7 +55,11 @@ def introduce_over_https(url: str, ca_bundle: Path, request: EnrolRequest, key: 
     """The usual way. Imported late: most commands need no network."""
     from edgectl.cloud import HttpCloud
 
-    return HttpCloud(url, ca_bundle=ca_bundle).enroll(request, key)
+    cloud = HttpCloud(url, ca_bundle=ca_bundle)
+    try:
+        return cloud.enroll(request, key)
+    finally:
+        cloud.close()
 
 
 def enroll(

@@ -63,6 +63,12 @@ def _listed(value: Any) -> list[Any]:
     return list(value) if isinstance(value, (list, tuple)) else [value]
 
 
+def recommended(profile_id: str) -> dict[str, Any]:
+    """The settings (by their keys in `edgectl.config`) that a profile gives a value to."""
+    profile = load(profile_id)
+    return {name: profile[name] for name in ("threads",) if name in profile}
+
+
 def pinned(library: str, profile_id: str | None = None) -> str | None:
     """The version of a library that the profile pins; None where it pins none."""
     pins = load(profile_id or detect()).get("pins") or {}

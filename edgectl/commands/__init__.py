@@ -43,8 +43,16 @@ class Invocation:
 
     @property
     def threads(self) -> int:
-        """Threads for training and inference; 0 in the settings means all that this process may use."""
-        return self.settings.whole("threads") or len(os.sched_getaffinity(0))
+        """Threads for training and inference, never more than this process may use; 0 in the settings means all."""
+        usable = len(os.sched_getaffinity(0))
+        return min(self.with_profile().whole("threads") or usable, usable)
+
+    def with_profile(self) -> Settings:
+        """The settings, with what the board's profile recommends where nothing else is set."""
+        from edgectl.board import profile
+
+        name = self.settings.text("profile") or profile.detect()
+        return self.settings.below(f"profile {name}", profile.recommended(name))
 
     def task_id(self, flag: str | None) -> str | None:
         """The task named by --task or by the settings; None: the only one there is."""

@@ -22,7 +22,7 @@ def register(app: typer.Typer) -> None:
 @group.command()
 def get(ctx: typer.Context, key: KeyArgument, json: JsonFlag = False) -> None:
     """Print one setting as it counts now."""
-    setting = invocation(ctx).settings.settings[config.known(key).name]
+    setting = invocation(ctx).with_profile().settings[config.known(key).name]
     report = {"key": key, "value": setting.value, "origin": setting.origin}
     emit(report, [_shown(setting.value)], as_json=json)
 
@@ -50,7 +50,7 @@ def list_keys(
     json: JsonFlag = False,
 ) -> None:
     """Print all settings as they count now."""
-    settings = invocation(ctx).settings.settings
+    settings = invocation(ctx).with_profile().settings
     report = {"settings": [{"key": k, "value": s.value, "origin": s.origin} for k, s in settings.items()]}
     rows = [
         (k, _shown(s.value), *([s.origin] if show_origin else []), config.KEYS[k].help) for k, s in settings.items()

@@ -171,6 +171,17 @@ def test_data_is_on_stdout_and_talk_on_stderr(board: Board) -> None:
     assert board.edgectl("data", "list", "--task", "postures").stdout == b""
 
 
+def test_a_profile_recommends_where_nothing_else_is_set(newcomer: Board) -> None:
+    def threads() -> tuple[object, str]:
+        report = json.loads(newcomer.edgectl("config", "get", "threads", "--json").stdout)
+        return report["value"], report["origin"]
+
+    newcomer.edgectl("config", "set", "profile", "pi-5")
+    assert threads() == (4, "profile pi-5")
+    newcomer.edgectl("config", "set", "threads", "1")
+    assert threads() == (1, str(newcomer.folder / "config" / "edgectl" / "config.toml"))
+
+
 def test_a_state_folder_can_be_named_anywhere_on_the_line(board: Board, tmp_path: Path) -> None:
     for line in (["--state", str(tmp_path / "x"), "status", "--json"], ["status", "--json", f"--state={tmp_path}/x"]):
         assert json.loads(board.edgectl(*line).stdout)["state"] == str(tmp_path / "x")

@@ -249,9 +249,9 @@ def test_damage_inside_is_found_by_the_check(tmp_path: Path) -> None:
     for page in range(8, len(data) // 4096):
         data[page * 4096 : page * 4096 + 100] = b"\xff" * 100
     path.write_bytes(data)
-    with Store.open(path, now=0.0) as store:
-        with contextlib.suppress(errors.CorruptFile):  # damage that SQLite does not even step over
-            assert store.check() != []
+    # suppress: there is damage that SQLite does not even step over
+    with Store.open(path, now=0.0) as store, contextlib.suppress(errors.CorruptFile):
+        assert store.check() != []
 
 
 def test_a_second_writer_that_waits_too_long_is_told_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
