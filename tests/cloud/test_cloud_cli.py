@@ -1,0 +1,127 @@
+"""The command line: what it says, what it returns, and that twice is no more than once."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+
+import pytest
+
+from tests.cloud import toys
+from tests.cloud.toys import report, run
+
+
+def test_the_whole_set_up_through_the_console_and_twice(tmp_path):
+    data, file = tmp_path / "cloud", toys.data_file(tmp_path / "people.npz")
+    consent = ("--consent", "packs", "--consent-until", "2099-12-31")
+    steps = [
+        ("init", "--host", "localhost", "--url", "https://localhost:8443"),
+        ("task", "publish", str(tmp_path / "toy.json")),
+        ("pool", "ingest", str(file), "--task", "toy", *consent),
+        ("base", "train", "--task", "toy", "--epochs", "2", "--no-rehearse"),
+        ("index", "build", "--task", "toy"),
+    ]
+    made = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "cloud_aug",
+            "task",
+            "template",
+            "--from",
+            str(file),
+            "--id",
+            "toy",
+            "-o",
+            str(tmp_path / "toy.json"),
+        ],
+        env=toys.environment(),
+        check=True,
+    )
+    assert made.returncode == 0
+    for step in steps:
+        first, again = report(*step, data=data), report(*step, data=data)
+        assert (step[:2], first["changed"], again["changed"]) == (step[:2], True, False)
+        assert first["schema_version"] == 1
+    listed = report("task", "list", data=data)["tasks"][0]
+    assert (listed["base_version"], listed["publication"]) == (1, 1)
+    assert report("pool", "stats", "--task", "toy", data=data)["usable"] == 108
+
+
+def test_an_enrolment_file_is_private_and_enrols_a_board(data, client, clock):
+    out = data / "board.json"
+    done = run("boards", "token", "--task", "toy", "--out", str(out), data=data)
+    assert (done.returncode, done.stdout) == (0, "")
+    assert out.stat().st_mode & 0o777 == 0o600
+    clock.now = time.time()
+    token = json.loads(out.read_text())["token"]
+    assert client.post("/v1/enroll", content=toys.Board().enrolment(token, now=clock())).status_code == 200
+    name = report("boards", "list", data=data)["boards"][0]["name"]
+    assert report("boards", "revoke", name, data=data)["changed"]
+    assert not report("boards", "revoke", name, data=data)["changed"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "exit_code", "says"),
+    [
+        (["task", "show", "nothing"], 1, "task list"),
+        (["boards", "revoke", "nobody"], 1, "boards list"),
+        (["boards", "token", "--task", "toy", "--valid-for", "soon"], 2, "24h"),
+        (["pool", "stats"], 2, "--task"),
+        (["keys", "rotate", "everything"], 2, "everything"),
+        (["base", "train", "--task", "toy", "--shots", "few"], 2, "--shots"),
+        (["keys", "rotate", "root", "--offline", "/nowhere"], 1, "offline"),
+    ],
+)
+def test_a_mistake_is_named_with_what_to_do_and_its_exit_code(data, arguments, exit_code, says):
+    done = run(*arguments, data=data)
+    assert done.returncode == exit_code
+    assert says in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_errors_are_data_too_with_json(tmp_path):
+    done = run("task", "list", "--json", data=tmp_path / "nothing")
+    assert (done.returncode, json.loads(done.stdout)["error"]["code"]) == (1, "not_found")
+
+
+def test_a_build_while_another_runs_is_busy(data):
+    from cloud_aug import cloud
+
+    with cloud.open_cloud(data).locked("index-toy", doing="building"):
+        done = run("index", "build", "--task", "toy", data=data)
+    assert (done.returncode, "another process" in done.stderr) == (9, True)
+
+
+def test_a_read_only_data_folder_is_named(data):
+    import shutil
+
+    shutil.rmtree(data / "locks")
+    (data / "locks").write_text("a file where a folder should be")
+    done = run("task", "list", data=data)
+    assert done.returncode != 0
+    assert "Traceback" not in done.stderr
+
+
+def test_keys_and_administrators_are_shown(data):
+    shown = report("keys", "show", data=data)
+    assert (shown["trust_version"], len(shown["roots"]), shown["tls"]["hosts"]) == (1, 1, list(toys.HOSTS))
+    assert report("keys", "rotate", "signing", data=data)["changed"]
+    assert len(report("keys", "show", data=data)["signing"]) == 2
+    assert report("admin", "token", "--name", "ann", data=data)["token"].startswith("admin_")
+
+
+def test_help_loads_no_heavy_library():
+    program = (
+        "import sys; from cloud_aug.cli import app; "
+        "heavy = {'torch', 'faiss', 'onnxruntime', 'fastapi', 'sqlalchemy', 'numpy', 'alembic'} & set(sys.modules); "
+        "assert not heavy, heavy"
+    )
+    subprocess.run([sys.executable, "-c", program], env=toys.environment(), check=True)
+
+
+def test_serving_and_matching_need_no_torch():
+    program = "import sys, cloud_aug.app, cloud_aug.index; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", program], env=toys.environment(), check=True)
