@@ -116,8 +116,8 @@ def update_trust(home: Home, enrolment: Enrolment, chain: Sequence[bytes], now: 
     stored = decode(list[str], home.trust.read_bytes(), what=str(home.trust))
     known = {text.encode() for text in stored}
     stored += [raw.decode() for raw in chain if raw not in known]
-    write_atomic(home.trust, encode(stored), mode=0o600)
     write_atomic(home.ca_bundle, trust.ca_bundle.encode())
+    write_atomic(home.trust, encode(stored), mode=0o600)  # last: killed in between, the next sync does both again
     return load(home)
 
 
