@@ -12,11 +12,13 @@ import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from demo import data, report
 from demo.report import BoardResult
-from demo.shell import call, free_port, server, tell
+from demo.shell import call, free_port, output_of, server, tell
 
 TARGET_STEPS = 1200  # of base training: enough for the demo, and minutes stay minutes
 
@@ -71,15 +73,17 @@ def _play(work: Path, problem: data.Problem) -> list[BoardResult]:
             return [future.result() for future in futures]
 
 
-def _set_up_cloud(stage: Stage, pool: Path) -> None:
-    def cloud(*arguments: str | Path) -> dict[str, object]:
-        return call("cloud-aug", "--data", stage.cloud, *arguments)
+def _cloud(stage: Stage, *arguments: str | Path) -> dict[str, Any]:
+    return call("cloud-aug", *arguments, env={"CLOUD_AUG_DATA": str(stage.cloud)})
 
+
+def _set_up_cloud(stage: Stage, pool: Path) -> None:
+    cloud = partial(_cloud, stage)
     cloud("init", "--host", "127.0.0.1", "--url", stage.url)
     tell("cloud: keys and certificates made")
     task_file = stage.work / "task.json"
-    cloud("task", "template", "--from", pool, "--id", stage.task, "-o", task_file)
-    task = json.loads(task_file.read_text())
+    env = {"CLOUD_AUG_DATA": str(stage.cloud)}
+    task = json.loads(output_of("cloud-aug", "task", "template", "--from", pool, "--id", stage.task, env=env))
     task["title"] = stage.problem.title
     task["privacy"]["modes"] = ["directory", "embedding"]
     if stage.problem.name == "digits":
@@ -87,13 +91,16 @@ def _set_up_cloud(stage: Stage, pool: Path) -> None:
     task_file.write_text(json.dumps(task))
     cloud("task", "publish", task_file)
     stats = cloud("pool", "ingest", pool, "--task", stage.task, "--consent", "packs", "--consent-until", "2099-01-01")
-    tell(f"cloud: task '{stage.task}' published, {stats['added']} samples of consenting contributors ingested")
+    tell(f"cloud: task '{stage.task}' published, {stats['accepted']} samples of consenting contributors ingested")
     rows = dict(data.counts(stage.problem))["pool"]
     epochs = max(3, min(25, round(TARGET_STEPS * 64 / rows)))
     tell(f"cloud: training the base model ({epochs} epochs), then rehearsing every recipe on held-out contributors ...")
     cloud("base", "train", "--task", stage.task, "--epochs", str(epochs))
     built = cloud("index", "build", "--task", stage.task)
-    tell(f"cloud: directory of {built['cohorts']} cohorts, {built['packs']} packs and the search index are published")
+    made = built["publication"]
+    tell(
+        f"cloud: directory of {made['cohorts']} cohorts, {len(made['packs'])} packs and the search index are published"
+    )
 
 
 def _board(stage: Stage, name: str, file: Path, mode: str) -> BoardResult:
@@ -101,11 +108,12 @@ def _board(stage: Stage, name: str, file: Path, mode: str) -> BoardResult:
     started = time.monotonic()
     env = {"EDGECTL_STATE": str(stage.work / "boards" / name), "EDGECTL_THREADS": "1", "EDGECTL_MODE": mode}
 
-    def edgectl(*arguments: str | Path) -> dict[str, object]:
+    def edgectl(*arguments: str | Path) -> dict[str, Any]:
         return call("edgectl", *arguments, env=env)
 
     token = stage.work / f"{name}.enrol.json"
-    call("cloud-aug", "--data", stage.cloud, "boards", "token", "--task", stage.task, "--out", token)
+    cloud_env = {"CLOUD_AUG_DATA": str(stage.cloud)}
+    output_of("cloud-aug", "boards", "token", "--task", stage.task, "--out", token, env=cloud_env)
     edgectl("enroll", token, "--name", name)
     first = edgectl("sync")
     added = edgectl("data", "add", file, "--part", "local")
@@ -113,7 +121,7 @@ def _board(stage: Stage, name: str, file: Path, mode: str) -> BoardResult:
     trained = edgectl("train")
     scored = edgectl("eval", file, "--part", "test", "--recipes", ",".join(report.RECIPES))
     edgectl("infer", file, "--part", "test")
-    by_name = {row["name"]: row for row in scored["models"]}  # type: ignore[attr-defined]
+    by_name = {row["name"]: row for row in scored["models"]}
     mpda = by_name["trained mpda"]
     result = BoardResult(
         board=name,
@@ -123,10 +131,10 @@ def _board(stage: Stage, name: str, file: Path, mode: str) -> BoardResult:
         shipped_recipe=by_name["serving"]["recipe"],
         candidates=mpda["candidates"],
         kept=mpda["kept"],
-        bytes_down=int(first["bytes_down"]) + int(second["bytes_down"]),  # type: ignore[call-overload]
+        bytes_down=int(first["bytes_down"]) + int(second["bytes_down"]),
         seconds=round(time.monotonic() - started, 1),
-        local_samples=int(added["added"]),  # type: ignore[call-overload]
-        test_samples=int(scored["samples"]),  # type: ignore[call-overload]
+        local_samples=int(added["added"]),
+        test_samples=int(scored["samples"]),
     )
     tell(
         f"{name} ({mode}): {result.local_samples} samples of its own, chose {trained['shipped']};"

@@ -5,15 +5,14 @@ from __future__ import annotations
 import json
 import os
 import socket
-import ssl
 import subprocess
 import sys
+import threading
 import time
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 _START = time.monotonic()
 SCRIPTS = Path(sys.executable).parent
@@ -26,14 +25,34 @@ def tell(text: str) -> None:
 
 def call(script: str, *arguments: str | Path, env: dict[str, str] | None = None) -> dict[str, Any]:
     """Run `edgectl` or `cloud-aug` with --json; what it reported. Raises SystemExit with its message if it failed."""
-    command = [str(SCRIPTS / script), *map(str, arguments), "--json"]
-    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **(env or {})}, check=False)
-    if done.returncode != 0:
-        shown = " ".join([script, *map(str, arguments)])
-        raise SystemExit(f"\n`{shown}` ended with exit code {done.returncode}:\n{done.stderr.strip()}")
-    report: dict[str, Any] = json.loads(done.stdout)
-    report["_stderr"] = done.stderr
+    report: dict[str, Any] = json.loads(output_of(script, *arguments, "--json", env=env))
     return report
+
+
+def output_of(script: str, *arguments: str | Path, env: dict[str, str] | None = None) -> str:
+    """Run a console script; what it wrote to stdout."""
+    command = [str(SCRIPTS / script), *map(str, arguments)]
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, **(env or {})}
+    )
+    said: list[str] = []
+    listener = threading.Thread(target=_listen, args=(process.stderr, said, script == "cloud-aug"))
+    listener.start()
+    stdout = process.stdout.read() if process.stdout else ""
+    process.wait()
+    listener.join()
+    if process.returncode != 0:
+        shown = " ".join([script, *map(str, arguments)])
+        raise SystemExit(f"\n`{shown}` ended with exit code {process.returncode}:\n{''.join(said).strip()}")
+    return stdout
+
+
+def _listen(stream: IO[str], said: list[str], aloud: bool) -> None:
+    """Collect what a command says, and show it as progress if wanted."""
+    for line in stream:
+        said.append(line)
+        if aloud and line.strip():
+            tell(f"    {line.strip()}")
 
 
 def free_port() -> int:
@@ -46,25 +65,25 @@ def free_port() -> int:
 @contextmanager
 def server(data: Path, port: int, log: Path) -> Iterator[None]:
     """The real service over TLS while the block runs; stopped by its own pid."""
-    command = [str(SCRIPTS / "cloud-aug"), "--data", str(data), "serve", "--bind", "127.0.0.1", "--port", str(port)]
+    command = [str(SCRIPTS / "cloud-aug"), "serve", "--bind", "127.0.0.1", "--port", str(port)]
     with log.open("wb") as output:
-        process = subprocess.Popen(command, stdout=output, stderr=output)
+        process = subprocess.Popen(
+            command, stdout=output, stderr=output, env={**os.environ, "CLOUD_AUG_DATA": str(data)}
+        )
         try:
-            _wait_until_ready(process, port, data, log)
+            _wait_until_ready(process, f"https://127.0.0.1:{port}", log)
             yield
         finally:
             process.terminate()
             process.wait(timeout=30)
 
 
-def _wait_until_ready(process: subprocess.Popen[bytes], port: int, data: Path, log: Path) -> None:
-    context = ssl.create_default_context(cafile=str(data / "ca.pem"))
-    for _ in range(300):
+def _wait_until_ready(process: subprocess.Popen[bytes], url: str, log: Path) -> None:
+    """The service says its address once it answers."""
+    for _ in range(600):
         if process.poll() is not None:
             raise SystemExit(f"the cloud service ended at once:\n{log.read_text()}")
-        try:
-            with urllib.request.urlopen(f"https://127.0.0.1:{port}/healthz", context=context, timeout=5):
-                return
-        except OSError:
-            time.sleep(0.1)
+        if url in log.read_text():
+            return
+        time.sleep(0.05)
     raise SystemExit(f"the cloud service did not become ready:\n{log.read_text()}")

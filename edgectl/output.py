@@ -26,7 +26,7 @@ def say(text: str) -> None:
 
 def clean(text: str) -> str:
     """Without control characters: names and messages come from elsewhere and must not steer a terminal."""
-    return "".join(c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in text)
+    return "".join(c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> list[str]:

@@ -139,7 +139,9 @@ def _read_npz(file: BinaryIO, limit_bytes: int) -> dict[str, np.ndarray]:
 def _read_csv(file: BinaryIO) -> dict[str, np.ndarray]:
     rows = csv.reader(io.TextIOWrapper(file, encoding="utf-8-sig", newline=""))
     header = [name.strip() for name in next(rows, [])]
-    named = {"y" if name in ("label", "y") else name: i for i, name in enumerate(header) if name in (*_COLUMNS, "label")}
+    named = {
+        "y" if name in ("label", "y") else name: i for i, name in enumerate(header) if name in (*_COLUMNS, "label")
+    }
     features = [i for i in range(len(header)) if i not in named.values()]
     if not features:
         raise InvalidSamples("its header names no feature column")

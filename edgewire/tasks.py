@@ -65,7 +65,9 @@ class Task:
     id: TaskId
     title: Annotated[str, Meta(min_length=1, max_length=200)]
     input: InputSchema
-    labels: Annotated[tuple[Annotated[str, Meta(min_length=1, max_length=64)], ...], Meta(min_length=2, max_length=1000)]
+    labels: Annotated[
+        tuple[Annotated[str, Meta(min_length=1, max_length=64)], ...], Meta(min_length=2, max_length=1000)
+    ]
     model: ModelSpec
     metric: Literal["accuracy"] = "accuracy"
     privacy: Privacy = field(default_factory=Privacy)

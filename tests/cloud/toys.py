@@ -78,7 +78,7 @@ def filled(folder: Path) -> Cloud:
 def published(folder: Path) -> Path:
     """A data folder with the toy task, its pool, a base model and a publication; about three seconds."""
     made = filled(folder)
-    settings = pretrain.TrainSettings(epochs=3, rehearse=False)
+    settings = pretrain.TrainSettings(epochs=60, rehearse=False)
     pretrain.train(made, "toy", settings, now=time.time(), on_progress=quiet)
     index.build(made, "toy", seed=0, now=time.time(), on_progress=quiet)
     made.database.close()

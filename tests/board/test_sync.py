@@ -1,0 +1,312 @@
+"""What sync fetches, keeps, asks and reveals, against a cloud in memory."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edgectl import enrolment, sync, tasks
+from edgectl.cache import Cache
+from edgectl.store import Store
+from edgelearn.examples import make
+from edgelearn.export import export_onnx
+from edgelearn.models.build import load, outputs
+from edgelearn.retrieval.directory import describe
+from edgewire import samples as sample_columns
+from edgewire import tensors
+from edgewire.decoding import plain
+from edgewire.errors import Conflict, DigestMismatch, Forged, Offline, Outdated, Revoked, UsageError
+from edgewire.messages import DirectoryMeta
+from edgewire.signing import SigningKey
+from edgewire.tasks import Privacy, Task
+from tests.board.conftest import Board
+from tests.fakes.memory_cloud import MemoryCloud, pack_ref
+from tests.learn import world
+
+BOTH = replace(world.TASK, privacy=Privacy(modes=("directory", "embedding"), epsilon=8.0, epsilon_budget=16.0))
+NOISY = replace(BOTH, privacy=replace(BOTH.privacy, fetch_all_below_bytes=0))
+
+
+@pytest.fixture(scope="module")
+def onnx() -> bytes:
+    return export_onnx(world.TASK, world.base())
+
+
+@dataclass
+class Synced:
+    """A board, its cloud, and what is published there: two cohorts of two contributors each."""
+
+    board: Board
+    onnx: bytes
+    task: Task = BOTH
+
+    def publish(self, *, seed: int = 0) -> None:
+        packs, parts = [], []
+        for cohort in range(2):
+            moved = world.style(40 + cohort, 1.6)
+            people = [world.samples(moved, 10, seed + 10 * cohort + i) for i in range(2)]
+            x, y = np.concatenate([x for x, _ in people]), np.concatenate([y for _, y in people])
+            names = np.repeat(["p0", "p1"], 10 * world.CLASSES)
+            packs.append(sample_columns.to_bytes(sample_columns.make(x, y, user=names), self.task.id))
+            parts.append((x, y))
+        x, y = np.concatenate([x for x, _ in parts]), np.concatenate([y for _, y in parts])
+        embedding = outputs(load(world.TASK, world.base()), x)[1]
+        directory = describe(embedding, y, np.repeat([0, 1], 20 * world.CLASSES), n_classes=world.CLASSES)
+        refs = tuple(pack_ref(pack, cohort=i, samples=80, contributors=2) for i, pack in enumerate(packs))
+        base = sample_columns_digest(self.onnx)
+        meta = plain(DirectoryMeta(self.task.id, base, refs, ()))
+        self.board.server.publish(
+            self.task,
+            weights=tensors.pack(world.base(), {"format": "weights/1"}),
+            onnx=self.onnx,
+            directory=tensors.pack(directory.arrays(), meta),
+            packs=packs,
+        )
+
+    def cloud(self) -> MemoryCloud:
+        known = enrolment.load(self.board.home)
+        return MemoryCloud(self.board.server, key=SigningKey.load(self.board.home.key), board=known.board)
+
+    def sync(self, cloud: MemoryCloud | None = None, *, seed: int = 0, **options: object) -> sync.Outcome:
+        with self.store() as store:
+            return sync.sync(
+                self.board.home,
+                enrolment.load(self.board.home),
+                store,
+                cloud or self.cloud(),
+                sync.Options(**options),
+                clock=self.board.server.clock,
+                rng=np.random.default_rng(seed),
+            )
+
+    def store(self) -> Store:
+        return Store.open(self.board.home.database, now=time.time())
+
+    def add(self, moved: np.ndarray, *, per_class: int = 3, seed: int = 0) -> None:
+        x, y = world.samples(moved, per_class, seed)
+        with self.store() as store:
+            store.add_samples(self.task, sample_columns.make(x, y), now=time.time())
+
+    @property
+    def cache(self) -> Cache:
+        return Cache(self.board.home, self.task.id)
+
+
+def sample_columns_digest(data: bytes) -> str:
+    from edgewire.files import digest
+
+    return digest(data)
+
+
+@pytest.fixture
+def synced(newcomer: Board, onnx: bytes) -> Synced:
+    newcomer.enroll(BOTH.id)
+    made = Synced(newcomer, onnx)
+    made.publish()
+    return made
+
+
+def test_a_small_pool_is_fetched_whole_and_nothing_is_revealed(synced: Synced) -> None:
+    outcome = synced.sync().tasks[0]
+    assert (outcome.packs, outcome.epsilon) == (2, 0.0)
+    assert outcome.revealed.startswith("nothing")
+
+
+def test_a_second_sync_fetches_nothing_and_says_so(synced: Synced) -> None:
+    synced.sync()
+    cloud = synced.cloud()
+    assert not synced.sync(cloud).changed
+    assert cloud.bytes_down == 0
+
+
+def test_a_blob_that_was_cut_off_is_resumed_and_the_old_manifest_served_meanwhile(synced: Synced) -> None:
+    synced.board.server.cut_after = 1000
+    with pytest.raises(Offline):
+        synced.sync()
+    assert not synced.board.home.manifest(BOTH.id).exists()
+    parts = list(synced.cache.folder.glob("blobs/*.part"))
+    assert [part.stat().st_size for part in parts] == [1000]
+    assert synced.sync().tasks[0].changed
+
+
+def test_a_blob_that_is_not_what_was_signed_is_not_kept(synced: Synced) -> None:
+    manifest = synced.board.server.bodies[BOTH.id]
+    good = synced.board.server.blobs[manifest.base.weights.digest]
+    synced.board.server.blobs[manifest.base.weights.digest] = b"x" * len(good)
+    with pytest.raises(DigestMismatch):
+        synced.sync()
+    assert list(synced.cache.folder.glob("blobs/*")) == []
+
+
+def test_an_older_manifest_than_the_known_one_is_refused(synced: Synced) -> None:
+    synced.sync()
+    old = synced.board.server.sealed_manifest(BOTH.id)
+    synced.publish(seed=5)
+    synced.sync()
+    synced.board.server.sealed_manifest = lambda task_id: old  # type: ignore[method-assign]
+    with pytest.raises(Outdated):
+        synced.sync()
+
+
+def test_a_manifest_signed_by_a_stranger_is_refused(synced: Synced) -> None:
+    synced.board.server.signing = SigningKey.generate()  # without telling through the chain of trust
+    with pytest.raises(Forged):
+        synced.sync()
+
+
+def test_a_manifest_signed_by_a_rotated_key_is_accepted_through_the_chain(synced: Synced) -> None:
+    synced.sync()
+    synced.board.server.rotate_signing()
+    synced.publish(seed=5)
+    assert synced.sync().tasks[0].changed
+    assert enrolment.load(synced.board.home).trust.version == 2
+
+
+def test_a_new_base_replaces_the_files_of_the_old_one(synced: Synced) -> None:
+    synced.sync()
+    before = {path.name for path in synced.cache.folder.glob("blobs/*")}
+    synced.publish(seed=5)
+    synced.sync()
+    after = {path.name for path in synced.cache.folder.glob("blobs/*")}
+    manifest = tasks.known_task(synced.board.home, enrolment.load(synced.board.home), BOTH.id, time.time())
+    assert manifest.base.version == 2
+    assert len(after) == len(before)
+    assert after != before
+
+
+def test_a_large_pool_is_asked_for_one_cohort_through_noise_and_the_cost_is_in_the_ledger(synced: Synced) -> None:
+    synced.task = NOISY
+    synced.publish()
+    synced.add(world.style(41, 1.6))
+    outcome = synced.sync().tasks[0]
+    assert (outcome.packs, outcome.epsilon) == (1, 8.0)
+    with synced.store() as store:
+        assert store.epsilon_spent(NOISY.id) == 8.0
+    pack = synced.cache.retrieved(synced.board.server.bodies[NOISY.id], synced.cache.retrieval())[0]  # type: ignore[arg-type]
+    x, _ = world.samples(world.style(41, 1.6), 10, 10)
+    assert np.array_equal(pack.x[: len(x)], x)
+
+
+def test_the_same_question_is_answered_from_memory_and_costs_nothing(synced: Synced) -> None:
+    synced.task = NOISY
+    synced.publish()
+    synced.add(world.style(41, 1.6))
+    synced.sync()
+    synced.add(world.style(40, 1.6), seed=9)  # other samples, but the directory is the same
+    synced.sync(seed=1)
+    with synced.store() as store:
+        assert store.epsilon_spent(NOISY.id) == 8.0
+
+
+def test_an_overspent_budget_leaves_the_board_with_what_it_has(synced: Synced) -> None:
+    synced.task = NOISY
+    synced.add(world.style(41, 1.6))
+    for seed in (0, 5, 6):
+        synced.publish(seed=seed)
+        outcome = synced.sync().tasks[0]
+    assert "budget" in outcome.note
+    assert synced.cache.retrieval() is not None
+    with synced.store() as store:
+        assert store.epsilon_spent(NOISY.id) == 16.0
+
+
+def test_without_samples_nothing_is_asked_and_the_board_is_told_why(synced: Synced) -> None:
+    outcome = synced.sync(mode="embedding").tasks[0]
+    assert outcome.packs == 0
+    assert "add some" in outcome.note
+
+
+def test_a_search_sends_embeddings_and_keeps_what_comes_back(synced: Synced) -> None:
+    x, y = world.samples(world.style(41, 1.6), 4, 3)
+    found = sample_columns.to_bytes(sample_columns.make(x, y, user=np.full(len(y), "p7")), BOTH.id)
+    asked = []
+    synced.board.server.search = lambda board, task_id, body: asked.append(body) or found
+    synced.add(world.style(41, 1.6))
+    outcome = synced.sync(mode="embedding").tasks[0]
+    queries = tensors.unpack(asked[0], what="query", limit_bytes=1 << 20)[0]["queries"]
+    mine, _ = world.samples(world.style(41, 1.6), 3, 0)
+    expected = outputs(load(world.TASK, world.base()), mine)[1]
+    assert np.allclose(queries, expected, atol=1e-4)
+    assert outcome.packs == 1
+    assert "not private" in outcome.revealed
+    assert not synced.sync(mode="embedding").changed
+    assert len(asked) == 1
+
+
+def test_a_mode_that_the_task_does_not_allow_is_refused(synced: Synced) -> None:
+    synced.task = replace(BOTH, privacy=Privacy(modes=("directory",)))
+    synced.publish()
+    with pytest.raises(UsageError, match="does not allow"):
+        synced.sync(mode="embedding")
+
+
+def test_a_directory_of_another_base_is_refused(synced: Synced) -> None:
+    body = synced.board.server.bodies[BOTH.id]
+    raw = synced.board.server.blobs[body.directory.digest]
+    arrays, meta = tensors.unpack(raw, what="directory", limit_bytes=1 << 20)
+    other = tensors.pack(arrays, {**meta, "base": "0" * 64})
+    weights = synced.board.server.blobs[body.base.weights.digest]
+    synced.board.server.publish(BOTH, weights=weights, onnx=synced.onnx, directory=other)
+    with pytest.raises(Conflict, match="does not belong"):
+        synced.sync()
+
+
+def test_an_upload_that_the_cloud_refuses_leaves_the_outbox_and_the_others_go_on(synced: Synced) -> None:
+    x, y = world.samples(world.style(41, 1.6), 1, 3)
+    body = sample_columns.to_bytes(sample_columns.make(x, y), BOTH.id)
+    with synced.store() as store:
+        store.queue("0" * 32, "contribution", BOTH.id, body, {"consent": "packs", "until": 1.0}, 1.0)
+        store.queue("1" * 32, "contribution", BOTH.id, body, {"consent": "packs", "until": 4e9}, 2.0)
+    outcome = synced.sync()
+    assert (outcome.sent, outcome.refused) == (1, 1)
+    with synced.store() as store:
+        assert store.outbox_size() == 0
+
+
+def test_what_could_not_be_sent_stays_in_the_outbox(synced: Synced) -> None:
+    with synced.store() as store:
+        store.queue("1" * 32, "contribution", BOTH.id, b"", {"consent": "packs", "until": 4e9}, 2.0)
+    synced.board.server.offline = True
+    with pytest.raises(Offline):
+        synced.sync()
+    with synced.store() as store:
+        assert store.outbox_size() == 1
+
+
+def test_a_revoked_board_is_told_so(synced: Synced) -> None:
+    synced.board.server.revoke(enrolment.load(synced.board.home).board)
+    with pytest.raises(Revoked):
+        synced.sync()
+
+
+def test_own_contributions_are_never_candidates(synced: Synced) -> None:
+    from edgectl.material import prepare
+
+    mine = world.samples(world.style(40, 1.6), 10, 0)  # exactly what contributor p0 of the first pack shared
+    with synced.store() as store:
+        store.add_samples(BOTH, sample_columns.make(*mine).take(np.arange(5)), now=time.time())
+        synced.sync()
+        manifest = tasks.known_task(synced.board.home, enrolment.load(synced.board.home), BOTH.id, time.time())
+        material = prepare(synced.board.home, manifest, store, seed=0, device="cpu", threads=1)
+    assert [candidate.name for candidate in material.setting.candidates] == ["0/p1", "1/p0", "1/p1"]
+
+
+def test_a_corrupt_file_in_the_cache_is_named_removed_and_fetched_again(synced: Synced) -> None:
+    from edgewire.errors import CorruptFile
+
+    synced.sync()
+    weights = synced.board.server.bodies[BOTH.id].base.weights
+    path: Path = synced.cache.path(weights.digest)
+    path.write_bytes(b"x" * weights.size)
+    with pytest.raises(CorruptFile, match="removed"):
+        synced.cache.read(weights.digest)
+    synced.sync()
+    assert synced.cache.read(weights.digest)
+
+
+def test_examples_of_a_store_keep_their_recordings() -> None:
+    assert make(np.zeros((3, 1), np.float32), np.zeros(3, np.int64), np.array(["b", "a", "b"])).group.tolist() == [1, 0, 1]
