@@ -11,10 +11,10 @@ from edgectl.home import Home
 from edgewire.decoding import decode, encode
 from edgewire.errors import Conflict, CorruptFile, EdgeError, NotEnrolled
 from edgewire.files import exclusive, write_atomic
-from edgewire.messages import BoardId, EnrolmentFile, EnrolReply, EnrolRequest
+from edgewire.messages import BoardId, EnrolmentFile, EnrolReply, EnrolRequest, PublicKey
 from edgewire.signing import SigningKey
 from edgewire.tasks import TaskId
-from edgewire.trust import PublicKey, Trust, public_text, walk
+from edgewire.trust import Trust, public_text, walk
 
 FILE_LIMIT_BYTES = 128 << 10
 

@@ -9,7 +9,7 @@ import onnxruntime
 
 from edgewire.errors import CorruptFile, UnsupportedBoard
 
-BATCH_ROWS = 256
+BATCH_ROWS = 64
 _PROVIDERS = {"cpu": ["CPUExecutionProvider"], "cuda": ["CUDAExecutionProvider", "CPUExecutionProvider"]}
 
 
@@ -23,6 +23,7 @@ class Predictor:
         options.add_session_config_entry(
             "session.intra_op.allow_spinning", "0"
         )  # waiting threads must not heat the board
+        options.enable_cpu_mem_arena = False  # it keeps what the largest batch needed; here memory is worth more
         options.log_severity_level = 3
         try:
             source = model if isinstance(model, bytes) else str(model)

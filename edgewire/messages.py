@@ -8,7 +8,6 @@ from typing import Annotated, Literal
 from msgspec import Meta
 
 from edgewire.tasks import Mode, Task, TaskId
-from edgewire.trust import PublicKey
 
 WIRE_HEADER = "Edge-Wire"
 CLOCK_HEADER = "Edge-Time"  # the server's clock in seconds since 1970: a wrong clock is reported as a wrong clock
@@ -19,6 +18,7 @@ WEIGHTS_LIMIT_BYTES = 256 << 20
 DIRECTORY_LIMIT_BYTES = 16 << 20
 MAX_SEARCH_RESULTS = 4000
 
+PublicKey = Annotated[str, Meta(min_length=44, max_length=44)]  # base64 of 32 bytes
 Digest = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
 UploadId = Annotated[str, Meta(pattern=r"^[0-9a-f]{32}$")]
 BoardId = Annotated[str, Meta(pattern=r"^b[0-9a-f]{16}$")]

@@ -108,7 +108,7 @@ def open_sealed(
     raw: bytes,
     keys: Mapping[str, bytes],
     *,
-    type: str,  # noqa: A002  (the word the envelope uses)
+    type: str,
     task: str = "",
     now: float | None,
     at_least: tuple[int, int] = (0, 0),

@@ -14,11 +14,10 @@ from msgspec import Meta
 
 from edgewire.decoding import convert, plain
 from edgewire.errors import Forged, Outdated
+from edgewire.messages import PublicKey
 from edgewire.signing import SigningKey, Statement, b64, envelope_key_id, key_id, open_sealed, seal, unb64
 
 TRUST_LIFETIME_S = 10 * 365 * 86400.0
-
-PublicKey = Annotated[str, Meta(min_length=44, max_length=44)]  # base64 of 32 bytes
 
 
 @dataclass(frozen=True)
