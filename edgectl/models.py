@@ -115,6 +115,8 @@ class Models:
         folder = self.folder / name
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         (folder / LINEAGE).unlink(missing_ok=True)  # empty from here on
+        for leftover in (*folder.glob(".*.tmp"), *self.folder.glob(".*.tmp")):  # a killed install or commit left them
+            leftover.unlink()
         sync_folder(folder)
         for file_name, data in files.items():
             write_atomic(folder / file_name, data, mode=0o600)
@@ -133,12 +135,19 @@ class Models:
         point_symlink(self.folder / "current", slot.name)
 
     def commit_staged(self) -> Slot:
-        """Let the staged model serve. Raises NothingToDo if there is none."""
-        staged = next((slot for slot in self.slots() if slot.state == "staged"), None)
+        """Let the staged model serve; the newest, since after a rollback an older one may wait too.
+
+        Raises NothingToDo if there is none.
+        """
+        staged = self.staged()
         if staged is None:
             raise NothingToDo("no model is staged", hint="edgectl train --stage makes one")
         self.commit(staged)
         return staged
+
+    def staged(self) -> Slot | None:
+        """The newest model that is newer than what serves: installed with --stage, or rolled back from."""
+        return next((slot for slot in reversed(self.slots()) if slot.state == "staged"), None)
 
     def rollback(self) -> Slot | None:
         """Go back to the previous model, or to the base (None) where there is no older one or it is not whole.
