@@ -29,7 +29,8 @@ def contribute(
     """
     pool.check_consent(consent, now=now)
     task = tasks.load(cloud, task_id)
-    samples = from_bytes(body, task, what="contribution", limit_bytes=SAMPLES_LIMIT_BYTES)
+    most = cloud.settings.limits.quarantined_samples_per_board
+    samples = from_bytes(body, task, what="contribution", limit_bytes=SAMPLES_LIMIT_BYTES, limit_rows=most)
     if len(samples) == 0:
         raise InvalidSamples("the contribution holds no samples")
     mine = replace(samples, user=np.full(len(samples), board))

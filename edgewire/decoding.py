@@ -24,6 +24,8 @@ def decode(kind: type[T], raw: bytes, *, what: str, limit_bytes: int = JSON_LIMI
         return msgspec.json.decode(raw, type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:  # a ValidationError is a DecodeError
         raise InvalidMessage(f"{what} is malformed: {error}") from None
+    except RecursionError:
+        raise InvalidMessage(f"{what} is nested too deeply") from None
 
 
 def convert(kind: type[T], value: Any, *, what: str) -> T:

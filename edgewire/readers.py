@@ -10,7 +10,9 @@ from __future__ import annotations
 import csv
 import io
 import math
+import tokenize
 import zipfile
+import zlib
 from pathlib import Path
 from typing import BinaryIO
 
@@ -23,6 +25,24 @@ from edgewire.tasks import InputSchema, ModelSpec, Task
 
 FILE_LIMIT_BYTES = 2 << 30
 _COLUMNS = ("y", "user", "group", "time", "part")
+_KINDS = "biufUS"  # numpy's letters for truth values, numbers and text
+
+# What zipfile, zlib and numpy raise for files that are damaged, encrypted, or made to do harm.
+_UNREADABLE = (
+    ValueError,  # a UnicodeDecodeError too
+    TypeError,
+    LookupError,
+    EOFError,
+    OSError,
+    RuntimeError,  # encrypted; NotImplementedError: an unknown compression
+    OverflowError,
+    MemoryError,
+    SyntaxError,
+    zipfile.BadZipFile,
+    zlib.error,
+    tokenize.TokenError,
+    csv.Error,
+)
 
 
 def read(
@@ -41,7 +61,7 @@ def read(
     """
     columns = _read_columns(path, stdin, limit_bytes)
     if part is not None and "part" in columns:
-        keep = columns["part"].astype(np.str_) == part
+        keep = _decoded(columns["part"]) == part
         columns = {name: column[keep] for name, column in columns.items()}
         if not keep.any():
             raise InvalidSamples(f"no row has part '{part}'")
@@ -110,17 +130,23 @@ def _read_open(file: BinaryIO, name: str, limit_bytes: int) -> dict[str, np.ndar
         columns = _read_npz(file, limit_bytes) if zipped else _read_csv(file)
     except InvalidSamples as error:
         raise InvalidSamples(f"{name}: {error.message}", hint=error.hint) from None
-    except (ValueError, KeyError, EOFError, OSError, zipfile.BadZipFile, UnicodeDecodeError, csv.Error) as error:
+    except _UNREADABLE as error:
         raise InvalidSamples(f"{name} cannot be read as NPZ or CSV: {error}") from None
     if "x" not in columns:
         raise InvalidSamples(f"{name} has no column 'x'", hint="see 'The data file' in the README")
-    n = len(columns["x"])
+    _check_columns(columns, name)
+    return columns
+
+
+def _check_columns(columns: dict[str, np.ndarray], name: str) -> None:
+    n = len(columns["x"]) if columns["x"].ndim else 0
     for column, values in columns.items():
         if values.ndim < 1 or len(values) != n or (column != "x" and values.ndim != 1):
             raise InvalidSamples(f"{name}: column '{column}' has shape {list(values.shape)}, x has {n} rows")
+        if column != "x" and values.dtype.kind not in _KINDS:
+            raise InvalidSamples(f"{name}: column '{column}' is {values.dtype}, expected numbers or text")
     if n == 0:
         raise InvalidSamples(f"{name} has no rows")
-    return columns
 
 
 def _read_npz(file: BinaryIO, limit_bytes: int) -> dict[str, np.ndarray]:
@@ -131,17 +157,30 @@ def _read_npz(file: BinaryIO, limit_bytes: int) -> dict[str, np.ndarray]:
             raise InvalidSamples(f"it unpacks to {total} bytes, the limit is {limit_bytes}", hint="split it")
         columns = {}
         for info in wanted:
+            _check_claim(archive, info)
             with archive.open(info) as member:
                 columns[info.filename.removesuffix(".npy")] = np.lib.format.read_array(member, allow_pickle=False)
         return columns
 
 
+def _check_claim(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> None:
+    """Refuse an array whose header claims more than its file holds: numpy makes room for all of it before it reads."""
+    with archive.open(info) as member:
+        version = np.lib.format.read_magic(member)
+        read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, _, dtype = read_header(member)
+    claimed = math.prod(shape) * dtype.itemsize
+    if claimed > info.file_size:
+        raise InvalidSamples(f"'{info.filename}' claims {claimed} bytes of values and holds {info.file_size}")
+
+
 def _read_csv(file: BinaryIO) -> dict[str, np.ndarray]:
     rows = csv.reader(io.TextIOWrapper(file, encoding="utf-8-sig", newline=""))
     header = [name.strip() for name in next(rows, [])]
-    named = {
-        "y" if name in ("label", "y") else name: i for i, name in enumerate(header) if name in (*_COLUMNS, "label")
-    }
+    ours = [("y" if name == "label" else name, i) for i, name in enumerate(header) if name in (*_COLUMNS, "label")]
+    named = dict(ours)
+    if len(named) < len(ours):  # the first of two would pass for a feature, and a label must never be one
+        raise InvalidSamples("its header names a column twice ('label' is another word for 'y')")
     features = [i for i in range(len(header)) if i not in named.values()]
     if not features:
         raise InvalidSamples("its header names no feature column")
@@ -204,10 +243,17 @@ def _label_text(value: object) -> str:
 def _text(column: np.ndarray | None) -> np.ndarray | None:
     if column is None:
         return None
-    text = column.astype(np.str_)
+    text = _decoded(column)
     if text.size and np.char.str_len(text).max() > 200:
         raise InvalidSamples("a name in 'user' or 'group' is longer than 200 characters")
     return text
+
+
+def _decoded(column: np.ndarray) -> np.ndarray:
+    try:
+        return column.astype(np.str_)
+    except UnicodeDecodeError:
+        raise InvalidSamples("a name is in bytes that are not ASCII", hint="store names as text") from None
 
 
 def _times(column: np.ndarray | None) -> np.ndarray | None:
@@ -216,6 +262,9 @@ def _times(column: np.ndarray | None) -> np.ndarray | None:
     try:
         if column.dtype.kind == "U":
             column = np.where(column == "", "nan", column)
-        return column.astype(np.float64)
+        times = column.astype(np.float64)
     except ValueError:
         raise InvalidSamples("'time' holds something that is not seconds since 1970") from None
+    if np.isinf(times).any():
+        raise InvalidSamples("'time' holds something that is not seconds since 1970")
+    return times

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from edgewire import tensors
-from edgewire.errors import InvalidMessage, InvalidSamples
+from edgewire.errors import InvalidMessage, InvalidSamples, TooLarge
 from edgewire.tasks import InputSchema, Task
 
 UNLABELLED = -1
@@ -112,7 +112,9 @@ def to_bytes(samples: Samples, task_id: str) -> bytes:
     return tensors.pack(arrays, {"format": "samples/1", "task": task_id, "users": users, "groups": groups})
 
 
-def from_bytes(data: bytes, task: Task, *, what: str, limit_bytes: int, labelled: bool = True) -> Samples:
+def from_bytes(
+    data: bytes, task: Task, *, what: str, limit_bytes: int, limit_rows: int | None = None, labelled: bool = True
+) -> Samples:
     """Read and check samples from elsewhere. Raises TooLarge, InvalidMessage or InvalidSamples."""
     arrays, meta = tensors.unpack(data, what=what, limit_bytes=limit_bytes)
     if not isinstance(meta, dict) or meta.get("format") != "samples/1" or meta.get("task") != task.id:
@@ -121,6 +123,8 @@ def from_bytes(data: bytes, task: Task, *, what: str, limit_bytes: int, labelled
     if x is None or x.ndim < 1:
         raise InvalidMessage(f"{what} lacks 'x'")
     n = len(x)
+    if limit_rows is not None and n > limit_rows:
+        raise TooLarge(f"{what} has {n} samples, the limit is {limit_rows}")
     columns = {
         "y": tensors.require(arrays, "y", dtype="int16", shape=(n,), what=what),
         "user": _names(arrays, meta, "user", n, what),
@@ -146,6 +150,10 @@ def _names(arrays: tensors.Arrays, meta: dict[str, object], column: str, n: int,
     names = meta.get(f"{column}s")
     if not isinstance(names, list) or not all(isinstance(name, str) and len(name) <= 200 for name in names):
         raise InvalidMessage(f"{what}: '{column}s' is not a list of names")
+    if (
+        len(names) > n
+    ):  # as an array each name takes as much room as the longest: a few megabytes would become gigabytes
+        raise InvalidMessage(f"{what}: '{column}s' lists more names than there are samples")
     if n and (codes.min() < 0 or codes.max() >= len(names)):
         raise InvalidMessage(f"{what}: '{column}' points outside its list of names")
     return np.asarray(names, np.str_)[codes] if n else _blank(0)

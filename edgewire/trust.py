@@ -15,7 +15,7 @@ from msgspec import Meta
 from edgewire.decoding import convert, plain
 from edgewire.errors import Forged, Outdated
 from edgewire.messages import PublicKey
-from edgewire.signing import SigningKey, Statement, b64, envelope_key_id, key_id, open_sealed, seal, unb64
+from edgewire.signing import SigningKey, Statement, b64, envelope_key_id, key_id, open_sealed, seal, unb64, unverified
 
 TRUST_LIFETIME_S = 10 * 365 * 86400.0
 
@@ -72,12 +72,11 @@ def walk(
         roots = keyring(current.roots if current else pinned_roots)
         if current is None and envelope_key_id(raw) not in roots:
             continue
-        after = current.version if current else 0
+        if current is not None and unverified(raw).version <= current.version:
+            continue  # unread: a root that is no longer believed may have signed it
         statement = open_sealed(raw, roots, type="trust", now=now)
-        if statement.version <= after:
-            continue
-        if current is not None and statement.version != after + 1:
-            raise Outdated(f"trust version {after + 1} is missing from the chain")
+        if current is not None and statement.version != current.version + 1:
+            raise Outdated(f"trust version {current.version + 1} is missing from the chain")
         current = convert(Trust, statement.body, what="trust")
         if current.version != statement.version:
             raise Forged("a trust statement contradicts its own version")
