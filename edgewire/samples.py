@@ -150,9 +150,8 @@ def _names(arrays: tensors.Arrays, meta: dict[str, object], column: str, n: int,
     names = meta.get(f"{column}s")
     if not isinstance(names, list) or not all(isinstance(name, str) and len(name) <= 200 for name in names):
         raise InvalidMessage(f"{what}: '{column}s' is not a list of names")
-    if (
-        len(names) > n
-    ):  # as an array each name takes as much room as the longest: a few megabytes would become gigabytes
+    # as an array each name takes as much room as the longest: a few megabytes would become gigabytes
+    if len(names) > n:
         raise InvalidMessage(f"{what}: '{column}s' lists more names than there are samples")
     if n and (codes.min() < 0 or codes.max() >= len(names)):
         raise InvalidMessage(f"{what}: '{column}' points outside its list of names")

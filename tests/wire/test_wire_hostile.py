@@ -17,7 +17,7 @@ import pytest
 
 from edgewire import readers, tensors
 from edgewire.decoding import decode
-from edgewire.errors import EdgeError, Forged, InvalidMessage, InvalidSamples, TooLarge
+from edgewire.errors import Forged, InvalidMessage, InvalidSamples, TooLarge
 from edgewire.samples import from_bytes, make, to_bytes
 from edgewire.signing import SigningKey, unverified
 from edgewire.tasks import InputSchema, ModelSpec, Task
@@ -66,9 +66,7 @@ def test_columns_of_the_wrong_kind_are_refused(tmp_path, change):
         readers.read(npz(tmp_path / "x.npz", **change), TASK, part="pool" if "part" in change else None)
 
 
-@pytest.mark.parametrize(
-    "shape", ["(1000000000000000, 2)", f"({10**30}, 2)", "(1000000000, 2)", "(True, 2)", "(-5, 2)"]
-)
+@pytest.mark.parametrize("shape", [f"({10**15}, 2)", f"({10**30}, 2)", f"({10**9}, 2)", "(True, 2)", "(-5, 2)"])
 def test_an_array_that_claims_more_than_its_file_holds_is_refused_before_room_is_made(tmp_path, shape):
     path = claiming(tmp_path / "x.npz", f"{{'descr': '<f4', 'fortran_order': False, 'shape': {shape}}}")
     tracemalloc.start()
@@ -96,8 +94,7 @@ def test_a_damaged_file_is_read_or_refused_but_never_a_surprise(tmp_path):
             warnings.simplefilter("ignore")  # zipfile warns of some before it fails
             try:
                 readers.read(path, TASK)
-            except EdgeError as error:
-                assert isinstance(error, InvalidSamples)
+            except InvalidSamples:
                 refused += 1
     assert refused > 100
 
