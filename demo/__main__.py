@@ -95,7 +95,7 @@ def _set_up_cloud(stage: Stage, pool: Path) -> None:
     rows = dict(data.counts(stage.problem))["pool"]
     epochs = max(3, min(25, round(TARGET_STEPS * 64 / rows)))
     tell(f"cloud: training the base model ({epochs} epochs), then rehearsing every recipe on held-out contributors ...")
-    cloud("base", "train", "--task", stage.task, "--epochs", str(epochs))
+    cloud("base", "train", "--task", stage.task, "--epochs", str(epochs), "--shots", f"1,{data.SHOTS}")
     built = cloud("index", "build", "--task", stage.task)
     made = built["publication"]
     tell(

@@ -70,9 +70,12 @@ def _digits(boards: int, rng: np.random.Generator) -> Problem:
 
     images = load_digits()
     people = [f"contributor-{i:02d}" for i in range(18)] + [f"board-{i}" for i in range(boards)]
+    # a board's person gets two hands: most of it is for the test, and a test of forty samples says little
+    hands = [*range(len(people)), *range(18, len(people))]
     parts: list[Columns] = []
-    dealt = _deal(images.target, len(people), rng)
-    for number, (person, rows) in enumerate(zip(people, dealt, strict=True)):
+    dealt = _deal(images.target, len(hands), rng)
+    for number, person in enumerate(people):
+        rows = np.concatenate([hand for owner, hand in zip(hands, dealt, strict=True) if owner == number])
         style = _Style.of(number % _Style.FAMILIES, rng)
         x = np.stack([style.apply(images.images[row]) for row in rows])
         y = images.target[rows].astype(np.int64)
@@ -85,12 +88,12 @@ def _digits(boards: int, rng: np.random.Generator) -> Problem:
     return Problem("digits", "Handwritten digits", about, _concatenate(parts))
 
 
-def _deal(y: np.ndarray, people: int, rng: np.random.Generator) -> list[np.ndarray]:
-    """Every image to exactly one person, every person about as many of each digit."""
-    hands: list[list[int]] = [[] for _ in range(people)]
+def _deal(y: np.ndarray, count: int, rng: np.random.Generator) -> list[np.ndarray]:
+    """Every image into exactly one hand, about as many of each digit in every hand."""
+    hands: list[list[int]] = [[] for _ in range(count)]
     for label in np.unique(y):
         for i, row in enumerate(rng.permutation(np.flatnonzero(y == label))):
-            hands[i % people].append(int(row))
+            hands[i % count].append(int(row))
     return [np.asarray(hand) for hand in hands]
 
 

@@ -175,5 +175,7 @@ def test_training_cannot_reach_the_network() -> None:
         "try: socket.create_connection(('127.0.0.1', 9), 1)\n"
         "except PermissionError as error: print(error)"
     )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=Path(__file__).parents[2])
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=Path(__file__).parents[2]
+    )
     assert "opens no socket" in done.stdout
