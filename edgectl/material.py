@@ -22,11 +22,13 @@ from edgewire.samples import Samples, by_user, sample_digests
 
 @dataclass(frozen=True)
 class Material:
-    """All that training needs, read from disk and checked. packs: digests of the retrieved files."""
+    """All that training needs, read from disk and checked. packs: digests of the retrieved files; onnx: the base model,
+    read with the rest because a sync meanwhile may bring a new base and remove this one."""
 
     manifest: Manifest
     setting: Setting
     mine: StoredSamples
+    onnx: bytes
     prior: tuple[Figure, ...]
     packs: tuple[str, ...]
     mode: str
@@ -44,6 +46,7 @@ def prepare(home: Home, manifest: Manifest, store: Store, *, seed: int, device: 
         raise NothingToDo("there are no labelled samples to train on", hint="edgectl data add FILE")
     cache = Cache(home, manifest.task.id)
     base: Weights = cache.weights(manifest)
+    onnx = cache.read(manifest.base.onnx.digest)
     directory, meta = cache.directory(manifest)
     retrieval = cache.retrieval()
     files = retrieval.files if retrieval else ()
@@ -58,7 +61,7 @@ def prepare(home: Home, manifest: Manifest, store: Store, *, seed: int, device: 
     local = Examples(mine.samples.x, mine.samples.y, groups_from_names(mine.samples.group))
     setting = Setting(manifest.task, base, local, candidates, directory.global_means, Settings(), seed, device=device)
     prior = tuple(Figure(f.recipe, f.shots, f.gain, f.spread, f.harm, f.boards) for f in meta.prior)
-    return Material(manifest, setting, mine, prior, files, retrieval.mode if retrieval else "directory")
+    return Material(manifest, setting, mine, onnx, prior, files, retrieval.mode if retrieval else "directory")
 
 
 def make_candidates(

@@ -5,6 +5,7 @@ Opens no socket: `seal_network` makes sure of it. One sample per class is a norm
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -13,25 +14,28 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from edgectl import __version__
-from edgectl.cache import Cache
 from edgectl.home import Home
 from edgectl.inference import Predictor
 from edgectl.material import Material, prepare
 from edgectl.models import GOLDEN, MODEL, WEIGHTS, Lineage, Models, Slot
-from edgectl.store import Store
+from edgectl.store import Run, Store
 from edgelearn.export import PARITY_TOLERANCE, parity, patch_onnx
 from edgelearn.metrics import hits
 from edgelearn.models.build import Weights, load, outputs
-from edgelearn.personalize.choose import Belief, Choice, choose, veto
+from edgelearn.personalize.choose import Choice, choose, veto
 from edgelearn.personalize.recipes import RECIPES, usable
 from edgelearn.personalize.setting import Personal, Setting
 from edgelearn.personalize.veto import Evidence, gather
 from edgewire import tensors
+from edgewire.decoding import encode
 from edgewire.errors import CorruptFile, IntegrityError
+from edgewire.files import digest
 from edgewire.messages import Manifest
 from edgewire.samples import Samples
+from edgewire.tasks import InputSchema
 
 GOLDEN_ROWS = 16
+RUNS_LOOKED_AT = 20
 
 
 @dataclass(frozen=True)
@@ -53,13 +57,15 @@ class Options:
 @dataclass
 class Outcome:
     """shipped: the recipe whose model serves now (or is staged), 'incumbent' if the old one stays; gain: believed gain in
-    accuracy over the base, None where nothing is known; seconds: per stage."""
+    accuracy over the base, None where nothing is known; skipped: all that goes in (digest: input) is as it was."""
 
     task: str
     requested: str
     shipped: str
     reason: str
     changed: bool
+    skipped: bool = False
+    input: str = ""
     version: int | None = None
     staged: bool = False
     mode: str = "directory"
@@ -86,32 +92,30 @@ def seal_network() -> None:
 def train(home: Home, manifest: Manifest, store: Store, options: Options, *, now: float) -> Outcome:
     """Make the personal model that the evidence supports, and let it serve. The caller holds the lock.
 
-    Raises NothingToDo, NotFound, CorruptFile, UnsupportedBoard, IntegrityError (parity), or what the disk refuses; whatever
-    happens, the model that served before still serves.
+    Raises NothingToDo, NotFound, CorruptFile, UnsupportedBoard, IntegrityError (parity), or what the disk refuses;
+    whatever happens, the model that served before still serves, if it was whole.
     """
     started = time.monotonic()
     material = prepare(home, manifest, store, seed=options.seed, device=options.device, threads=options.threads)
     models = Models(home, manifest.task.id)
-    incumbent = _incumbent(models, options)
-    if not options.force and incumbent is not None and _same_input(incumbent.lineage, material, options):
-        return _unchanged(material, options, incumbent)
+    recovered = _recover(models, options)
+    incumbent = models.current()
+    before = _same_training(store, material, options)
+    if before is not None and not recovered and not options.force:
+        return _unchanged(before, material, options, models)
     evidence = _evidence(material.setting, options)
     choice = _choose(material, evidence, options)
     _tell_beliefs(choice, options)
     outcome = _outcome(material, options, choice)
-    personal = RECIPES[choice.recipe](material.setting)
-    outcome.candidates, outcome.kept = personal.candidates, len(personal.kept)
-    outcome.outside_samples = personal.outside_samples
-    outcome.decisions += personal.decisions
-    for line in personal.decisions:
-        options.on_event(f"gate: {line}")
     stays = _incumbent_stays(incumbent, material, evidence, choice, options)
     if stays is not None:
         outcome.shipped, outcome.reason = "incumbent", stays
+        options.on_event(f"keep: the model that serves stays; {stays}")
     elif choice.recipe == "base" and incumbent is None:
         options.on_event("ship: the base model serves as before")
     else:
-        _ship(home, models, material, personal, choice, outcome, options, now=now)
+        personal = _train_chosen(material, choice, outcome, options)
+        _ship(models, material, personal, choice, outcome, options, now=now)
     outcome.seconds = round(time.monotonic() - started, 3)
     return outcome
 
@@ -132,31 +136,48 @@ def compare(material: Material, recipes: Sequence[str], held_out: Samples) -> di
     return found
 
 
-def _incumbent(models: Models, options: Options) -> Slot | None:
-    """The personal model that serves; a corrupt one is no reason not to make a new one."""
+def _recover(models: Models, options: Options) -> bool:
+    """Whether the model that served was damaged. Then the previous one or the base serves from here on."""
     try:
-        return models.current()
+        models.current()
     except CorruptFile as error:
-        options.on_event(f"the model that serves is unusable and will be replaced: {error.message}")
-        return None
+        previous = models.rollback()
+        serves = f"version {previous.lineage.version}" if previous else "the base model"
+        options.on_event(f"the model that served is unusable, {serves} serves instead: {error.message}")
+        return True
+    return False
 
 
-def _same_input(lineage: Lineage, material: Material, options: Options) -> bool:
-    return (
-        lineage.base == material.manifest.base.onnx.digest
-        and lineage.packs == material.packs
-        and lineage.samples == tuple(sorted(material.mine.digests))
-        and (lineage.requested, lineage.seed) == (options.recipe, options.seed)
-    )
+def _input(material: Material, options: Options) -> str:
+    """Digest of all that decides how a training ends."""
+    manifest = material.manifest
+    published = [manifest.base.onnx.digest, manifest.directory.digest, *material.packs]
+    asked = [options.recipe, options.seed, options.veto, __version__]
+    return digest(encode([published, sorted(material.mine.digests), asked]))
 
 
-def _unchanged(material: Material, options: Options, incumbent: Slot) -> Outcome:
-    reason = "nothing changed since this model was trained: same samples, base and packs"
+def _same_training(store: Store, material: Material, options: Options) -> Run | None:
+    """The last training, if it ended and had the same input: to repeat it would only cost time and energy.
+
+    Read from the record of runs, not from the models: a training may have ended with the base or the incumbent, and what
+    the owner has rolled back since must not come back by itself.
+    """
+    runs = store.runs(material.manifest.task.id, RUNS_LOOKED_AT)
+    ended = (run for run in runs if run.kind == "train" and run.outcome not in (None, "failed"))
+    last = next(ended, None)
+    return last if last is not None and last.record.get("input") == _input(material, options) else None
+
+
+def _unchanged(before: Run, material: Material, options: Options, models: Models) -> Outcome:
+    reason = "nothing changed since the last training: same samples, base and packs (--force trains anyway)"
+    if (staged := models.staged()) is not None:
+        reason += f"; version {staged.lineage.version} waits for `edgectl model commit`"
     options.on_event(f"skip: {reason}")
-    lineage = incumbent.lineage
+    serving = models.current()
     return Outcome(
-        lineage.task.id, options.recipe, lineage.recipe, reason, False, lineage.version, gain=lineage.gain,
-        mode=material.mode, local_samples=len(material.mine),
+        material.manifest.task.id, options.recipe, str(before.outcome), reason, False, True, _input(material, options),
+        version=serving.lineage.version if serving else None, gain=before.record.get("gain"), mode=material.mode,
+        local_samples=len(material.mine),
     )  # fmt: skip
 
 
@@ -202,6 +223,7 @@ def _outcome(material: Material, options: Options, choice: Choice) -> Outcome:
         shipped=choice.recipe,
         reason=choice.reason,
         changed=False,
+        input=_input(material, options),
         mode=material.mode,
         local_samples=len(material.mine),
         gain=_gain(choice),
@@ -210,12 +232,18 @@ def _outcome(material: Material, options: Options, choice: Choice) -> Outcome:
 
 
 def _gain(choice: Choice) -> float | None:
-    belief = _belief(choice)
-    return belief.gain if belief is not None and np.isfinite(belief.gain) else None
+    gain = next(belief.gain for belief in choice.beliefs if belief.recipe == choice.recipe)
+    return gain if math.isfinite(gain) else None
 
 
-def _belief(choice: Choice) -> Belief | None:
-    return next((belief for belief in choice.beliefs if belief.recipe == choice.recipe), None)
+def _train_chosen(material: Material, choice: Choice, outcome: Outcome, options: Options) -> Personal:
+    personal = RECIPES[choice.recipe](material.setting)
+    outcome.candidates, outcome.kept = personal.candidates, len(personal.kept)
+    outcome.outside_samples = personal.outside_samples
+    outcome.decisions += personal.decisions
+    for line in personal.decisions:
+        options.on_event(f"gate: {line}")
+    return personal
 
 
 def _incumbent_stays(
@@ -224,9 +252,10 @@ def _incumbent_stays(
     """Why the model that serves should go on serving, or None.
 
     It is scored only on samples that it was not trained on; the challenger on the same ones, from its folds. Where there
-    are too few of those, what is believed of each decides. An explicit recipe without veto is never overruled.
+    are too few of those, what is believed of each decides, unless the incumbent's belief rests on another base or on
+    samples that were deleted since. An explicit recipe without veto is never overruled.
     """
-    if incumbent is None or (options.recipe != "auto" and not options.veto):
+    if incumbent is None or (options.recipe != "auto" and not options.veto) or _of_another_task(incumbent, material):
         return None
     known = set(incumbent.lineage.samples)
     if evidence is not None and choice.recipe in evidence.hits:
@@ -239,9 +268,16 @@ def _incumbent_stays(
         and theirs is not None
         and mine < theirs
         and incumbent.lineage.base == material.manifest.base.onnx.digest
+        and known <= set(material.mine.digests)
     ):
         return f"it is believed to gain {100 * theirs:+.1f} points over the base, the new one {100 * mine:+.1f}"
     return None
+
+
+def _of_another_task(incumbent: Slot, material: Material) -> bool:
+    """Whether its answers mean something else: another cloud's task of the same name, with other inputs or labels."""
+    old, new = incumbent.lineage.task, material.manifest.task
+    return (old.input, old.labels) != (new.input, new.labels)
 
 
 def _duel(incumbent: Slot, material: Material, evidence: Evidence, recipe: str, unseen: np.ndarray) -> str | None:
@@ -255,7 +291,6 @@ def _duel(incumbent: Slot, material: Material, evidence: Evidence, recipe: str, 
 
 
 def _ship(
-    home: Home,
     models: Models,
     material: Material,
     personal: Personal,
@@ -266,9 +301,9 @@ def _ship(
     now: float,
 ) -> None:
     """Export, check parity, install in the slot that does not serve, and commit unless it is only to be staged."""
-    onnx = patch_onnx(Cache(home, outcome.task).read(material.manifest.base.onnx.digest), personal.weights)
+    onnx = patch_onnx(material.onnx, personal.weights)
     outcome.parity = _check_parity(material, personal.weights, onnx, options)
-    golden_x = material.mine.samples.x[:GOLDEN_ROWS]
+    golden_x = _golden_inputs(material.manifest.task.input)
     golden = {"x": golden_x, "logits": Predictor(onnx, threads=1).run(golden_x)[0]}
     files = {
         MODEL: onnx,
@@ -283,6 +318,12 @@ def _ship(
     else:
         models.commit(slot)
         options.on_event(f"ship: version {outcome.version} serves now ({choice.recipe})")
+
+
+def _golden_inputs(schema: InputSchema) -> np.ndarray:
+    """Inputs to compare a model's answers on, (GOLDEN_ROWS, *shape): made up, so that a sample that is deleted is gone."""
+    values = np.random.default_rng(0).normal(0, 50, (GOLDEN_ROWS, *schema.shape))
+    return np.asarray(np.abs(values) if schema.dtype == "uint8" else values).clip(-128, 127).astype(schema.dtype)
 
 
 def _check_parity(material: Material, weights: Weights, onnx: bytes, options: Options) -> float:

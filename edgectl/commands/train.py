@@ -87,7 +87,8 @@ def _recorded(here: Invocation, manifest: Manifest, store: Store, options: Optio
     except Exception as error:
         store.finish_run(run, "failed", {"error": str(error)}, here.clock())
         raise
-    wanted = here.settings.flag("reports") and manifest.task.privacy.reports and outcome.changed
+    # also of a run that ended with the base or the incumbent: only successes would flatter the method
+    wanted = here.settings.flag("reports") and manifest.task.privacy.reports and not outcome.skipped
     with store.transaction():
         store.finish_run(run, outcome.shipped, _record(outcome), here.clock())
         if wanted:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -17,6 +18,9 @@ from edgewire.messages import EnrolRequest
 from edgewire.signing import SigningKey
 from edgewire.tasks import InputSchema, ModelSpec, Task
 from tests.fakes.memory_cloud import MemoryCloud, MemoryServer
+
+if TYPE_CHECKING:
+    from tests.board.synced import Synced
 
 ROOT = Path(__file__).parents[2]
 GESTURES = Task("gestures", "Gestures", InputSchema((2, 3)), ("wave", "point", "fist"), ModelSpec("cnn1d"))
@@ -71,3 +75,23 @@ def board(newcomer: Board) -> Board:
     newcomer.enroll(GESTURES.id)
     newcomer.receive(GESTURES)
     return newcomer
+
+
+@pytest.fixture(scope="session")
+def onnx() -> bytes:
+    """The base model of `tests.learn.world` as ONNX: exporting takes a second, so once."""
+    from edgelearn.export import export_onnx
+    from tests.learn import world
+
+    return export_onnx(world.TASK, world.base())
+
+
+@pytest.fixture
+def synced(newcomer: Board, onnx: bytes) -> Synced:
+    """A board that is enrolled at a cloud with a base, a directory and two packs; nothing is synced yet."""
+    from tests.board.synced import BOTH, Synced
+
+    newcomer.enroll(BOTH.id)
+    made = Synced(newcomer, onnx)
+    made.publish()
+    return made

@@ -3,111 +3,24 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from edgectl import enrolment, sync, tasks
-from edgectl.cache import Cache
-from edgectl.store import Store
+from edgectl import enrolment, tasks
 from edgelearn.examples import make
-from edgelearn.export import export_onnx
 from edgelearn.models.build import load, outputs
-from edgelearn.retrieval.directory import describe
 from edgewire import samples as sample_columns
 from edgewire import tensors
-from edgewire.decoding import plain
 from edgewire.errors import Conflict, DigestMismatch, Forged, Offline, Outdated, Revoked, UsageError
-from edgewire.messages import DirectoryMeta
 from edgewire.signing import SigningKey
-from edgewire.tasks import Privacy, Task
-from tests.board.conftest import Board
-from tests.fakes.memory_cloud import MemoryCloud, pack_ref
+from edgewire.tasks import Privacy
+from tests.board.synced import BOTH, Synced
 from tests.learn import world
 
-BOTH = replace(world.TASK, privacy=Privacy(modes=("directory", "embedding"), epsilon=8.0, epsilon_budget=16.0))
 NOISY = replace(BOTH, privacy=replace(BOTH.privacy, fetch_all_below_bytes=0))
-
-
-@pytest.fixture(scope="module")
-def onnx() -> bytes:
-    return export_onnx(world.TASK, world.base())
-
-
-@dataclass
-class Synced:
-    """A board, its cloud, and what is published there: two cohorts of two contributors each."""
-
-    board: Board
-    onnx: bytes
-    task: Task = BOTH
-
-    def publish(self, *, seed: int = 0) -> None:
-        packs, parts = [], []
-        for cohort in range(2):
-            moved = world.style(40 + cohort, 1.6)
-            people = [world.samples(moved, 10, seed + 10 * cohort + i) for i in range(2)]
-            x, y = np.concatenate([x for x, _ in people]), np.concatenate([y for _, y in people])
-            names = np.repeat(["p0", "p1"], 10 * world.CLASSES)
-            packs.append(sample_columns.to_bytes(sample_columns.make(x, y, user=names), self.task.id))
-            parts.append((x, y))
-        x, y = np.concatenate([x for x, _ in parts]), np.concatenate([y for _, y in parts])
-        embedding = outputs(load(world.TASK, world.base()), x)[1]
-        directory = describe(embedding, y, np.repeat([0, 1], 20 * world.CLASSES), n_classes=world.CLASSES)
-        refs = tuple(pack_ref(pack, cohort=i, samples=80, contributors=2) for i, pack in enumerate(packs))
-        base = sample_columns_digest(self.onnx)
-        meta = plain(DirectoryMeta(self.task.id, base, refs, ()))
-        self.board.server.publish(
-            self.task,
-            weights=tensors.pack(world.base(), {"format": "weights/1"}),
-            onnx=self.onnx,
-            directory=tensors.pack(directory.arrays(), meta),
-            packs=packs,
-        )
-
-    def cloud(self) -> MemoryCloud:
-        known = enrolment.load(self.board.home)
-        return MemoryCloud(self.board.server, key=SigningKey.load(self.board.home.key), board=known.board)
-
-    def sync(self, cloud: MemoryCloud | None = None, *, seed: int = 0, **options: object) -> sync.Outcome:
-        with self.store() as store:
-            return sync.sync(
-                self.board.home,
-                enrolment.load(self.board.home),
-                store,
-                cloud or self.cloud(),
-                sync.Options(**options),
-                clock=self.board.server.clock,
-                rng=np.random.default_rng(seed),
-            )
-
-    def store(self) -> Store:
-        return Store.open(self.board.home.database, now=time.time())
-
-    def add(self, moved: np.ndarray, *, per_class: int = 3, seed: int = 0) -> None:
-        x, y = world.samples(moved, per_class, seed)
-        with self.store() as store:
-            store.add_samples(self.task, sample_columns.make(x, y), now=time.time())
-
-    @property
-    def cache(self) -> Cache:
-        return Cache(self.board.home, self.task.id)
-
-
-def sample_columns_digest(data: bytes) -> str:
-    from edgewire.files import digest
-
-    return digest(data)
-
-
-@pytest.fixture
-def synced(newcomer: Board, onnx: bytes) -> Synced:
-    newcomer.enroll(BOTH.id)
-    made = Synced(newcomer, onnx)
-    made.publish()
-    return made
 
 
 def test_a_small_pool_is_fetched_whole_and_nothing_is_revealed(synced: Synced) -> None:
@@ -309,4 +222,8 @@ def test_a_corrupt_file_in_the_cache_is_named_removed_and_fetched_again(synced: 
 
 
 def test_examples_of_a_store_keep_their_recordings() -> None:
-    assert make(np.zeros((3, 1), np.float32), np.zeros(3, np.int64), np.array(["b", "a", "b"])).group.tolist() == [1, 0, 1]
+    assert make(np.zeros((3, 1), np.float32), np.zeros(3, np.int64), np.array(["b", "a", "b"])).group.tolist() == [
+        1,
+        0,
+        1,
+    ]
