@@ -42,6 +42,8 @@ class Belief:
     def __str__(self) -> str:
         if self.recipe == "base":
             return "base: the reference"
+        if not math.isfinite(self.gain):
+            return f"{self.recipe}: {self.basis}"
         return f"{self.recipe}: {100 * self.gain:+.1f} ± {100 * self.error:.1f} points over base ({self.basis})"
 
 
@@ -65,12 +67,15 @@ def veto(wanted: str, fallbacks: Sequence[str], beliefs: Sequence[Belief]) -> tu
     """Ship `wanted`, or the best fallback if that is believed to be better. Returns the recipe and the reason.
 
     A recipe about which nothing at all is known (no prior, no folds) is not shipped on faith: the base model stays.
+    Whoever asks for the base itself gets it: a veto guards against harm, and the base is what harm is measured by.
     """
+    if wanted == "base":
+        return wanted, "it was asked for, and cannot harm"
     by_name = {belief.recipe: belief for belief in beliefs}
     best = max((by_name[name] for name in fallbacks), key=lambda belief: belief.gain)
     if by_name[wanted].gain >= best.gain and math.isfinite(by_name[wanted].gain):
         return wanted, "nothing speaks against it"
-    return best.recipe, f"vetoed {wanted}: {by_name[wanted]}; {best.recipe} is believed to be better"
+    return best.recipe, f"vetoed: {by_name[wanted]}; {best.recipe} is believed to be better"
 
 
 def _believe(recipe: str, prior: Sequence[Figure], evidence: Evidence | None, shots: float) -> Belief:

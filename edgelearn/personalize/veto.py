@@ -30,8 +30,8 @@ class Evidence:
 def make_folds(y: np.ndarray, group: np.ndarray, *, folds: int, seed: int) -> list[np.ndarray]:
     """Test rows of each fold, or [] where the samples cannot tell.
 
-    A recording is held out only if its class has another one: leaving out the only one of a class would test a model that
-    never met the class. Where less than half of the samples could be held out, there is no evidence, and [] says so.
+    A recording is held out only if all of its classes are met outside the fold: a model that never met a class would be
+    tested on it. Where less than half of the samples could be held out, there is no evidence, and [] says so.
     """
     rng = np.random.default_rng((seed, 11))
     recordings = {int(g): np.flatnonzero(group == g) for g in np.unique(group)}
@@ -48,10 +48,17 @@ def make_folds(y: np.ndarray, group: np.ndarray, *, folds: int, seed: int) -> li
         for i, g in enumerate(gs):
             tested[(start + i) % count].append(g)
         start += len(gs)
-    found = [np.sort(np.concatenate([recordings[g] for g in gs])) for gs in tested if gs]
+    found = [rows for gs in tested if len(rows := _met_elsewhere(y, [recordings[g] for g in gs]))]
     if len(found) < 2 or 2 * sum(map(len, found)) < len(y):
         return []
     return found
+
+
+def _met_elsewhere(y: np.ndarray, held: Sequence[np.ndarray]) -> np.ndarray:
+    """The rows of those held-out recordings that have no class which is then missing from what is left to train on."""
+    left = np.setdiff1d(np.arange(len(y)), np.concatenate([*held, np.zeros(0, np.int64)]))
+    kept = [rows for rows in held if np.isin(y[rows], y[left]).all()]
+    return np.sort(np.concatenate([*kept, np.zeros(0, np.int64)]))
 
 
 def gather(

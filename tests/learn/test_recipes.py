@@ -61,6 +61,13 @@ def test_folds_never_split_a_recording():
         assert not set(group[fold]) & set(group[outside])
 
 
+def test_a_recording_that_holds_all_there_is_of_a_class_is_never_held_out():
+    y = np.array([0, 0, 0, 0, 1, 0, 0, 0, 0])  # class 1 is in recording 1 only, among samples of class 0
+    group = np.array([0, 0, 1, 1, 1, 2, 2, 3, 3])
+    tested = {int(g) for fold in make_folds(y, group, folds=4, seed=0) for g in group[fold]}
+    assert tested == {0, 2, 3}
+
+
 def test_one_sample_per_class_gives_no_folds():
     assert make_folds(np.arange(6), np.arange(6), folds=4, seed=0) == []
 
@@ -90,7 +97,7 @@ def test_the_veto_falls_back_when_augmentation_hurts():
     beliefs = choose(("base", "local", "matched"), (), evidence, shots=6).beliefs
     recipe, reason = veto("matched", ("base", "local"), beliefs)
     assert recipe == "local"
-    assert "vetoed matched" in reason
+    assert "vetoed: matched" in reason
 
 
 def test_the_rehearsal_decides_where_there_are_no_folds():
@@ -124,6 +131,15 @@ def test_a_prior_and_folds_of_equal_weight_meet_in_the_middle():
 def test_veto_never_ships_what_nothing_is_known_about():
     unknown = Belief("mpda", -np.inf, np.inf, "nothing known")
     assert veto("mpda", ("base",), [Belief("base", 0.0, 0.0, "by definition"), unknown])[0] == "base"
+
+
+def test_whoever_asks_for_the_base_gets_it():
+    better = Belief("local", 0.2, 0.01, "own folds only")
+    assert veto("base", ("base", "local"), [Belief("base", 0.0, 0.0, "by definition"), better])[0] == "base"
+
+
+def test_what_nothing_is_known_about_is_told_in_words():
+    assert str(choose(("base", "mpda"), (), None, shots=1).beliefs[1]) == "mpda: nothing known"
 
 
 def test_a_rehearsal_reports_every_recipe_at_every_number_of_shots():
