@@ -29,6 +29,7 @@ from edgectl.output import say
 from edgewire import errors
 
 _CANCELLED = 130
+_TRAINING_PARTS = ("torch", "onnx")  # of the extra `train`: a board may do without
 
 _COMMANDS = (enroll, doctor, status, profile, data, sync, train, evaluate, infer, model, config_command)
 _EPILOG = (
@@ -144,6 +145,11 @@ def _known(error: Exception) -> errors.EdgeError:
         return error
     if isinstance(error, OSError):
         return errors.from_os_error(error, "running this command")
+    if isinstance(error, ModuleNotFoundError) and (error.name or "").split(".")[0] in _TRAINING_PARTS:
+        return errors.UnsupportedBoard(
+            f"{error.name} is not installed: this board syncs and infers, but does not train",
+            hint="install the training parts: pip install 'edgectl[train]'",
+        )
     if isinstance(error, MemoryError):
         return errors.ResourcesRefused("out of memory", hint="stop other programs, or give fewer samples at once")
     return errors.EdgeError(

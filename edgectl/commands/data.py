@@ -28,6 +28,23 @@ def _task(here: Invocation, flag: str | None) -> Task:
     return tasks.known_task(here.home, known, here.task_id(flag), here.clock()).task
 
 
+def _task_of_samples(here: Invocation, flag: str | None) -> str:
+    """A task whose samples are looked at or deleted. The owner may do so even if the cloud grants it no longer."""
+    from edgectl import enrolment, tasks
+    from edgewire.errors import NotGranted
+
+    known, named = enrolment.load(here.home), here.task_id(flag)
+    try:
+        return tasks.choose(known, named)
+    except NotGranted:
+        if named is None or not here.home.database.exists():
+            raise
+        with here.store() as store:
+            if named not in store.sample_tasks():
+                raise
+        return named
+
+
 @group.command()
 def add(
     ctx: typer.Context,
@@ -72,10 +89,8 @@ def list_samples(
     """Print how many samples there are per label, and the newest ones."""
     from dataclasses import asdict
 
-    from edgectl import enrolment, tasks
-
     here = invocation(ctx)
-    about = tasks.choose(enrolment.load(here.home), here.task_id(task))
+    about = _task_of_samples(here, task)
     with here.store() as store:
         counts, rows = store.label_counts(about), store.list_samples(about, limit)
     lines = [f"{sum(counts.values())} samples of '{about}'", *(f"  {label}: {n}" for label, n in counts.items())]
@@ -97,13 +112,13 @@ def expire(
     json: JsonFlag = False,
 ) -> None:
     """Delete samples from this board. What was shared and sent is not recalled by this."""
-    from edgectl import enrolment, periods, tasks
+    from edgectl import periods
     from edgewire.errors import UsageError
 
     if everything == bool(older_than or number):
         raise UsageError("say what to delete", hint="give --older-than AGE, --id N or --all")
     here = invocation(ctx)
-    about = tasks.choose(enrolment.load(here.home), here.task_id(task))
+    about = _task_of_samples(here, task)
     before = here.clock() - periods.seconds(older_than) if older_than else None
     with here.store() as store:
         deleted = store.expire(about, older_than=before, ids=number or None)

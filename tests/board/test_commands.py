@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgectl import cli, periods, sharing
+from edgectl import cli, enrolment, periods, sharing
 from edgectl.store import Store
 from edgewire import errors
 from edgewire.samples import from_bytes
@@ -120,6 +120,25 @@ def test_data_list_and_expire(board: Board) -> None:
     assert board.edgectl("data", "expire").returncode == 2
     assert json.loads(board.edgectl("data", "expire", "--older-than", "1d", "--json").stdout)["changed"] is False
     assert json.loads(board.edgectl("data", "expire", "--all", "--json").stdout)["deleted"] == 1
+
+
+def test_samples_of_a_task_that_is_no_longer_granted_are_still_the_owners(board: Board) -> None:
+    board.edgectl("data", "add", "-", stdin=CSV)
+    enrolment.update_tasks(board.home, enrolment.load(board.home), ())
+    assert board.edgectl("data", "list", "--task", "postures").returncode == 11
+    listed = board.edgectl("data", "list", "--task", "gestures", "--json")
+    assert json.loads(listed.stdout)["labels"] == {"wave": 1, "point": 1}
+    deleted = board.edgectl("data", "expire", "--task", "gestures", "--all", "--json")
+    assert json.loads(deleted.stdout)["deleted"] == 2
+
+
+def test_training_without_torch_says_what_to_install(board: Board) -> None:
+    script = "import sys; sys.modules['torch'] = None; from edgectl.cli import run; sys.exit(run(['train']))"
+    done = subprocess.run(
+        [sys.executable, "-c", script], env=board.environment, cwd=ROOT, capture_output=True, check=False
+    )
+    assert done.returncode == errors.UnsupportedBoard.exit_code
+    assert b"edgectl[train]" in done.stderr
 
 
 def test_nothing_is_shared_without_consent(board: Board) -> None:
