@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 SETTLED_UPLOADS_KEPT = 500
 RUNS_KEPT = 1000
+UNFIT_NAMED = 200
 
 UploadKind = Literal["report", "contribution"]
 
@@ -156,6 +157,7 @@ class Store:
             n = int(self._one("SELECT count(*) FROM sample WHERE task = ?", task.id)[0])
             x = np.empty((n, *task.input.shape), task.input.dtype)
             light: list[tuple[int, str, int, str, float, float]] = []
+            unfit: list[tuple[int, str]] = []
             rows = self._connection.execute(
                 "SELECT id, digest, kind, x, label_name, group_name, time, added_at FROM sample"
                 " WHERE task = ? ORDER BY id",
@@ -163,9 +165,14 @@ class Store:
             )
             for i, (number, digest, row_kind, values, label, group, time, added_at) in enumerate(rows):
                 if row_kind != kind or label not in index:
-                    raise _unfit(task, number, row_kind, label)
+                    unfit.append(
+                        (number, f"is {row_kind}" if row_kind != kind else f"has label '{label}', which is gone")
+                    )
+                    continue
                 x[i] = np.frombuffer(values, task.input.dtype).reshape(task.input.shape)
                 light.append((number, digest, index[label], group, np.nan if time is None else time, added_at))
+        if unfit:
+            raise _unfit(task, unfit, of=n)
         columns = list(zip(*light, strict=True)) if light else [()] * 6
         made = make(
             x, np.asarray(columns[2], np.int64), group=_text(columns[3]), time=np.asarray(columns[4], np.float64)
@@ -366,11 +373,14 @@ def _kind(task: Task) -> str:
     return f"{task.input.dtype}{list(task.input.shape)}"
 
 
-def _unfit(task: Task, number: int, kind: str, label: str) -> Conflict:
-    what = f"is {kind}, the task takes {_kind(task)}" if kind != _kind(task) else f"has label '{label}', which is gone"
+def _unfit(task: Task, unfit: Sequence[tuple[int, str]], *, of: int) -> Conflict:
+    """unfit: id of each stored sample that no longer fits, and why. The hint names them, so that one command does."""
+    number, why = unfit[0]
+    which = "--all" if len(unfit) == of else " ".join(f"--id {i}" for i, _ in unfit[:UNFIT_NAMED])
     return Conflict(
-        f"task '{task.id}' has changed: stored sample {number} {what}",
-        hint=f"expire such samples: edgectl data expire --task {task.id} --id {number}",
+        f"task '{task.id}' has changed and takes {_kind(task)}: {len(unfit)} of {of} stored samples no longer fit;"
+        f" sample {number} {why}",
+        hint=f"expire them: edgectl data expire --task {task.id} {which}",
     )
 
 

@@ -27,15 +27,18 @@ from edgewire import samples as sample_columns
 from edgewire import tensors
 from edgewire.decoding import convert, decode, plain
 from edgewire.errors import (
+    Conflict,
     EdgeError,
+    IntegrityError,
     NotFound,
+    NotGranted,
+    NotReady,
     RetryLater,
     TimedOut,
     UsageError,
 )
 from edgewire.files import digest, write_atomic
 from edgewire.messages import (
-    MAX_SEARCH_RESULTS,
     SAMPLES_LIMIT_BYTES,
     BlobRef,
     DirectoryMeta,
@@ -50,6 +53,8 @@ from edgewire.tasks import Mode
 _LOG = logging.getLogger(__name__)
 
 SEARCH_RESULTS_WANTED = 600
+QUERIES_WANTED = 500
+_OF_ONE_TASK = (Conflict, IntegrityError, NotFound, NotGranted, NotReady, UsageError)
 UNMATCHED = "there are no labelled samples yet to match; add some, then sync again"
 
 
@@ -106,7 +111,8 @@ def sync(
 ) -> Outcome:
     """One sync. The caller holds the lock. rng: for randomized response only; it must not be seeded in the field.
 
-    Raises what `Cloud` raises; whatever was finished before stays finished.
+    Raises what `Cloud` raises; whatever was finished before stays finished. What is wrong with one task is raised only
+    after the others had their turn.
     """
     outcome = Outcome()
     try:
@@ -114,9 +120,7 @@ def sync(
             _push(store, cloud, outcome, clock)
         if options.pull:
             enrolment = update_tasks(home, enrolment, cloud.tasks())
-            for task_id in enrolment.tasks:
-                session = _Session(home, enrolment, store, cloud, options, clock, rng)
-                outcome.tasks.append(session.pull(task_id))
+            _Session(home, enrolment, store, cloud, options, clock, rng).pull_all(outcome)
     finally:
         outcome.bytes_up, outcome.bytes_down = cloud.bytes_up, cloud.bytes_down
     return outcome
@@ -159,6 +163,17 @@ class _Session:
     options: Options
     clock: Callable[[], float]
     rng: np.random.Generator
+
+    def pull_all(self, outcome: Outcome) -> None:
+        failures = []
+        for task_id in self.enrolment.tasks:
+            try:
+                outcome.tasks.append(self.pull(task_id))
+            except _OF_ONE_TASK as error:
+                _LOG.warning("task '%s' was not synced: %s", task_id, error)
+                failures.append(error)
+        if failures:
+            raise failures[0]
 
     def pull(self, task_id: str) -> TaskOutcome:
         outcome = TaskOutcome(task_id)
@@ -315,20 +330,25 @@ class _Session:
             return None
         task = manifest.task
         _, embedding = self._embed(manifest, cache, mine)
-        per_class = SEARCH_RESULTS_WANTED // (len(mine) * len(task.labels))
-        k = min(100, max(1, per_class), max(1, MAX_SEARCH_RESULTS // (len(mine) * len(task.labels))))
+        queries = embedding[_spread(len(embedding), QUERIES_WANTED)].astype(np.float32)
+        k = min(100, max(1, SEARCH_RESULTS_WANTED // (len(queries) * len(task.labels))))
         meta = plain(SearchMeta(task.id, wanted.base, k))
-        raw = self.cloud.search(task.id, tensors.pack({"queries": embedding.astype(np.float32)}, meta))
+        raw = self.cloud.search(task.id, tensors.pack({"queries": queries}, meta))
         sample_columns.from_bytes(raw, task, what="the search answer", limit_bytes=SAMPLES_LIMIT_BYTES)
         name = digest(raw)
         cache.write(name, raw)
         outcome.fetched_bytes += len(raw)
-        revealed = f"the embeddings of {len(mine)} local samples (not private)"
+        revealed = f"the embeddings of {len(queries)} local samples (not private)"
         return replace(wanted, files=(name,), revealed=revealed)
 
     def _embed(self, manifest: Manifest, cache: Cache, mine: StoredSamples) -> tuple[np.ndarray, np.ndarray]:
         base = Predictor(cache.read(manifest.base.onnx.digest), threads=self.options.threads)
         return base.run(mine.samples.x)
+
+
+def _spread(n: int, most: int) -> np.ndarray:
+    """At most that many of n rows, evenly spaced: a request has a size limit, and more queries find no better."""
+    return np.unique(np.linspace(0, n - 1, min(n, most)).astype(np.int64))
 
 
 def _blobs(manifest: Manifest) -> tuple[BlobRef, BlobRef, BlobRef]:

@@ -85,6 +85,16 @@ def test_a_label_that_is_gone_is_named(store: Store) -> None:
         store.samples(replace(GESTURES, labels=("wave", "point")))
 
 
+def test_all_samples_that_no_longer_fit_are_named_at_once(store: Store) -> None:
+    store.add_samples(GESTURES, samples(6), now=0.0)
+    with pytest.raises(errors.Conflict, match="2 of 6") as caught:
+        store.samples(replace(GESTURES, labels=("wave", "point")))
+    assert caught.value.hint.endswith("--id 3 --id 6")
+    with pytest.raises(errors.Conflict, match="6 of 6") as caught:
+        store.samples(replace(GESTURES, input=replace(GESTURES.input, shape=(3, 3))))
+    assert caught.value.hint.endswith("--all")
+
+
 def test_expiring_deletes_by_age_and_by_id(store: Store) -> None:
     store.add_samples(GESTURES, samples(2), now=10.0)
     store.add_samples(GESTURES, samples(3, start=2), now=20.0)

@@ -14,9 +14,10 @@ from edgelearn.examples import make
 from edgelearn.models.build import load, outputs
 from edgewire import samples as sample_columns
 from edgewire import tensors
-from edgewire.errors import Conflict, DigestMismatch, Forged, Offline, Outdated, Revoked, UsageError
+from edgewire.errors import Conflict, DigestMismatch, Forged, NotReady, Offline, Outdated, Revoked, UsageError
 from edgewire.signing import SigningKey
 from edgewire.tasks import Privacy
+from tests.board.conftest import Board
 from tests.board.synced import BOTH, Synced
 from tests.learn import world
 
@@ -148,6 +149,30 @@ def test_a_search_sends_embeddings_and_keeps_what_comes_back(synced: Synced) -> 
     assert "not private" in outcome.revealed
     assert not synced.sync(mode="embedding").changed
     assert len(asked) == 1
+
+
+def test_a_board_with_many_samples_still_sends_a_request_of_bounded_size(
+    synced: Synced, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edgectl.sync.QUERIES_WANTED", 5)
+    empty = sample_columns.to_bytes(sample_columns.make(np.zeros((0, world.FEATURES), np.float32)), BOTH.id)
+    asked = []
+    synced.board.server.search = lambda board, task_id, body: asked.append(body) or empty
+    synced.add(world.style(41, 1.6))
+    assert "of 5 local" in synced.sync(mode="embedding").tasks[0].revealed
+    queries = tensors.unpack(asked[0], what="query", limit_bytes=1 << 20)[0]["queries"]
+    mine, _ = world.samples(world.style(41, 1.6), 3, 0)
+    expected = outputs(load(world.TASK, world.base()), mine)[1][[0, 2, 5, 8, 11]]
+    assert np.allclose(queries, expected, atol=1e-4)
+
+
+def test_a_task_that_is_not_ready_does_not_keep_the_others_waiting(newcomer: Board, onnx: bytes) -> None:
+    newcomer.enroll("a-not-ready", BOTH.id)
+    board = Synced(newcomer, onnx)
+    board.publish()
+    with pytest.raises(NotReady, match="a-not-ready"):
+        board.sync()
+    assert newcomer.home.manifest(BOTH.id).exists()
 
 
 def test_a_mode_that_the_task_does_not_allow_is_refused(synced: Synced) -> None:
