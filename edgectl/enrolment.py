@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgectl.home import Home
+from edgectl.store import Store
 from edgewire.decoding import decode, encode
 from edgewire.errors import Conflict, CorruptFile, EdgeError, NotEnrolled
 from edgewire.files import exclusive, write_atomic
@@ -90,6 +91,7 @@ def enroll(
         with _pending_bundle(home, file) as bundle:
             reply = introduce(file.url.rstrip("/"), bundle, request, key)
         trust = walk(file.roots, [text.encode() for text in reply.trust], now=now)
+        _leave(home, file, now=now)
         _commit(home, key, reply, _Record(file.url.rstrip("/"), reply.board, reply.tasks, file.roots), trust)
         return Enrolled(load(home), changed=True)
 
@@ -159,7 +161,6 @@ def _pending_bundle(home: Home, file: EnrolmentFile) -> Iterator[Path]:
 
 def _commit(home: Home, key: SigningKey, reply: EnrolReply, record: _Record, trust: Trust) -> None:
     """Write all parts, the record last; the pending key goes only then, so that a crash in between can be repeated."""
-    _leave(home)
     write_atomic(home.trust, encode(reply.trust), mode=0o600)
     write_atomic(home.ca_bundle, trust.ca_bundle.encode())
     key.save(home.key)
@@ -167,9 +168,24 @@ def _commit(home: Home, key: SigningKey, reply: EnrolReply, record: _Record, tru
     home.pending_key.unlink()
 
 
-def _leave(home: Home) -> None:
-    """Forget what only the former cloud could vouch for. Samples and personal models stay."""
+def _leave(home: Home, file: EnrolmentFile, *, now: float) -> None:
+    """Forget what only the former cloud could vouch for. Samples and personal models stay.
+
+    What waits for a cloud of other roots is never sent to this one: the owner's consent was to share with the former.
+    """
+    if home.database.exists() and _roots(home) != file.roots:
+        with Store.open(home.database, now=now) as store:
+            store.forget_uploads(now)
     home.enrolment.unlink(missing_ok=True)
     home.access_token.unlink(missing_ok=True)
-    for manifest in (home.root / "tasks").glob("*/manifest.json"):
-        manifest.unlink()
+    for name in ("manifest.json", "retrieval.json"):
+        for path in (home.root / "tasks").glob(f"*/{name}"):
+            path.unlink()
+
+
+def _roots(home: Home) -> tuple[str, ...] | None:
+    """Who the board belongs to; None where that cannot be read."""
+    try:
+        return decode(_Record, home.enrolment.read_bytes(), what=str(home.enrolment)).roots
+    except (OSError, EdgeError):
+        return None

@@ -261,6 +261,13 @@ class Store:
         """The cloud will never take it: stop sending, keep the reason."""
         self._settle(upload_id, reason, now)
 
+    def forget_uploads(self, now: float) -> None:
+        """Send nothing of what waits, and count no sample as shared: another cloud needs another consent."""
+        with self.transaction():
+            for item in self.outbox():
+                self.refused(item.upload_id, "the board left this cloud", now)
+            self._connection.execute("UPDATE sample SET shared_at = NULL, shared_until = NULL")
+
     def _settle(self, upload_id: str, refusal: str | None, now: float) -> None:
         with self.transaction():
             self._connection.execute(

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from edgectl import enrolment
+from edgectl import enrolment, sharing
 from edgectl.home import Home
+from edgectl.store import Store
 from edgewire import errors
 from edgewire.decoding import encode
 from edgewire.messages import EnrolReply, EnrolRequest
+from edgewire.samples import make
 from edgewire.signing import SigningKey
-from tests.board.conftest import Board
+from tests.board.conftest import GESTURES, Board
 from tests.fakes.memory_cloud import URL, MemoryCloud, MemoryServer
 
 
@@ -71,6 +74,28 @@ def test_leaving_a_cloud_makes_a_new_key(newcomer: Board) -> None:
     first = enroll(newcomer, encode(newcomer.server.enrolment_file("gestures"))).enrolment
     second = enroll(newcomer, encode(newcomer.server.enrolment_file("gestures")), force=True).enrolment
     assert first.board != second.board
+
+
+def waiting(board: Board) -> tuple[int, int]:
+    """(uploads in the outbox, samples that count as shared)"""
+    with Store.open(board.home.database, now=0.0) as store:
+        return store.outbox_size(), len(store.shared_ids("gestures"))
+
+
+def test_what_was_meant_for_the_former_cloud_is_never_sent_to_another(newcomer: Board) -> None:
+    enroll(newcomer, encode(newcomer.server.enrolment_file("gestures")))
+    with Store.open(newcomer.home.database, now=0.0) as store:
+        store.add_samples(GESTURES, make(np.zeros((1, 2, 3), np.float32), np.zeros(1)), now=0.0)
+        sharing.queue(store, GESTURES, sharing.offer(store, GESTURES, group=None), until=9e9, now=0.0)
+    retrieval = newcomer.home.task("gestures") / "retrieval.json"
+    retrieval.parent.mkdir(parents=True)
+    retrieval.write_text("packs of the former cloud")
+    enroll(newcomer, encode(newcomer.server.enrolment_file("gestures")), force=True)
+    assert waiting(newcomer) == (1, 1)  # the same cloud again
+    elsewhere = MemoryServer()
+    enroll(newcomer, encode(elsewhere.enrolment_file("gestures")), force=True, server=elsewhere)
+    assert waiting(newcomer) == (0, 0)
+    assert not retrieval.exists()
 
 
 def test_a_refused_token_leaves_the_former_enrolment(newcomer: Board) -> None:
