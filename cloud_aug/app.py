@@ -21,7 +21,7 @@ from cloud_aug.replies import error_reply
 from cloud_aug.routes import admin, content, docs, enrolment, exchange, health
 from cloud_aug.search import Searcher
 from cloud_aug.settings import Settings
-from edgewire.errors import EdgeError, InvalidMessage, NotFound, UsageError, from_os_error
+from edgewire.errors import EdgeError, InvalidMessage, NotFound, RetryLater, UsageError, from_os_error
 
 _log = logging.getLogger(__name__)
 
@@ -42,6 +42,7 @@ def create_app(settings: Settings, *, clock: Callable[[], float] = time.time) ->
     app.add_exception_handler(EdgeError, _edge_error)
     app.add_exception_handler(OSError, _os_error)
     app.add_exception_handler(sa.exc.DBAPIError, _database_error)
+    app.add_exception_handler(sa.exc.TimeoutError, _no_connection)
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(RequestValidationError, _parameter_error)
     app.add_exception_handler(Exception, _unexpected)
@@ -74,11 +75,16 @@ def _database_error(_request: Request, error: Exception) -> Response:
     )
 
 
+def _no_connection(_request: Request, _error: Exception) -> Response:
+    return error_reply(RetryLater("the database is busy", retry_after_s=5))
+
+
 def _http_error(_request: Request, error: Exception) -> Response:
     status = getattr(error, "status_code", 500)
     kinds: dict[int, EdgeError] = {404: NotFound("there is no such page"), 405: UsageError("the method is not allowed")}
     answer = error_reply(kinds.get(status, EdgeError("the request failed")))
     answer.status_code = status
+    answer.headers.update(getattr(error, "headers", None) or {})  # with 405: which methods are allowed
     return answer
 
 

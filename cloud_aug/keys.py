@@ -17,7 +17,7 @@ import sqlalchemy as sa
 
 from cloud_aug import certificates, db
 from edgewire.decoding import convert
-from edgewire.errors import NotFound
+from edgewire.errors import CorruptFile, NotFound, NotReady
 from edgewire.files import write_atomic
 from edgewire.signing import SigningKey, key_id, unb64, unverified
 from edgewire.trust import Trust, public_text, seal_trust
@@ -133,12 +133,13 @@ def current_root(folders: KeyFolders, trust: Trust) -> SigningKey:
 
 
 def current_signing(folders: KeyFolders, trust: Trust) -> SigningKey:
-    """The key the server signs with."""
+    """The key the server signs with. Raises NotReady, in words that a board may hear: no path."""
     path = folders.signing(key_id(unb64(trust.signing[0])))
     try:
         return SigningKey.load(path)
-    except FileNotFoundError:
-        raise NotFound(f"the signing key {path} is missing", hint="restore it from a backup") from None
+    except (OSError, CorruptFile):
+        hint = f"restore {path.parent.name}/{path.name} from a backup"
+        raise NotReady("the signing key cannot be read", hint=hint, retry_after_s=60) from None
 
 
 def chain(database: db.Database, *, after: int = 0) -> list[bytes]:

@@ -77,7 +77,7 @@ class Crowd:
 
 
 class BodyGuard:
-    """Ends a request whose body is too large (413) or too slow (504) while it streams."""
+    """Ends a request whose body is too large (413) or too slow (504), and an answer that nobody takes."""
 
     def __init__(self, app: ASGIApp, limits: Limits) -> None:
         self._app = app
@@ -92,7 +92,10 @@ class BodyGuard:
         async def noted(message: Message) -> None:
             nonlocal started
             started = started or message["type"] == "http.response.start"
-            await send(message)
+            try:
+                await asyncio.wait_for(send(message), self._limits.answer_idle_s)
+            except asyncio.TimeoutError:
+                raise _Stalled from None
 
         try:
             check_length(Headers(scope=scope).get("content-length"), MAX_BODY_BYTES)
@@ -101,6 +104,12 @@ class BodyGuard:
             if started:
                 raise
             await error_reply(error)(scope, receive, send)
+        except _Stalled:
+            return  # half an answer: the server closes the connection; else a few idle readers would hold every place
+
+
+class _Stalled(Exception):
+    """The client has stopped reading. Not an EdgeError: nobody is there to be told."""
 
 
 class _Guarded:

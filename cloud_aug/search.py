@@ -13,8 +13,8 @@ from cloud_aug.publications import Publication
 from cloud_aug.vectors import SearchIndex
 from edgewire import tensors
 from edgewire.decoding import convert
-from edgewire.errors import Conflict, InvalidMessage, NotGranted
-from edgewire.messages import MAX_SEARCH_RESULTS, QUERIES_LIMIT_BYTES, SAMPLES_LIMIT_BYTES, SearchMeta
+from edgewire.errors import Conflict, InvalidMessage, NotGranted, TooLarge
+from edgewire.messages import MAX_SEARCH_CELLS, MAX_SEARCH_RESULTS, QUERIES_LIMIT_BYTES, SAMPLES_LIMIT_BYTES, SearchMeta
 from edgewire.samples import to_bytes
 from edgewire.tasks import Task
 
@@ -32,8 +32,8 @@ class Searcher:
     def search(self, board: str, task_id: str, body: bytes, *, now: float) -> bytes:
         """Samples like the queries, of every class, as bytes. The board's own contributions are never among them.
 
-        Raises NotGranted (the task does not allow this mode), InvalidMessage, Conflict (queries made with another
-        base), NotReady.
+        Raises NotGranted (the task does not allow this mode), InvalidMessage, TooLarge, Conflict (queries made with
+        another base), NotReady.
         """
         task = tasks.load(self._cloud, task_id)
         if "embedding" not in task.privacy.modes:
@@ -41,6 +41,11 @@ class Searcher:
         publication = publications.require(self._cloud, task_id)
         index = self._index(publication)
         queries, k = _read_queries(body, task_id, publication, index.dim)
+        if len(queries) * len(task.labels) * k > MAX_SEARCH_CELLS:
+            raise TooLarge(
+                f"{len(queries)} queries for {k} samples of each of {len(task.labels)} classes are too many at once",
+                hint=f"their product may be {MAX_SEARCH_CELLS}; send fewer queries",
+            )
         own = pool.ids_of(self._cloud, task_id, board)
         scores, ids = index.search(queries, k, exclude=own)
         chosen = _best(scores, ids, _most(task))

@@ -2,18 +2,55 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import ssl
 from pathlib import Path
 
 import uvicorn
 from starlette.types import ASGIApp
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from cloud_aug.output import say
 from edgewire.errors import EdgeError
 
 CERTIFICATE_CHECK_TICKS = 20  # ticks of 0.1 s
 KEEP_ALIVE_S = 30
+REQUEST_HEAD_S = 30.0  # for a request's line and headers
+
+
+class Connection(H11Protocol):
+    """Closes a connection on which no whole request came for a while: each idle one holds a file descriptor."""
+
+    _timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._await_request()
+
+    def data_received(self, data: bytes) -> None:
+        if self._idle:
+            self._await_request()
+        super().data_received(data)
+        if not self._idle:
+            self._stop_waiting()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._stop_waiting()
+        super().connection_lost(exc)
+
+    @property
+    def _idle(self) -> bool:
+        return bool(getattr(self.cycle, "response_complete", True))  # None before the first request
+
+    def _await_request(self) -> None:
+        if self._timer is None:  # data that drips does not start it anew
+            self._timer = self.loop.call_later(REQUEST_HEAD_S, self.transport.close)
+
+    def _stop_waiting(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
 
 class Server(uvicorn.Server):
@@ -52,6 +89,7 @@ def serve(
     """Serve until a signal comes; requests that are being answered may end within shutdown_s."""
     config = uvicorn.Config(
         app,
+        http=Connection,
         ssl_certfile=str(certificate),
         log_level="info" if log else "warning",
         access_log=log,

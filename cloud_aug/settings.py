@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ else:  # pragma: no cover
 
 DATA_VARIABLE = "CLOUD_AUG_DATA"
 FILE_NAME = "settings.toml"
+DATABASE_NAME = "cloud.sqlite3"
 DEFAULT_PORT = 8443
 
 Url = Annotated[str, Meta(pattern=r"^https://[^\s/]+$", max_length=300)]
@@ -33,6 +35,7 @@ class Limits:
     requests_at_once: Annotated[int, Meta(ge=1)] = 64
     body_idle_s: Annotated[float, Meta(gt=0)] = 30.0
     body_min_bytes_per_s: Annotated[int, Meta(ge=1)] = 4096
+    answer_idle_s: Annotated[float, Meta(gt=0)] = 30.0
     shutdown_s: Annotated[float, Meta(gt=0)] = 20.0
     quarantined_samples_per_board: Annotated[int, Meta(ge=1)] = 20_000
     reports_per_board: Annotated[int, Meta(ge=1)] = 10_000
@@ -55,7 +58,7 @@ class Settings:
     @property
     def database(self) -> str:
         """The database's address for SQLAlchemy."""
-        return self.database_url or f"sqlite:///{self.data / 'cloud.sqlite3'}"
+        return self.database_url or f"sqlite:///{self.data / DATABASE_NAME}"
 
     @property
     def offline_folder(self) -> Path:
@@ -90,6 +93,8 @@ def load(data: Path) -> Settings:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"{path} is not TOML: {error}") from None
     unknown = sorted(set(values) - set(Settings.__dataclass_fields__) | ({"data"} & set(values)))
+    if isinstance(limits := values.get("limits"), dict):
+        unknown += sorted(f"limits.{name}" for name in set(limits) - set(Limits.__dataclass_fields__))
     if unknown:
         raise UsageError(f"{path}: unknown setting '{unknown[0]}'")
     try:
@@ -100,12 +105,14 @@ def load(data: Path) -> Settings:
 
 def save(settings: Settings) -> None:
     """Write a first settings file that a person can read and edit."""
-    write_atomic(settings.data / FILE_NAME, _text(settings).encode())
+    # 0600: the address of a database may hold its password
+    write_atomic(settings.data / FILE_NAME, _text(settings).encode(), mode=0o600)
 
 
 def _text(settings: Settings) -> str:
-    hosts = ", ".join(f'"{host}"' for host in settings.hosts)
-    offline = f'offline = "{settings.offline}"' if settings.offline else '# offline = "/media/keys"'
+    # a JSON string is a TOML string
+    hosts = ", ".join(json.dumps(host) for host in settings.hosts)
+    offline = f"offline = {json.dumps(settings.offline)}" if settings.offline else '# offline = "/media/keys"'
     return f"""\
 # Where boards reach this service, and the names and addresses its certificate is valid for.
 url = "{settings.url}"

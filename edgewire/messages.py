@@ -17,6 +17,7 @@ QUERIES_LIMIT_BYTES = 4 << 20
 WEIGHTS_LIMIT_BYTES = 256 << 20
 DIRECTORY_LIMIT_BYTES = 16 << 20
 MAX_SEARCH_RESULTS = 4000
+MAX_SEARCH_CELLS = 1 << 20  # queries x classes x k: what one search may have the server rank
 
 PublicKey = Annotated[str, Meta(min_length=44, max_length=44)]  # base64 of 32 bytes
 Digest = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]

@@ -70,13 +70,21 @@ def _body(limit: int) -> Callable[[Request], Coroutine[Any, Any, bytes]]:
     return read
 
 
+def _granted(asked: AskedNow, task: TaskPath) -> str:
+    return asked.board(task)
+
+
 AskedNow = Annotated[Asked, Depends(_asked)]
+TaskPath = Annotated[str, Path(pattern="^[a-z0-9][a-z0-9-]{0,62}$")]
+# The calling board, which may use the task of the address. Named before a body, it is judged before any of that is
+# read: strangers must not fill the memory.
+Granted = Annotated[str, Depends(_granted)]
+
 StatementBody = Annotated[bytes, Depends(_body(STATEMENT_LIMIT_BYTES))]
 JsonBody = Annotated[bytes, Depends(_body(JSON_LIMIT_BYTES))]
 QueriesBody = Annotated[bytes, Depends(_body(QUERIES_LIMIT_BYTES))]
 SamplesBody = Annotated[bytes, Depends(_body(SAMPLES_LIMIT_BYTES))]
 
-TaskPath = Annotated[str, Path(pattern="^[a-z0-9][a-z0-9-]{0,62}$")]
 DigestPath = Annotated[str, Path(pattern="^[0-9a-f]{64}$")]
 UploadPath = Annotated[str, Path(pattern="^[0-9a-f]{32}$")]
 BoardPath = Annotated[str, Path(pattern="^b[0-9a-f]{16}$")]

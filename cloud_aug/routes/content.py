@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from fastapi import APIRouter
 from starlette.responses import FileResponse, Response
 
@@ -9,12 +11,13 @@ from cloud_aug import publications
 from cloud_aug.openapi import binary, operation, sealed
 from cloud_aug.replies import BINARY, matches, not_modified
 from cloud_aug.replies import sealed as sealed_reply
-from cloud_aug.routes.asking import AskedNow, DigestPath, TaskPath
-from edgewire.errors import NotFound
+from cloud_aug.routes.asking import AskedNow, DigestPath, Granted, TaskPath
+from edgewire.errors import NotFound, UsageError
 from edgewire.files import digest as digest_of
 from edgewire.messages import Manifest
 
 router = APIRouter(tags=["content"])
+_ONE_RANGE = re.compile(r"bytes=(?:(\d{1,18})-(\d{0,18})|-[1-9]\d{0,17})")
 _ETAG_CHARACTERS = 32  # 128 bits name an envelope well enough, and go over the wire with each sync
 
 
@@ -22,9 +25,8 @@ _ETAG_CHARACTERS = 32  # 128 bits name an envelope well enough, and go over the 
     "/v1/tasks/{task}/manifest",
     openapi_extra=operation(answer=sealed(Manifest, "A statement of type 'manifest'."), security="board"),
 )
-def manifest(asked: AskedNow, task: TaskPath) -> Response:
+def manifest(asked: AskedNow, task: TaskPath, _board: Granted) -> Response:
     """All that a board needs to know of a task, by digest, signed. With If-None-Match: 304 when nothing is new."""
-    asked.board(task)
     envelope = publications.manifest(asked.cloud, task, now=asked.now)
     etag = f'"{digest_of(envelope)[:_ETAG_CHARACTERS]}"'
     if matches(asked.headers.get("if-none-match"), etag):
@@ -43,6 +45,7 @@ def manifest(asked: AskedNow, task: TaskPath) -> Response:
 )
 def blob(asked: AskedNow, digest: DigestPath) -> Response:
     """Published bytes. They never change: strong ETag, ranges, and any cache of the board's own may keep them."""
+    _check_range(asked.headers.get("range"))
     if not publications.tasks_of_blob(asked.cloud, digest) & asked.caller().tasks:
         raise NotFound("there is no such blob for this board")
     etag = f'"{digest}"'
@@ -50,3 +53,10 @@ def blob(asked: AskedNow, digest: DigestPath) -> Response:
         return not_modified(etag)
     headers = {"etag": etag, "cache-control": "private, max-age=31536000, immutable"}
     return FileResponse(asked.cloud.blobs.path(digest), media_type=BINARY, headers=headers)
+
+
+def _check_range(text: str | None) -> None:
+    """Raises UsageError unless it is one range: many cost more to sort out than they save, and nobody needs them."""
+    found = _ONE_RANGE.fullmatch(text or "bytes=0-")
+    if found is None or (found[2] and int(found[1]) > int(found[2])):
+        raise UsageError("a blob is given whole or in one range", hint="write Range: bytes=FROM- or bytes=FROM-TO")

@@ -11,7 +11,7 @@ from cloud_aug import uploads
 from cloud_aug.openapi import binary, operation, ref
 from cloud_aug.pool import Consent
 from cloud_aug.replies import BINARY, reply
-from cloud_aug.routes.asking import AskedNow, JsonBody, QueriesBody, SamplesBody, TaskPath, UploadPath
+from cloud_aug.routes.asking import AskedNow, Granted, JsonBody, QueriesBody, SamplesBody, TaskPath, UploadPath
 from edgewire.messages import Report, UploadReply
 
 router = APIRouter(tags=["exchange"])
@@ -27,9 +27,9 @@ router = APIRouter(tags=["exchange"])
         security="board",
     ),
 )
-def search(asked: AskedNow, task: TaskPath, body: QueriesBody) -> Response:
+def search(asked: AskedNow, task: TaskPath, board: Granted, body: QueriesBody) -> Response:
     """Samples like the queries, of every class; never the board's own. Only where the task allows mode 'embedding'."""
-    found = asked.searcher.search(asked.board(task), task, body, now=asked.now)
+    found = asked.searcher.search(board, task, body, now=asked.now)
     return Response(found, media_type=BINARY, headers={"cache-control": "no-store"})
 
 
@@ -43,13 +43,13 @@ def contribute(
     asked: AskedNow,
     task: TaskPath,
     upload_id: UploadPath,
+    board: Granted,
     body: SamplesBody,
     consent: Annotated[str, Query(max_length=32)],
     until: Annotated[float, Query(ge=0)],
 ) -> Response:
     """Samples shared by consent, into quarantine. On disk before the answer; sent twice under one id, stored once."""
     stated = Consent(consent, until)
-    board = asked.board(task)
     return reply(uploads.contribute(asked.cloud, board, task, upload_id, body, stated, now=asked.now))
 
 
@@ -57,6 +57,6 @@ def contribute(
     "/v1/tasks/{task}/reports/{upload_id}",
     openapi_extra=operation(body=ref(Report), answer=ref(UploadReply), security="board"),
 )
-def report(asked: AskedNow, task: TaskPath, upload_id: UploadPath, body: JsonBody) -> Response:
+def report(asked: AskedNow, task: TaskPath, upload_id: UploadPath, board: Granted, body: JsonBody) -> Response:
     """What a board tells about a run: enumerated fields only."""
-    return reply(uploads.report(asked.cloud, asked.board(task), task, upload_id, body, now=asked.now))
+    return reply(uploads.report(asked.cloud, board, task, upload_id, body, now=asked.now))

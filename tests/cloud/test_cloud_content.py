@@ -114,6 +114,11 @@ def test_a_range_beyond_the_end_is_not_satisfiable(client, bearer, publication):
     assert answer.headers["content-range"] == f"bytes */{publication.directory.size}"
 
 
+@pytest.mark.parametrize("text", ["bytes=x", "items=0-1", "bytes=0-1,3-4", "bytes=-", "bytes=-0", "bytes=9-3"])
+def test_a_range_that_is_none_is_refused_with_a_code(client, bearer, publication, code, text):
+    assert code(fetch(client, bearer, publication.directory.digest, Range=text)) == (400, "usage")
+
+
 def test_head_tells_the_size_and_a_known_etag_costs_no_body(client, bearer, publication):
     name = publication.directory.digest
     head = client.head(f"/v1/blobs/{name}", headers=bearer)

@@ -75,6 +75,11 @@ def test_search_never_finds_the_boards_own_contributions(client, cloud, board, b
     assert mine <= {row.tobytes() for row in seen.x}
 
 
+def test_a_search_that_would_keep_the_server_busy_for_long_is_refused(client, cloud, bearer, code):
+    assert search(client, bearer, queries(cloud, k=100, n=3000)).status_code == 200
+    assert code(search(client, bearer, queries(cloud, k=100, n=4000))) == (413, "too_large")
+
+
 def test_search_leaves_out_samples_whose_consent_has_ended_since(client, cloud, bearer, clock):
     with cloud.database.writing() as connection:
         connection.execute(db.contributors.update().values(consent_until=clock() - 1))

@@ -88,6 +88,27 @@ def test_a_body_that_drips_is_given_up_although_it_never_pauses():
     assert received < 1000
 
 
+def test_an_answer_that_nobody_takes_is_given_up_quietly():
+    sent: list[str] = []
+
+    async def application(_scope: Any, _receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"x", "more_body": True})
+        sent.append("past the stall")
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request"}
+
+    async def send(message: Any) -> None:
+        sent.append(message["type"])
+        if message["type"] == "http.response.body":
+            await asyncio.sleep(3600)
+
+    guard = BodyGuard(application, Limits(answer_idle_s=0.01))
+    asyncio.run(guard({"type": "http", "method": "GET", "path": "/", "headers": []}, receive, send))
+    assert sent == ["http.response.start", "http.response.body"]
+
+
 def test_beyond_the_limit_the_server_says_when_to_come_back():
     async def scenario() -> dict[str, Any]:
         inside, leave = asyncio.Event(), asyncio.Event()
@@ -125,15 +146,28 @@ def test_malformed_addresses_are_refused_with_a_code(client, code, path):
 
 def test_unknown_pages_and_methods_are_refused_with_a_code(client, code):
     assert code(client.get("/v2/everything")) == (404, "not_found")
-    assert code(client.delete("/v1/trust")) == (405, "usage")
+    answer = client.delete("/v1/trust")
+    assert code(answer) == (405, "usage")
+    assert answer.headers["allow"] == "GET"
 
 
 def test_an_unexpected_failure_tells_nothing_of_the_inside(client, cloud, code):
     cloud.database.close()
     (cloud.settings.data / "keys").rename(cloud.settings.data / "gone")
     answer = client.get("/readyz")
-    assert answer.status_code in (404, 500)
+    assert code(answer) == (503, "not_ready")
     assert "Traceback" not in answer.text
+    assert str(cloud.settings.data) not in answer.text
+
+
+def test_a_database_whose_connections_are_all_taken_asks_to_come_back(client, cloud, code, monkeypatch):
+    import sqlalchemy as sa
+
+    def taken() -> None:
+        raise sa.exc.TimeoutError
+
+    monkeypatch.setattr(cloud.database.engine, "begin", taken)
+    assert code(client.get("/v1/trust")) == (503, "retry_later")
 
 
 def test_it_is_ready_when_its_database_and_key_are_there(client):
@@ -175,3 +209,44 @@ def test_a_crowd_limit_comes_from_the_settings(data):
     chosen = replace(settings.load(data), limits=Limits(requests_at_once=1))
     with TestClient(create_app(chosen), base_url="https://localhost") as client:
         assert client.get("/v1/trust").status_code == 200
+
+
+def test_a_stranger_is_refused_before_a_byte_of_the_body_is_read(client):
+    app, received = client.app, []
+
+    async def scenario() -> list[dict[str, Any]]:
+        answers: list[dict[str, Any]] = []
+
+        async def receive() -> dict[str, Any]:
+            received.append(1)
+            return {"type": "http.request", "body": b"x", "more_body": True}
+
+        async def send(message: Any) -> None:
+            answers.append(message)
+
+        for path in ("contributions", "reports"):
+            await app(_scope("PUT", f"/v1/tasks/toy/{path}/{'a' * 32}"), receive, send)
+        await app(_scope("POST", "/v1/tasks/toy/search"), receive, send)
+        return answers
+
+    answers = asyncio.run(scenario())
+    assert [answer["status"] for answer in answers if "status" in answer] == [401, 401, 401]
+    assert not received
+
+
+def _scope(method: str, path: str) -> dict[str, Any]:
+    return {
+        "type": "http",
+        "asgi": {"version": "3.0"},
+        "http_version": "1.1",
+        "scheme": "https",
+        "method": method,
+        "path": path,
+        "raw_path": path.encode(),
+        "query_string": b"consent=packs&until=4000000000",
+        "root_path": "",
+        "headers": [],
+        "server": ("localhost", 443),
+        "client": ("127.0.0.1", 1),
+        "state": {},
+    }

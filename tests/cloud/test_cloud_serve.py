@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import signal
@@ -11,12 +12,16 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import httpx2
 import pytest
+import uvicorn
+from uvicorn.server import ServerState
 
 from cloud_aug import cloud, publications, settings
+from cloud_aug import server as server_module
 from edgewire.files import digest
 from tests.cloud import toys
 
@@ -92,6 +97,38 @@ def test_plain_http_gets_nothing(server):
         connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
         with contextlib.suppress(ConnectionResetError):
             assert b"200" not in connection.recv(4096)
+
+
+def test_a_connection_without_a_request_is_closed_but_a_slow_answer_is_not_cut(monkeypatch):
+    monkeypatch.setattr(server_module, "REQUEST_HEAD_S", 0.2)
+
+    async def application(_scope: Any, _receive: Any, send: Any) -> None:
+        await asyncio.sleep(0.6)
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"slow"})
+
+    async def scenario() -> tuple[bytes, bytes]:
+        config = uvicorn.Config(application, log_level="critical", lifespan="off")
+        config.load()
+        state = ServerState()
+        made = await asyncio.get_running_loop().create_server(
+            lambda: server_module.Connection(config=config, server_state=state, app_state={}), "127.0.0.1", 0
+        )
+        port = made.sockets[0].getsockname()[1]
+        idle, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"GE")
+        asking, other = await asyncio.open_connection("127.0.0.1", port)
+        other.write(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        answers = await asyncio.wait_for(asyncio.gather(idle.read(), asking.read()), 20)
+        writer.close()
+        other.close()
+        made.close()
+        return answers[0], answers[1]
+
+    nothing, answer = asyncio.run(scenario())
+    assert nothing == b""
+    assert b"200 OK" in answer
+    assert answer.endswith(b"slow\r\n0\r\n\r\n")
 
 
 def test_a_rotated_certificate_is_taken_without_a_restart(data):
