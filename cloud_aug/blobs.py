@@ -19,15 +19,15 @@ class Blobs:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     def put(self, data: bytes) -> BlobRef:
-        """Store bytes under their digest; bytes that are there already are left alone. Raises OSError (full disk)."""
+        """Store bytes under their digest; a whole copy that is there is left alone. Raises OSError (full disk)."""
         digest = digest_of(data)
         path = self._path(digest)
-        if not (path.is_file() and path.stat().st_size == len(data)):
-            path.parent.mkdir(exist_ok=True)
-            write_atomic(path, data)
+        if not (path.is_file() and digest_of_file(path) == digest):  # a damaged copy is mended by making it again
+            path.parent.mkdir(mode=0o700, exist_ok=True)
+            write_atomic(path, data, mode=0o600)
         return BlobRef(digest, len(data))
 
     def path(self, digest: str) -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import ipaddress
+import re
 from collections.abc import Sequence
 
 from cryptography import x509
@@ -18,12 +19,16 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from edgewire.errors import CorruptFile
+from edgewire.errors import CorruptFile, UsageError
 from edgewire.files import digest
 
 AUTHORITY_DAYS = 3650
 SERVER_DAYS = 825
 BACKDATE_S = 3600.0  # a board whose clock is a little slow still accepts a new certificate
+
+_HOST = re.compile(
+    r"(?=.{1,253}$)(\*\.)?[A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?(\.[A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?)*"
+)
 
 PrivateKey = ec.EllipticCurvePrivateKey
 
@@ -77,6 +82,15 @@ def server_certificate(
         x509.AuthorityKeyIdentifier.from_issuer_public_key(authority_key.public_key()), critical=False
     )
     return _pem(builder.sign(authority_key, hashes.SHA256()))
+
+
+def check_hosts(hosts: Sequence[str]) -> None:
+    """Raises UsageError for a name that no certificate can hold."""
+    for host in hosts:
+        if not _HOST.fullmatch(host) and not _is_address(host):
+            raise UsageError(
+                f"'{host}' is not a host name", hint="write it in ASCII: bücher.example is xn--bcher-kva.example"
+            )
 
 
 def fingerprint(pem: str) -> str:
@@ -157,10 +171,15 @@ def _name(text: str) -> x509.Name:
 
 
 def _general_name(host: str) -> x509.GeneralName:
+    return x509.IPAddress(ipaddress.ip_address(host)) if _is_address(host) else x509.DNSName(host)
+
+
+def _is_address(host: str) -> bool:
     try:
-        return x509.IPAddress(ipaddress.ip_address(host))
+        ipaddress.ip_address(host)
     except ValueError:
-        return x509.DNSName(host)
+        return False
+    return True
 
 
 def _pem(certificate: x509.Certificate) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
-from cloud_aug import db, keys, settings
+from cloud_aug import certificates, db, keys, settings
 from cloud_aug.blobs import Blobs
 from cloud_aug.db import Database
 from cloud_aug.keys import KeyFolders
@@ -55,6 +55,9 @@ def open_settings(chosen: Settings, *, offline: Path | None = None) -> Cloud:
     """The same for settings that are at hand."""
     for folder in (chosen.locks, chosen.data / "backups"):
         folder.mkdir(mode=0o700, exist_ok=True)
+    file = chosen.data / settings.DATABASE_NAME
+    if not chosen.database_url and not file.exists():
+        file.touch(mode=0o600)  # its journal files take its mode; the samples in it are nobody else's business
     database = Database(chosen.database)
     bring_up_to_date(database, locks=chosen.locks, backups=chosen.data / "backups")
     folders = KeyFolders(chosen.data / "keys", offline or chosen.offline_folder)
@@ -65,10 +68,14 @@ def create(data: Path, *, url: str, hosts: Sequence[str], offline: Path | None, 
     """Make a data folder with keys and an empty database; one that is there stays. Returns it and whether it is new."""
     data.mkdir(mode=0o700, parents=True, exist_ok=True)
     if not (data / settings.FILE_NAME).is_file():
+        certificates.check_hosts(
+            hosts
+        )  # first: a settings file that cannot work would stand in the way of the next try
         settings.save(Settings(data, url, tuple(hosts), offline=str(offline) if offline else ""))
     cloud = open_cloud(data)
-    made = keys.create(cloud.keys, cloud.database, hosts=cloud.settings.hosts, now=now)
-    if made:
-        with cloud.database.writing() as connection:
-            db.insert_new(connection, db.service, [{"name": "epoch", "value": "1"}])
+    with cloud.locked("keys", doing="making keys"):
+        made = keys.create(cloud.keys, cloud.database, hosts=cloud.settings.hosts, now=now)
+        if made:
+            with cloud.database.writing() as connection:
+                db.insert_new(connection, db.service, [{"name": "epoch", "value": "1"}])
     return cloud, made

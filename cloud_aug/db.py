@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.pool import ConnectionPoolEntry
 
-from edgewire.errors import CorruptFile, DiskFull, EdgeError, ReadOnly, RetryLater
+from edgewire.errors import CorruptFile, DiskFull, EdgeError, ReadOnly, RetryLater, UsageError
 
 SCHEMA = "0001"
 BUSY_TIMEOUT_MS = 15_000
@@ -205,10 +205,13 @@ manifests = sa.Table(
 
 
 class Database:
-    """An engine with its two ways in. Safe to use from many threads."""
+    """An engine with its two ways in. Safe to use from many threads. Raises UsageError for an address that is none."""
 
     def __init__(self, address: str) -> None:
-        self.engine = sa.create_engine(address)
+        try:
+            self.engine = sa.create_engine(address)
+        except (sa.exc.ArgumentError, ImportError) as error:  # not the address itself: it may hold a password
+            raise UsageError(f"database_url cannot be used: {error}", hint="see settings.toml") from None
         if self.engine.dialect.name == "sqlite":
             _tame_sqlite(self.engine)
         self._writer = self.engine.execution_options(edge_write=True)

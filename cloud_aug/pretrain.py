@@ -16,7 +16,7 @@ from edgelearn.personalize.rehearsal import rehearse
 from edgelearn.pretrain import train_base
 from edgewire import tensors
 from edgewire.decoding import convert, encode, plain
-from edgewire.errors import UsageError
+from edgewire.errors import CorruptFile, NotFound, UsageError
 from edgewire.files import digest
 from edgewire.messages import Base, RecipeFigure
 from edgewire.tasks import Task
@@ -37,7 +37,7 @@ class TrainSettings:
 
 @dataclass(frozen=True)
 class Trained:
-    """changed: False if this pool and these settings made the newest base already."""
+    """changed: False if this pool and these settings made the newest base already, and it is whole."""
 
     record: BaseRecord
     changed: bool
@@ -56,7 +56,7 @@ def train(cloud: Cloud, task_id: str, settings: TrainSettings, *, now: float, on
         made_from = digest(encode([plain(task.model), shared.digest, plain(settings)]))
         with cloud.database.reading() as connection:
             before = bases.find(connection, task_id)
-        if before is not None and before.made_from == made_from:
+        if before is not None and before.made_from == made_from and _whole(cloud, before):
             return Trained(before, changed=False)
         version = 1 if before is None else before.base.version + 1
         record = _make(cloud, task, shared, settings, version, made_from, on_progress)
@@ -65,6 +65,15 @@ def train(cloud: Cloud, task_id: str, settings: TrainSettings, *, now: float, on
             connection.execute(db.bases.insert().values({**row, "document": encode(record)}))
             audit.note(connection, at=now, actor=audit.SHELL, action="train-base", subject=task_id, version=version)
         return Trained(record, changed=True)
+
+
+def _whole(cloud: Cloud, record: BaseRecord) -> bool:
+    try:
+        for blob in (record.base.weights, record.base.onnx):
+            cloud.blobs.check(blob.digest)
+    except (NotFound, CorruptFile):
+        return False
+    return True
 
 
 def _make(

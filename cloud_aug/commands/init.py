@@ -29,10 +29,8 @@ def init(data: Data = None, host: Host = None, url: Url = None, offline: Keys = 
 
     hosts = list(host) if host else [socket.gethostname(), "localhost", "127.0.0.1"]
     address = url or f"https://{hosts[0]}:{DEFAULT_PORT}"
-    if not address.startswith("https://") or not urlsplit(address).hostname or urlsplit(address).path:
-        raise UsageError(f"'{address}' is not an address", hint="write https://NAME:PORT")
-    name = urlsplit(address).hostname
-    if name and name not in hosts:
+    name = _host_of(address)
+    if name not in hosts:
         hosts.append(name)
     folder = data or default_data_folder()
     cloud, made = clouds.create(folder, url=address, hosts=hosts, offline=offline, now=time.time())
@@ -50,3 +48,15 @@ def init(data: Data = None, host: Host = None, url: Url = None, offline: Keys = 
             "\nnext: cloud-aug task publish FILE.json"
         )
     show(result, text, as_json=as_json)
+
+
+def _host_of(address: str) -> str:
+    """The host in https://NAME:PORT. Raises UsageError for anything else."""
+    try:
+        parts = urlsplit(address)
+        bare = parts.scheme == "https" and parts.port != 0 and f"https://{parts.netloc}" == address
+    except ValueError:  # half an IPv6 address, or a port that is none
+        bare = False
+    if not bare or not parts.hostname or "@" in parts.netloc:
+        raise UsageError(f"'{address}' is not an address", hint="write https://NAME:PORT")
+    return parts.hostname

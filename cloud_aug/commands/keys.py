@@ -38,7 +38,9 @@ def rotate(
     from cloud_aug import rotation
 
     cloud = opened(data, offline=offline)
-    done = rotation.rotate(kind.value, cloud.database, cloud.keys, cloud.settings.hosts, finish=finish, now=time.time())
+    now, hosts = time.time(), cloud.settings.hosts
+    with cloud.locked("keys", doing="replacing keys"):
+        done = rotation.rotate(kind.value, cloud.database, cloud.keys, hosts, finish=finish, now=now)
     words = f"{'rotated' if done.changed else 'nothing changed for'} '{kind.value}', trust version {done.trust_version}"
     show(done, f"{words}; {done.next_step}", as_json=as_json)
 

@@ -56,7 +56,7 @@ def test_the_same_pool_seed_and_base_give_the_same_bytes_on_another_machine(made
 
 
 def test_training_the_base_twice_with_one_seed_keeps_the_first(made):
-    settings = TrainSettings(epochs=3, rehearse=False)
+    settings = TrainSettings(epochs=60, rehearse=False)
     again = pretrain.train(made, "toy", settings, now=NOW, on_progress=toys.quiet)
     assert not again.changed
     other = pretrain.train(
@@ -144,6 +144,17 @@ def test_a_damaged_base_is_noticed_and_the_old_publication_stays(made, tmp_path)
     with pytest.raises(CorruptFile):
         build(made)
     assert publications.require(made, "toy") == before
+
+
+def test_a_damaged_base_is_mended_by_training_it_again(made):
+    before = bases.newest(made, "toy").base
+    path = made.blobs.path(before.onnx.digest)
+    path.write_bytes(path.read_bytes()[:-1] + b"\0")
+    settings = TrainSettings(epochs=60, rehearse=False)
+    assert pretrain.train(made, "toy", settings, now=NOW, on_progress=toys.quiet).changed
+    assert bases.newest(made, "toy").base.onnx == before.onnx
+    made.blobs.check(before.onnx.digest)
+    assert not build(made).changed
 
 
 def test_a_rehearsal_ends_up_in_the_directory(made):

@@ -12,7 +12,7 @@ import pytest
 
 from cloud_aug import boards, cloud, db, migrations, pool, publications, settings, tasks
 from cloud_aug.blobs import LEFTOVER_AGE_S, Blobs
-from edgewire.errors import CorruptFile, NotFound, Outdated, UsageError
+from edgewire.errors import Busy, CorruptFile, NotFound, Outdated, UsageError
 from tests.cloud import toys
 
 GOLDEN = Path(__file__).parent / "golden" / "version-0001.sqlite3.gz"
@@ -119,6 +119,7 @@ def test_a_folder_without_a_cloud_says_what_to_do(tmp_path):
         'url = "https://x"\nhosts = []\ncolour = "red"',
         'url = "http://x"\nhosts = []',
         'data = "x"',
+        'url = "https://x"\nhosts = []\n[limits]\nrequestsatonce = 3',
     ],
 )
 def test_wrong_settings_are_named(tmp_path, text):
@@ -151,6 +152,47 @@ def test_a_blob_that_changed_on_disk_is_noticed(tmp_path):
         blobs.read(ref.digest)
     with pytest.raises(CorruptFile):
         blobs.check(ref.digest)
+
+
+def test_a_damaged_blob_is_mended_by_making_it_again(tmp_path):
+    blobs = Blobs(tmp_path)
+    ref = blobs.put(b"bytes")
+    blobs.path(ref.digest).write_bytes(b"bytez")
+    blobs.put(b"bytes")
+    assert blobs.read(ref.digest) == b"bytes"
+
+
+def test_samples_are_readable_by_the_owner_only_even_in_an_open_folder(tmp_path):
+    folder = tmp_path / "cloud"
+    folder.mkdir(mode=0o755)
+    toys.published(folder)
+    open_to_others = [path for path in folder.rglob("*") if path.stat().st_mode & 0o077]
+    assert [path.name for path in open_to_others] == ["people.npz"]  # the test's own
+
+
+@pytest.mark.parametrize("address", ["nonsense", "nosuch://host/x", "postgresql+asyncpg://u:hidden@host/x"])
+def test_a_database_address_that_is_none_is_named_without_its_password(tmp_path, address):
+    with pytest.raises(UsageError) as refused:
+        db.Database(address).close()
+    assert "hidden" not in str(refused.value)
+
+
+def test_an_init_that_cannot_work_leaves_no_settings_in_the_way(tmp_path):
+    with pytest.raises(UsageError, match="host name"):
+        cloud.create(tmp_path / "c", url="https://a", hosts=["bücher"], offline=None, now=time.time())
+    offline = tmp_path / 'a "quoted" folder'
+    made, new = cloud.create(tmp_path / "c", url="https://a", hosts=["a", "::1"], offline=offline, now=time.time())
+    assert new
+    assert made.keys.offline == offline
+
+
+def test_two_inits_or_rotations_at_once_are_busy(folder):
+    made = cloud.open_cloud(folder)
+    with made.locked("keys", doing="making keys"):
+        with pytest.raises(Busy):
+            cloud.create(folder, url="https://a", hosts=["a"], offline=None, now=time.time())
+        done = toys.run("keys", "rotate", "signing", data=folder)
+    assert done.returncode == Busy.exit_code
 
 
 def test_what_a_killed_writer_left_is_swept_but_not_what_one_is_writing(tmp_path):
