@@ -57,7 +57,7 @@ def prepare(home: Home, manifest: Manifest, store: Store, *, seed: int, device: 
         raise CorruptFile(
             f"the base weights do not fit task '{manifest.task.id}': {error}", hint="sync again"
         ) from None
-    candidates = make_candidates(packs, set(mine.digests), embed=lambda x: outputs(model, x)[1])
+    candidates = make_candidates(packs, store.own_digests(manifest.task.id), embed=lambda x: outputs(model, x)[1])
     local = Examples(mine.samples.x, mine.samples.y, groups_from_names(mine.samples.group))
     setting = Setting(manifest.task, base, local, candidates, directory.global_means, Settings(), seed, device=device)
     prior = tuple(Figure(f.recipe, f.shots, f.gain, f.spread, f.harm, f.boards) for f in meta.prior)

@@ -184,6 +184,11 @@ class Store:
         """The digest of every local sample of a task."""
         return {str(row[0]) for row in self._all("SELECT digest FROM sample WHERE task = ?", task_id)}
 
+    def own_digests(self, task_id: str) -> set[str]:
+        """The digest of every sample of a task that is or was this board's: those here, and those it ever shared."""
+        rows = self._all("SELECT digest FROM contributed WHERE task = ?", task_id)
+        return self.digests(task_id) | {str(row[0]) for row in rows}
+
     def sample_counts(self, task_id: str) -> dict[int, int]:
         """Samples per label index (as of when each was added)."""
         return dict(self._all("SELECT label, count(*) FROM sample WHERE task = ? GROUP BY label", task_id))
@@ -220,6 +225,10 @@ class Store:
         with self.transaction():
             self._connection.executemany(
                 "UPDATE sample SET shared_at = ?, shared_until = ? WHERE id = ?", [(now, until, int(i)) for i in ids]
+            )
+            self._connection.executemany(
+                "INSERT INTO contributed SELECT task, digest FROM sample WHERE id = ? ON CONFLICT DO NOTHING",
+                [(int(i),) for i in ids],
             )
 
     def shared_ids(self, task_id: str) -> set[int]:

@@ -69,7 +69,16 @@ CREATE TABLE answer (                      -- the ε ledger: every randomized an
 ) WITHOUT ROWID;
 """
 
-MIGRATIONS: tuple[str, ...] = (_VERSION_1,)
+_VERSION_2 = """
+CREATE TABLE contributed (                 -- what was shared stays known as this board's own when the sample is deleted
+    task TEXT NOT NULL,
+    digest TEXT NOT NULL,
+    PRIMARY KEY (task, digest)
+) WITHOUT ROWID;
+INSERT INTO contributed SELECT task, digest FROM sample WHERE shared_at IS NOT NULL;
+"""
+
+MIGRATIONS: tuple[str, ...] = (_VERSION_1, _VERSION_2)
 
 
 def connect(path: Path, *, migrations: Sequence[str] = MIGRATIONS) -> sqlite3.Connection:

@@ -237,7 +237,7 @@ def test_a_migration_that_fails_changes_nothing(tmp_path: Path) -> None:
 def test_a_file_of_a_newer_edgectl_is_left_alone(tmp_path: Path) -> None:
     path = tmp_path / "edgectl.db"
     store_schema.connect(path, migrations=(*store_schema.MIGRATIONS, "CREATE TABLE later (x);")).close()
-    with pytest.raises(errors.Conflict, match="schema version 2, this edgectl knows up to 1"):
+    with pytest.raises(errors.Conflict, match="schema version 3, this edgectl knows up to 2"):
         Store.open(path, now=0.0)
 
 
@@ -248,6 +248,18 @@ def test_a_damaged_file_is_named_and_not_touched(tmp_path: Path, content: bytes)
     with pytest.raises(errors.CorruptFile, match=r"edgectl\.db is damaged"):
         Store.open(path, now=0.0)
     assert path.read_bytes() == content
+
+
+def test_what_a_file_of_version_1_had_shared_stays_known_as_own(tmp_path: Path) -> None:
+    path = tmp_path / "edgectl.db"
+    shutil.copy(GOLDEN, path)
+    old = sqlite3.connect(path)
+    old.execute("UPDATE sample SET shared_at = 1.0 WHERE id = 2")
+    old.commit()
+    old.close()
+    with Store.open(path, now=0.0) as store:
+        store.expire("gestures", older_than=None, ids=None)
+        assert store.own_digests("gestures") == {sample_digests(samples(3))[1]}
 
 
 def test_damage_inside_is_found_by_the_check(tmp_path: Path) -> None:

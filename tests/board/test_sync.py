@@ -233,6 +233,21 @@ def test_own_contributions_are_never_candidates(synced: Synced) -> None:
     assert [candidate.name for candidate in material.setting.candidates] == ["0/p1", "1/p0", "1/p1"]
 
 
+def test_what_was_shared_is_no_candidate_even_after_it_was_deleted_here(synced: Synced) -> None:
+    from edgectl.material import prepare
+
+    mine = world.samples(world.style(40, 1.6), 10, 0)
+    with synced.store() as store:
+        store.add_samples(BOTH, sample_columns.make(*mine).take(np.arange(5)), now=time.time())
+        store.mark_shared([1, 2, 3, 4, 5], 9e9, 1.0)
+        store.expire(BOTH.id, older_than=None, ids=None)
+        synced.add(world.style(41, 1.6), seed=3)
+        synced.sync()
+        manifest = tasks.known_task(synced.board.home, enrolment.load(synced.board.home), BOTH.id, time.time())
+        material = prepare(synced.board.home, manifest, store, seed=0, device="cpu", threads=1)
+    assert "0/p0" not in [candidate.name for candidate in material.setting.candidates]
+
+
 def test_a_corrupt_file_in_the_cache_is_named_removed_and_fetched_again(synced: Synced) -> None:
     from edgewire.errors import CorruptFile
 

@@ -114,7 +114,7 @@ def test_a_file_of_ten_gigabytes_is_refused_unread(board: Box) -> None:
     assert "GiB" in board.fails(2, "data", "add", path)
 
 
-def _after_kills(board: Box, command: list[str | Path], check: object, *, kills: int = 6, longest_s: float) -> None:
+def _after_kills(board: Box, command: list[str | Path], *, kills: int = 6, longest_s: float) -> None:
     """Kill a command at `kills` moments, then run it to its end."""
     rng = random.Random(0)
     for number in range(kills):
@@ -129,7 +129,7 @@ def _after_kills(board: Box, command: list[str | Path], check: object, *, kills:
 
 def test_a_sync_killed_at_many_points_ends_whole(place: Place) -> None:
     board = place.board("killed")
-    _after_kills(board, ["sync"], None, longest_s=1.2)
+    _after_kills(board, ["sync"], longest_s=1.2)
     assert not list(board.state.glob("tasks/toy/blobs/*.part"))
     assert not board.report("sync")["changed"]
 
@@ -148,9 +148,12 @@ def test_a_training_killed_at_many_points_leaves_a_model_that_serves(place: Plac
 def test_a_commit_killed_at_many_points_leaves_one_of_the_two_models_serving(place: Place, board: Box) -> None:
     board.report("train", "--recipe", "local", "--no-veto")
     board.report("train", "--recipe", "matched", "--no-veto", "--stage")
+    started = time.monotonic()
+    board.report("model", "commit")
+    whole_s = time.monotonic() - started
     for kill in range(8):
-        process = board.start("model", "commit" if kill % 2 == 0 else "rollback")
-        time.sleep(0.08 + 0.03 * kill)
+        process = board.start("model", "commit" if kill % 2 else "rollback")
+        time.sleep(whole_s * (0.5 + 0.5 * kill / 8))  # before that Python starts
         process.send_signal(signal.SIGKILL)
         process.communicate()
         assert board.report("infer", place.folder / "one.npz")["version"] in (1, 2)
