@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edgelearn.examples import make
+from edgelearn.examples import Examples, make
 from edgelearn.metrics import accuracy
 from edgelearn.models.build import Weights, load, outputs
 from edgelearn.personalize.choose import Figure
@@ -42,12 +42,15 @@ def rehearse(
     *,
     seed: int,
     epochs: int,
+    group: np.ndarray | None = None,
     shots: tuple[int, ...] = (1, 3, 10),
     boards: int = 6,
     settings: Settings | None = None,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[Figure]:
-    """Gain, spread and harm of every recipe at every number of shots. x: (n, *shape); y, contributor: int (n,).
+    """Gain, spread and harm of every recipe at every number of shots. x: (n, *shape); y, contributor: int (n,);
+    group: int (n,), the recording a sample came from (None: unknown, each its own). What a rehearsed board is tested on
+    shares no recording with its shots: overlapping windows would make every recipe that trains look good.
 
     Returns [] where too few contributors are there to hold some out. on_progress(done, total) may raise to stop.
     """
@@ -65,7 +68,8 @@ def rehearse(
     for person in held:
         rows = np.flatnonzero(contributor == person)
         for count in shots:
-            for name, gain in _play(stage, x[rows], y[rows], count, settings or Settings(), seed + done):
+            own = make(x[rows], y[rows], None if group is None else group[rows])
+            for name, gain in _play(stage, own, count, settings or Settings(), seed + done):
                 gains.setdefault((name, count), []).append(gain)
             done += 1
             on_progress(done, total)
@@ -86,22 +90,26 @@ def _set_stage(task: Task, base: Weights, x: np.ndarray, y: np.ndarray, contribu
     return _Stage(task, base, candidates, class_means(embedding, y, len(task.labels))[0])
 
 
-def _play(
-    stage: _Stage, x: np.ndarray, y: np.ndarray, shots: int, settings: Settings, seed: int
-) -> Iterator[tuple[str, float]]:
-    """Each recipe's gain over the base on what is left of one held-out contributor; nothing if too little is left."""
+def _deal(own: Examples, shots: int, seed: int) -> tuple[Examples, Examples]:
+    """(shots of each class, what is left in other recordings). The shots come from as few recordings as they can."""
     rng = np.random.default_rng((seed, 5))
-    local = np.concatenate([rng.permutation(np.flatnonzero(y == label))[:shots] for label in np.unique(y)])
-    test = np.setdiff1d(np.arange(len(y)), local)
+    turn = rng.permutation(int(own.group.max()) + 1)[own.group]
+    order = np.lexsort((rng.permutation(len(own)), turn))
+    local = np.concatenate([order[own.y[order] == label][:shots] for label in np.unique(own.y)])
+    return own.take(local), own.take(np.flatnonzero(~np.isin(own.group, own.group[local])))
+
+
+def _play(stage: _Stage, own: Examples, shots: int, settings: Settings, seed: int) -> Iterator[tuple[str, float]]:
+    """Each recipe's gain over the base on what is left of one held-out contributor; nothing if too little is left."""
+    local, test = _deal(own, shots, seed)
     if len(test) < MIN_TEST_SAMPLES:
         return
-    examples = make(x[local], y[local])
-    setting = Setting(stage.task, stage.base, examples, stage.candidates, stage.global_means, settings, seed)
-    reference = accuracy(outputs(load(stage.task, stage.base), x[test])[0], y[test])
+    setting = Setting(stage.task, stage.base, local, stage.candidates, stage.global_means, settings, seed)
+    reference = accuracy(outputs(load(stage.task, stage.base), test.x)[0], test.y)
     for name, recipe in RECIPES.items():
         if name != "base":
             weights = recipe(setting).weights
-            yield name, accuracy(outputs(load(stage.task, weights), x[test])[0], y[test]) - reference
+            yield name, accuracy(outputs(load(stage.task, weights), test.x)[0], test.y) - reference
 
 
 def _figure(recipe: str, shots: int, gains: list[float]) -> Figure:
