@@ -7,8 +7,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import sqlalchemy as sa
-
 from cloud_aug import certificates, db, keys, settings
 from cloud_aug.blobs import Blobs
 from cloud_aug.db import Database
@@ -32,12 +30,6 @@ class Cloud:
         """The newest trust statement."""
         with self.database.reading() as connection:
             return keys.newest(connection)
-
-    def epoch(self) -> int:
-        """Rises when the service is restored from a backup, so that boards take what they would call outdated."""
-        with self.database.reading() as connection:
-            value = connection.execute(sa.select(db.service.c.value).where(db.service.c.name == "epoch")).scalar()
-        return int(value or 1)
 
     @contextlib.contextmanager
     def locked(self, name: str, *, doing: str) -> Iterator[None]:

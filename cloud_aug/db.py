@@ -15,7 +15,7 @@ from sqlalchemy.pool import ConnectionPoolEntry
 
 from edgewire.errors import CorruptFile, DiskFull, EdgeError, ReadOnly, RetryLater, UsageError
 
-SCHEMA = "0001"
+SCHEMA = "0002"
 BUSY_TIMEOUT_MS = 15_000
 
 metadata = sa.MetaData()
@@ -192,6 +192,15 @@ published_blobs = sa.Table(
     sa.Column("task", sa.ForeignKey("tasks.id"), primary_key=True),
 )
 
+pack_contributors = sa.Table(
+    "pack_contributors",
+    metadata,
+    sa.Column("digest", sa.String(64), primary_key=True),
+    sa.Column("task", sa.String(63), primary_key=True),
+    sa.Column("contributor", sa.String(200), primary_key=True),
+    sa.ForeignKeyConstraint(["task", "contributor"], ["contributors.task", "contributors.contributor"]),
+)
+
 manifests = sa.Table(
     "manifests",
     metadata,
@@ -262,6 +271,12 @@ def from_database_error(error: sa.exc.DBAPIError) -> EdgeError:
     if "malformed" in text or "not a database" in text:
         return CorruptFile(f"the database cannot be read: {text}", hint="restore it from a backup")
     return EdgeError(f"the database failed: {text}")
+
+
+def epoch(connection: sa.Connection) -> int:
+    """Rises when the service is restored from a backup, so that boards take what they would call outdated."""
+    value = connection.execute(sa.select(service.c.value).where(service.c.name == "epoch")).scalar()
+    return int(value or 1)
 
 
 def insert_new(connection: sa.Connection, table: sa.Table, rows: Sequence[dict[str, Any]]) -> int:

@@ -22,12 +22,17 @@ HEADER_BYTES_PER_SAMPLE = 64  # label, codes of user and group, and their names
 
 @dataclass(frozen=True)
 class Pack:
-    """A bundle of samples of one cohort, ready to publish."""
+    """A bundle of samples of one cohort, ready to publish. names: whose they are; never published."""
 
     cohort: int
     samples: int
-    contributors: int
+    names: tuple[str, ...]
     data: bytes
+
+    @property
+    def contributors(self) -> int:
+        """How many."""
+        return len(self.names)
 
 
 def assign_cohorts(
@@ -92,4 +97,5 @@ def _pack(pool: Pool, rows: np.ndarray, cohort: int, task_id: str, secret: bytes
     names = pseudonyms(secret, scope, chosen.user)
     order = np.lexsort((np.asarray(digests), names))  # by pseudonym: the true names' order must not show
     clean: Samples = chosen.without_metadata(names).take(order)
-    return Pack(cohort, len(clean), len(np.unique(names)), to_bytes(clean, task_id))
+    contributors = tuple(str(name) for name in np.unique(chosen.user))
+    return Pack(cohort, len(clean), contributors, to_bytes(clean, task_id))

@@ -11,7 +11,7 @@ from cloud_aug import audit, bases, encoder, pool, publications, tasks
 from cloud_aug.cloud import Cloud
 from cloud_aug.directory import assign_cohorts, packs
 from cloud_aug.pool import Pool
-from cloud_aug.publications import Publication
+from cloud_aug.publications import Holders, Publication
 from cloud_aug.vectors import SearchIndex
 from edgelearn.retrieval.directory import Directory, describe
 from edgewire import tensors
@@ -26,10 +26,14 @@ Progress = Callable[[str, int, int], None]
 
 @dataclass(frozen=True)
 class Built:
-    """changed: whether a new publication was made; nothing new in the pool, nothing new to publish."""
+    """changed: whether a new publication was made; nothing new in the pool, nothing new to publish.
+
+    good_until: when the first consent behind it ends (seconds since 1970); from then on boards are refused its packs.
+    """
 
     publication: Publication
     changed: bool
+    good_until: float
 
 
 def build(cloud: Cloud, task_id: str, *, seed: int, now: float, on_progress: Progress) -> Built:
@@ -46,7 +50,7 @@ def build(cloud: Cloud, task_id: str, *, seed: int, now: float, on_progress: Pro
         embeddings = encoder.embed(onnx, shared.samples.x, on_progress=lambda done, n: on_progress("embed", done, n))
         on_progress("cohorts", 0, 1)
         cohort, directory = _cohorts(task, shared, embeddings, seed=seed)
-        pack_refs = _write_packs(cloud, task, shared, cohort, on_progress)
+        pack_refs, holders = _write_packs(cloud, task, shared, cohort, on_progress)
         on_progress("search index", 0, 1)
         search = _write_search(cloud, shared, embeddings, directory)
         meta = DirectoryMeta(task.id, base.base.onnx.digest, pack_refs, base.figures)
@@ -66,7 +70,7 @@ def build(cloud: Cloud, task_id: str, *, seed: int, now: float, on_progress: Pro
         on_progress("verify", 0, 1)
         _verify(cloud, task, draft, shared)
         on_progress("publish", 0, 1)
-        return _publish(cloud, draft, now=now)
+        return _publish(cloud, draft, holders, now=now)
 
 
 def _load_pool(cloud: Cloud, task: Task, *, now: float) -> Pool:
@@ -91,15 +95,16 @@ def _cohorts(task: Task, shared: Pool, embeddings: np.ndarray, *, seed: int) -> 
 
 def _write_packs(
     cloud: Cloud, task: Task, shared: Pool, cohort: np.ndarray, on_progress: Progress
-) -> tuple[PackRef, ...]:
-    refs, done, total = [], 0, len(shared.samples)
+) -> tuple[tuple[PackRef, ...], Holders]:
+    refs, holders, done, total = [], {}, 0, len(shared.samples)
     secret, limit = cloud.keys.pseudonyms.read_bytes(), cloud.settings.limits.pack_bytes
     for pack in packs(shared, cohort, task_id=task.id, secret=secret, limit_bytes=limit):
         blob = cloud.blobs.put(pack.data)
         refs.append(PackRef(blob.digest, blob.size, pack.cohort, pack.samples, pack.contributors))
+        holders[blob.digest] = pack.names
         done += pack.samples
         on_progress("packs", done, total)
-    return tuple(refs)
+    return tuple(refs), holders
 
 
 def _write_search(cloud: Cloud, shared: Pool, embeddings: np.ndarray, directory: Directory) -> BlobRef:
@@ -144,14 +149,15 @@ def _verify_search(index: SearchIndex, directory: Directory) -> None:
         raise CorruptFile("the search index finds nothing")
 
 
-def _publish(cloud: Cloud, draft: Publication, *, now: float) -> Built:
+def _publish(cloud: Cloud, draft: Publication, holders: Holders, *, now: float) -> Built:
     with cloud.database.writing() as connection:
+        good_until = publications.record_holders(connection, draft.task, holders)
         before = publications.current(connection, draft.task)
         if before is not None and before.content == draft.content:
-            return Built(before, changed=False)
+            return Built(before, changed=False, good_until=good_until)
         version = 1 if before is None else before.version + 1
         after = Publication(**{**draft.__dict__, "version": version})
         publications.record(connection, after, now=now)
         detail = {"version": version, "samples": after.samples, "cohorts": after.cohorts}
         audit.note(connection, at=now, actor=audit.SHELL, action="publish-index", subject=draft.task, **detail)
-    return Built(after, changed=True)
+    return Built(after, changed=True, good_until=good_until)

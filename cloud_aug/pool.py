@@ -103,19 +103,25 @@ def ingest(
     names = [str(name) for name in np.unique(users)]
     with cloud.database.writing() as connection:
         renewed = sum(record_consent(connection, task.id, name, consent, now=now) for name in names)
+        if renewed:
+            _note_ingest(connection, task, path, "consent", now=now, contributors=renewed, until=consent.until)
     accepted = 0
     for start in range(0, len(samples), BATCH_ROWS):
         rows = np.arange(start, min(start + BATCH_ROWS, len(samples)))
         with cloud.database.writing() as connection:
-            accepted += add(connection, task, samples.take(rows), status=status, now=now)
+            new = add(connection, task, samples.take(rows), status=status, now=now)
+            if new:
+                _note_ingest(connection, task, path, "ingest", now=now, accepted=new, status=status)
+            accepted += new
         if on_progress is not None:
             on_progress(int(rows[-1]) + 1, len(samples))
-    changed = accepted > 0 or renewed > 0
-    if changed:
-        with cloud.database.writing() as connection:
-            detail = {"file": path.name, "accepted": accepted, "until": consent.until, "contributors": len(names)}
-            audit.note(connection, at=now, actor=audit.SHELL, action="ingest", subject=task.id, **detail)
-    return Ingested(accepted, len(samples) - accepted, len(names), changed)
+    return Ingested(accepted, len(samples) - accepted, len(names), changed=accepted > 0 or renewed > 0)
+
+
+def _note_ingest(
+    connection: sa.Connection, task: Task, path: Path, action: str, *, now: float, **detail: object
+) -> None:
+    audit.note(connection, at=now, actor=audit.SHELL, action=action, subject=task.id, file=path.name, **detail)
 
 
 def check_consent(consent: Consent, *, now: float) -> None:

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import sqlalchemy as sa
 
 from cloud_aug import db, keys, tasks
 from cloud_aug.cloud import Cloud
 from edgewire.decoding import decode, encode, plain
-from edgewire.errors import NotReady
+from edgewire.errors import Gone, NotReady
 from edgewire.files import digest
 from edgewire.messages import Base, BlobRef, Manifest, PackRef
 from edgewire.signing import Statement, seal
+from edgewire.trust import Trust
+
+Holders = dict[str, tuple[str, ...]]  # the digest of a pack -> whose samples it holds
 
 MANIFEST_LIFETIME_S = 30 * 86400.0
 RETRY_S = 60.0
@@ -74,6 +78,26 @@ def record(connection: sa.Connection, publication: Publication, *, now: float) -
     db.insert_new(connection, db.published_blobs, [{"digest": d, "task": publication.task} for d in digests])
 
 
+def record_holders(connection: sa.Connection, task: str, holders: Holders) -> float:
+    """Note whose samples each pack holds; returns when the first of their consents ends."""
+    rows = [{"digest": d, "task": task, "contributor": name} for d, names in holders.items() for name in names]
+    db.insert_new(connection, db.pack_contributors, rows)
+    held = db.pack_contributors.c
+    query = sa.select(sa.func.min(db.contributors.c.consent_until)).join_from(db.pack_contributors, db.contributors)
+    ends = [connection.execute(query.where(held.digest == d, held.task == task)).scalar_one() for d in holders]
+    return float(min(ends))
+
+
+def check_consents(cloud: Cloud, blob: str, *, now: float) -> None:
+    """Raises Gone for a pack with samples of someone whose consent has ended, of whichever publication."""
+    query = sa.select(db.contributors.c.contributor).join_from(db.pack_contributors, db.contributors)
+    ended = query.where(db.pack_contributors.c.digest == blob, db.contributors.c.consent_until <= now)
+    with cloud.database.reading() as connection:
+        if connection.execute(ended.limit(1)).first() is not None:
+            hint = "the administrator has to run 'cloud-aug index build'; then sync again"
+            raise Gone("a consent to samples in this pack has ended", hint=hint)
+
+
 def tasks_of_blob(cloud: Cloud, blob: str) -> set[str]:
     """The tasks that a blob was published for; empty for what is no board's business."""
     query = sa.select(db.published_blobs.c.task).where(db.published_blobs.c.digest == blob)
@@ -83,25 +107,50 @@ def tasks_of_blob(cloud: Cloud, blob: str) -> set[str]:
 
 def manifest(cloud: Cloud, task_id: str, *, now: float) -> bytes:
     """The sealed manifest: the stored one while it is true and young, else a new one. Raises NotReady or NotFound."""
-    publication, epoch = require(cloud, task_id), cloud.epoch()
+    require(cloud, task_id)
     with cloud.database.reading() as connection:
-        task, trust = tasks.get(connection, task_id), keys.newest(connection)
-        stored = connection.execute(sa.select(db.manifests).where(db.manifests.c.task == task_id)).one_or_none()
-    body = plain(Manifest(task, publication.base, publication.directory, trust.version))
-    body_digest = digest(encode([epoch, body]))
-    key_id = next(iter(trust.signing_keys))
-    same = stored is not None and stored.body_digest == body_digest
-    if (
-        stored is not None
-        and same
-        and stored.key_id == key_id
-        and 0 <= now - stored.sealed_at < MANIFEST_LIFETIME_S / 2
-    ):
-        return bytes(stored.envelope)
-    version = 1 if stored is None else stored.version + (0 if same else 1)
-    key = keys.current_signing(cloud.keys, trust)
-    envelope = seal(key, Statement("manifest", task_id, epoch, version, now, now + MANIFEST_LIFETIME_S, body))
-    row = {"task": task_id, "version": version, "body_digest": body_digest, "key_id": key_id}
+        stored, _ = _stored(connection, task_id, now=now)
+    if stored is not None:
+        return stored
+    # once more with the writer's lock: of two that seal at once, the later must not bring an older publication back
     with cloud.database.writing() as connection:
-        db.upsert(connection, db.manifests, {**row, "sealed_at": now, "envelope": envelope})
+        stored, row = _stored(connection, task_id, now=now)
+        return stored if stored is not None else _seal(cloud, connection, row, now=now)
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """What a manifest has to say now, and the number it gets."""
+
+    task: str
+    epoch: int
+    version: int
+    body: dict[str, Any]
+    body_digest: str
+    trust: Trust
+
+
+def _stored(connection: sa.Connection, task_id: str, *, now: float) -> tuple[bytes | None, _Wanted]:
+    """The stored envelope if it is true and young, and what has to be sealed if it is not."""
+    publication, epoch, trust = current(connection, task_id), db.epoch(connection), keys.newest(connection)
+    if publication is None:
+        raise NotReady(f"nothing is published for task '{task_id}' yet", retry_after_s=RETRY_S)
+    body = plain(Manifest(tasks.get(connection, task_id), publication.base, publication.directory, trust.version))
+    body_digest = digest(encode([epoch, body]))
+    row = connection.execute(sa.select(db.manifests).where(db.manifests.c.task == task_id)).one_or_none()
+    same = row is not None and row.body_digest == body_digest
+    version = 1 if row is None else row.version + (0 if same else 1)
+    wanted = _Wanted(task_id, epoch, version, body, body_digest, trust)
+    if row is None or not same or row.key_id != next(iter(trust.signing_keys)):
+        return None, wanted
+    young = 0 <= now - row.sealed_at < MANIFEST_LIFETIME_S / 2
+    return (bytes(row.envelope) if young else None), wanted
+
+
+def _seal(cloud: Cloud, connection: sa.Connection, wanted: _Wanted, *, now: float) -> bytes:
+    key = keys.current_signing(cloud.keys, wanted.trust)
+    times = (now, now + MANIFEST_LIFETIME_S)
+    envelope = seal(key, Statement("manifest", wanted.task, wanted.epoch, wanted.version, *times, wanted.body))
+    row = {"task": wanted.task, "version": wanted.version, "body_digest": wanted.body_digest, "key_id": key.id}
+    db.upsert(connection, db.manifests, {**row, "sealed_at": now, "envelope": envelope})
     return envelope

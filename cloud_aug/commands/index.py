@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from cloud_aug.commands.options import Data, Json, TaskOption, opened
+from cloud_aug.commands.options import Data, Json, TaskOption, moment, opened
 from cloud_aug.output import progress, show
 
 app = typer.Typer(no_args_is_help=True, help="Directory, packs and search index.")
@@ -34,5 +34,6 @@ def build(task: TaskOption, seed: Seed = 0, data: Data = None, as_json: Json = F
         f"publication {made.version} of '{task}': {made.samples} samples of {made.contributors} contributors in "
         f"{made.cohorts} cohorts, {len(made.packs)} packs, {size / 1024:.0f} KiB"
         f"{'' if done.changed else ' (nothing new, kept)'}"
+        f"\nthe first consent ends {moment(done.good_until)} UTC: build again then, or boards are refused its packs"
     )
-    show({"publication": made, "changed": done.changed}, text, as_json=as_json)
+    show({"publication": made, "changed": done.changed, "good_until": done.good_until}, text, as_json=as_json)

@@ -44,10 +44,14 @@ def manifest(asked: AskedNow, task: TaskPath, _board: Granted) -> Response:
     ),
 )
 def blob(asked: AskedNow, digest: DigestPath) -> Response:
-    """Published bytes. They never change: strong ETag, ranges, and any cache of the board's own may keep them."""
+    """Published bytes. They never change: strong ETag, ranges, and any cache of the board's own may keep them.
+
+    410 for a pack once the consent to some of its samples has ended.
+    """
     _check_range(asked.headers.get("range"))
     if not publications.tasks_of_blob(asked.cloud, digest) & asked.caller().tasks:
         raise NotFound("there is no such blob for this board")
+    publications.check_consents(asked.cloud, digest, now=asked.now)
     etag = f'"{digest}"'
     if matches(asked.headers.get("if-none-match"), etag):
         return not_modified(etag)

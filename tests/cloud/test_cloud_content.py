@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from cloud_aug import index, pool, publications
+from cloud_aug import index, keys, pool, publications
 from cloud_aug.publications import MANIFEST_LIFETIME_S
 from edgelearn.retrieval.directory import Directory
 from edgewire import tensors
@@ -83,6 +83,27 @@ def test_a_new_publication_raises_the_version_and_is_served_at_once(client, clou
     assert after.body["directory"] != before.body["directory"]
 
 
+def test_a_publication_in_the_middle_of_a_request_for_the_manifest_is_not_undone_by_it(
+    client, cloud, bearer, clock, tmp_path, monkeypatch
+):
+    client.get("/v1/tasks/toy/manifest", headers=bearer)
+    toys.publish_changed(cloud, reports=False)  # so that the next request seals again
+    newest, raced = keys.newest, []
+
+    def publish_meanwhile(connection: Any) -> Any:
+        if not raced:
+            raced.append(1)
+            file = toys.data_file(tmp_path / "more.npz", toys.people(3, seed=9))
+            pool.ingest(cloud, file, "toy", pool.Consent("packs", toys.FAR), now=clock())
+            index.build(cloud, "toy", seed=0, now=clock(), on_progress=toys.quiet)
+        return newest(connection)
+
+    monkeypatch.setattr(keys, "newest", publish_meanwhile)
+    answer = opened(cloud, client.get("/v1/tasks/toy/manifest", headers=bearer).content, clock())
+    assert raced
+    assert answer.body["directory"]["digest"] == publications.require(cloud, "toy").directory.digest
+
+
 def test_a_changed_privacy_policy_reaches_boards_without_a_new_build(client, cloud, bearer, clock):
     before = opened(cloud, client.get("/v1/tasks/toy/manifest", headers=bearer).content, clock())
     toys.publish_changed(cloud, modes=["directory"])
@@ -135,6 +156,28 @@ def test_blobs_that_are_not_published_for_a_granted_task_do_not_exist(client, cl
 @pytest.mark.parametrize("name", ["..%2F..%2Fcloud.sqlite3", "A" * 64, "0" * 63])
 def test_names_that_are_no_digests_are_refused(client, bearer, name):
     assert fetch(client, bearer, name).status_code in (404, 422)
+
+
+def test_a_pack_is_refused_once_a_consent_to_its_samples_has_ended_in_every_publication(
+    client, cloud, bearer, clock, publication, tmp_path, code
+):
+    file = toys.data_file(tmp_path / "more.npz", toys.people(3, seed=9))
+    pool.ingest(cloud, file, "toy", pool.Consent("packs", toys.FAR), now=clock())
+    built = index.build(cloud, "toy", seed=0, now=clock(), on_progress=toys.quiet)
+    assert built.good_until == toys.FAR
+    with cloud.database.writing() as connection:
+        pool.record_consent(connection, "toy", "person-0", pool.Consent("packs", clock() + 60), now=clock())
+    packs = {pack.digest for pack in (*publication.packs, *built.publication.packs)}
+    assert {fetch(client, bearer, name).status_code for name in packs} == {200}
+    clock.now += 61
+    refused = [name for name in packs if fetch(client, bearer, name).status_code == 410]
+    assert any(pack.digest in refused for pack in publication.packs)
+    assert any(pack.digest in refused for pack in built.publication.packs)
+    assert len(refused) < len(packs)
+    assert code(fetch(client, bearer, refused[0])) == (410, "gone")
+    assert fetch(client, bearer, publication.directory.digest).status_code == 200
+    again = index.build(cloud, "toy", seed=0, now=clock(), on_progress=toys.quiet)
+    assert {fetch(client, bearer, pack.digest).status_code for pack in again.publication.packs} == {200}
 
 
 def test_packs_of_an_older_publication_stay_there_for_a_sync_under_way(

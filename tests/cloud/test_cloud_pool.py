@@ -7,7 +7,7 @@ import time
 import numpy as np
 import pytest
 
-from cloud_aug import pool, tasks
+from cloud_aug import db, pool, tasks
 from cloud_aug.cloud import Cloud
 from edgewire.errors import InvalidSamples, NotFound, UsageError
 from edgewire.tasks import InputSchema, ModelSpec, Task
@@ -59,6 +59,22 @@ def test_the_pools_digest_does_not_depend_on_the_order_of_arrival(made, tmp_path
     ingest(made, toys.data_file(tmp_path / "a.npz", columns))
     ingest(other, toys.data_file(tmp_path / "b.npz", {name: column[order] for name, column in columns.items()}))
     assert pool.load(made, TASK, now=NOW).digest == pool.load(other, TASK, now=NOW).digest
+
+
+def test_an_ingest_that_fails_half_way_has_told_the_audit_log_what_it_did(made, tmp_path, monkeypatch):
+    monkeypatch.setattr(pool, "BATCH_ROWS", 50)
+    file = toys.data_file(tmp_path / "people.npz")
+
+    def fail(done: int, _total: int) -> None:
+        if done == 100:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        ingest(made, file, on_progress=fail)
+    with made.database.reading() as connection:
+        rows = connection.execute(db.audit.select().where(db.audit.c.subject == "toy")).all()
+    assert [row.action for row in rows] == ["publish-task", "consent", "ingest", "ingest"]
+    assert pool.stats(made, "toy", now=NOW).accepted == 100
 
 
 def test_only_rows_of_part_pool_are_taken_in(made, tmp_path):
