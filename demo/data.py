@@ -140,15 +140,15 @@ def _myo(boards: int, rng: np.random.Generator) -> Problem:
     chosen = rng.permutation([user for user in users if user.startswith("Eval")])[:boards]
     parts: list[Columns] = []
     for user in [user for user in users if user.startswith("PreT")]:
-        x, y, group = _windows(data, data["user"] == user)
+        x, y, group = windows(data, data["user"] == user)
         rows = rng.permutation(len(y))[:MAX_POOL_ROWS_PER_USER]
         parts.append(_columns(x[rows], y[rows], str(user), np.full(len(rows), "pool"), group[rows]))
     for user in chosen:
         first = (data["user"] == user) & (data["session"] == "training0") & (data["repetition"] == 0)
-        x, y, group = _windows(data, first)
+        x, y, group = windows(data, first)
         rows = np.concatenate([np.flatnonzero(y == label)[:SHOTS] for label in np.unique(y)])
         parts.append(_columns(x[rows], y[rows], str(user), np.full(len(rows), "local"), group[rows]))
-        x, y, group = _windows(data, (data["user"] == user) & np.isin(data["session"], ["Test0", "Test1"]))
+        x, y, group = windows(data, (data["user"] == user) & np.isin(data["session"], ["Test0", "Test1"]))
         rows = rng.permutation(len(y))[:MAX_TEST_ROWS]
         parts.append(_columns(x[rows], y[rows], str(user), np.full(len(rows), "test"), group[rows]))
     about = (
@@ -158,7 +158,7 @@ def _myo(boards: int, rng: np.random.Generator) -> Problem:
     return Problem("myo", "Gestures from muscle signals", about, _concatenate(parts))
 
 
-def _windows(data: np.lib.npyio.NpzFile, recordings: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def windows(data: np.lib.npyio.NpzFile, recordings: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Windows of 52 readings, every 26, of the chosen recordings: x (n, 52, 8) int8, y, recording numbers."""
     signal, x, y, group = data["signal"], [], [], []
     for number in np.flatnonzero(recordings):

@@ -1,0 +1,144 @@
+"""How each data set is dealt to pool and boards, so that results can be compared: base model on pool users only, nested
+shots, no recording on both sides, every statistic from the pool or from the board's local rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from demo.data import find, windows
+from edgewire.tasks import InputSchema, ModelSpec, Task
+
+MIN_TEST_ROWS, MIN_LOCAL_ROWS = 20, 4
+
+
+@dataclass(frozen=True)
+class Board:
+    """One user as a board. order: local rows in the order in which shots take them, per class; test: held-out rows."""
+
+    name: str
+    x: np.ndarray
+    y: np.ndarray
+    group: np.ndarray
+    order: dict[int, np.ndarray]
+    test: np.ndarray
+
+    def local(self, shots: int) -> np.ndarray:
+        """Rows of the first `shots` samples of each class: those of fewer shots are among those of more."""
+        return np.concatenate([rows[:shots] for _, rows in sorted(self.order.items())])
+
+
+@dataclass(frozen=True)
+class Fold:
+    """A pool and the boards that it serves. x (n, *shape), y, user: of the pool; left_out: users with too few rows."""
+
+    name: str
+    task: Task
+    x: np.ndarray
+    y: np.ndarray
+    user: np.ndarray
+    boards: list[Board]
+    left_out: int
+    epochs: int
+
+
+def folds(data: str, seed: int) -> Iterator[Fold]:
+    """The folds of a data set by name, or of a generic file."""
+    known = {"myo": _myo, "wisdm": _wisdm, "mnist": _mnist}
+    if data in known:
+        return known[data](seed)
+    return _file(Path(data), seed)
+
+
+def _myo(seed: int) -> Iterator[Fold]:
+    """Boards: the 18 evaluation users; local: repetition 0 of session training0; test: both test sessions."""
+    data = np.load(find("myo_armband.npz"), allow_pickle=False)
+    task = Task("myo", "Gestures", InputSchema((52, 8), "int8"), tuple("0123456"), ModelSpec("cnn1d", width=32))
+    users = np.unique(data["user"])
+    pool = [windows(data, data["user"] == user) for user in users if user.startswith("PreT")]
+    boards = []
+    for user in (str(user) for user in users if user.startswith("Eval")):
+        mine = data["user"] == user
+        first = windows(data, mine & (data["session"] == "training0") & (data["repetition"] == 0))
+        later = windows(data, mine & np.isin(data["session"], ["Test0", "Test1"]))
+        x, y = np.concatenate([first[0], later[0]]), np.concatenate([first[1], later[1]])
+        group = np.unique(np.concatenate([first[2], later[2]]), return_inverse=True)[1].reshape(-1)
+        rng = np.random.default_rng((seed, len(boards)))
+        order = {int(label): rng.permutation(np.flatnonzero(first[1] == label)) for label in np.unique(first[1])}
+        boards.append(Board(user, x, y, group, order, np.arange(len(first[1]), len(y))))
+    x, y = np.concatenate([part[0] for part in pool]), np.concatenate([part[1] for part in pool])
+    owner = np.repeat(np.arange(len(pool)), [len(part[1]) for part in pool])
+    yield Fold("all", task, x, y, owner, boards, 0, epochs=4)
+
+
+def _wisdm(seed: int) -> Iterator[Fold]:
+    """Every user once a board, in 6 seeded folds; local: a seeded half of the user's rows, test: the other half."""
+    data = np.load(find("wisdm.npz"), allow_pickle=False)
+    labels = tuple(sorted({str(label) for label in data["y"]}))
+    task = Task("wisdm", "Activities", InputSchema((43,), "float32", True), labels, ModelSpec("mlp", width=64))
+    y = np.searchsorted(np.asarray(labels), data["y"])
+    users = np.random.default_rng(seed).permutation(np.unique(data["user"]))
+    for number, chosen in enumerate(np.array_split(users, 6)):
+        outside = ~np.isin(data["user"], chosen)
+        boards = [_halved(f"user-{user}", data["x"], y, data["user"] == user, seed + user) for user in chosen]
+        kept = [board for board in boards if board is not None]
+        x, owner = data["x"][outside], data["user"][outside]
+        yield Fold(str(number), task, x, y[outside], owner, kept, len(boards) - len(kept), epochs=30)
+
+
+def _mnist(seed: int) -> Iterator[Fold]:
+    """Boards: 100 seeded training writers with at least 100 images; pool: the other training writers."""
+    data = np.load(find("mnist_writers.npz"), allow_pickle=False)
+    x, y, writer = data["x_train"], data["y_train"].astype(np.int64), data["writer_train"]
+    task = Task(
+        "mnist", "Digits by writer", InputSchema((28, 28), "uint8"), tuple("0123456789"), ModelSpec("cnn2d", 16)
+    )
+    names, counts = np.unique(writer, return_counts=True)
+    chosen = np.random.default_rng(seed).permutation(names[counts >= 100])[:100]
+    boards = [_by_class(f"writer-{name}", x, y, writer == name, int(seed + name)) for name in chosen]
+    outside = ~np.isin(writer, chosen)
+    yield Fold("all", task, x[outside], y[outside], writer[outside], boards, 0, epochs=2)
+
+
+def _file(path: Path, seed: int) -> Iterator[Fold]:
+    """A generic file: rows of part `pool`; each user with `local` and `test` rows is a board."""
+    from edgewire.readers import draft_task
+
+    task = draft_task(path, task_id="file", title=path.name)
+    data = np.load(path, allow_pickle=False)
+    index = {name: i for i, name in enumerate(task.labels)}
+    y = np.asarray([index[str(label)] for label in data["y"].tolist()])
+    x = data["x"].astype(task.input.dtype)
+    pool = data["part"] == "pool"
+    boards = []
+    for user in np.unique(data["user"][data["part"] == "local"]):
+        mine = np.flatnonzero(data["user"] == user)
+        part = data["part"][mine]
+        group = data["group"][mine] if "group" in data else np.arange(len(mine))
+        local = np.flatnonzero(part == "local")
+        order = {int(label): local[y[mine][local] == label] for label in np.unique(y[mine][local])}
+        codes = np.unique(group, return_inverse=True)[1].reshape(-1)
+        boards.append(Board(str(user), x[mine], y[mine], codes, order, np.flatnonzero(part == "test")))
+    kept = [board for board in boards if len(board.test) >= MIN_TEST_ROWS]
+    yield Fold("all", task, x[pool], y[pool], data["user"][pool], kept, len(boards) - len(kept), epochs=20)
+
+
+def _halved(name: str, x: np.ndarray, y: np.ndarray, mine: np.ndarray, seed: int) -> Board | None:
+    rows = np.random.default_rng(seed).permutation(np.flatnonzero(mine))
+    half = len(rows) // 2
+    local, test = np.arange(half), np.arange(half, len(rows))
+    if len(local) < MIN_LOCAL_ROWS or len(test) < MIN_TEST_ROWS:
+        return None
+    order = {int(label): local[y[rows][local] == label] for label in np.unique(y[rows][local])}
+    return Board(name, x[rows], y[rows], np.arange(len(rows)), order, test)
+
+
+def _by_class(name: str, x: np.ndarray, y: np.ndarray, mine: np.ndarray, seed: int) -> Board:
+    """k per class are local, all that the largest number of shots leaves is the test."""
+    rows = np.random.default_rng(seed).permutation(np.flatnonzero(mine))
+    order = {int(label): np.flatnonzero(y[rows] == label)[:10] for label in np.unique(y[rows])}
+    local = np.concatenate(list(order.values()))
+    return Board(name, x[rows], y[rows], np.arange(len(rows)), order, np.setdiff1d(np.arange(len(rows)), local))
