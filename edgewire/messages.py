@@ -162,7 +162,7 @@ class Report:
 
 @dataclass(frozen=True)
 class UploadReply:
-    """accepted: how many items are new; duplicates: how many were there already (an upload sent twice changes nothing)."""
+    """accepted: how many items are new; duplicates: how many were there (an upload sent twice changes nothing)."""
 
     accepted: int
     duplicates: int

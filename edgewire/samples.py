@@ -1,4 +1,4 @@
-"""Samples in columns, their check against a task, and their bytes. Packs, contributions and search answers all use these."""
+"""Samples in columns, their check against a task, and their bytes: of packs, contributions and search answers alike."""
 
 from __future__ import annotations
 

@@ -115,8 +115,8 @@ def open_sealed(
 ) -> Statement:
     """Verify an envelope and return its statement. keys: key id -> public key (32 bytes).
 
-    now: seconds since 1970; None only for what was received and checked before and is read back from a disk of one's own,
-    so that a board whose clock is wrong, or that was offline for long, goes on working.
+    now: seconds since 1970; None only for what was received and checked before and is read back from a disk of one's
+    own, so that a board whose clock is wrong, or that was offline for long, goes on working.
     Raises Forged (unknown key, bad signature, other type or task), WrongClock (issued in the future), Expired, or
     Outdated ((epoch, version) below at_least).
     """

@@ -1,4 +1,4 @@
-"""What to learn: input schema, labels, model, metric and privacy policy. Published by the cloud, signed, read by boards."""
+"""What to learn: input schema, labels, model, metric and privacy policy. The cloud signs it, boards read it."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from safetensors.numpy import load, save
 
 from edgewire.errors import InvalidMessage, TooLarge
 
-# One metadata entry only: safetensors keeps metadata in a hash map, and several entries would change order between runs.
+# One metadata entry only: safetensors keeps metadata in a hash map, whose order would change between runs.
 _META = "meta"
 _HEADER_LIMIT_BYTES = 8 << 20
 
@@ -50,7 +50,7 @@ def _read_meta(data: bytes) -> Any:
 
 
 def require(arrays: Arrays, name: str, *, dtype: str, shape: tuple[int | None, ...], what: str) -> np.ndarray:
-    """One array by name, its dtype and shape as expected (None: any length) and its floats finite, or InvalidMessage."""
+    """One array by name, dtype and shape as expected (None: any length), floats finite, or InvalidMessage."""
     array = arrays.get(name)
     if array is None:
         raise InvalidMessage(f"{what} lacks '{name}'")

@@ -1,7 +1,8 @@
 """Which keys and certificate authorities a board believes, as a chain of root-signed statements.
 
-Version n+1 is signed by a root key that version n lists (the scheme of The Update Framework, section 5.3: a board that was
-away walks the chain from what it has). So every key can be rotated: the server's signing key, the CA, the root itself.
+Version n+1 is signed by a root key that version n lists (the scheme of The Update Framework, section 5.3: a board that
+was away walks the chain from what it has). So every key can be rotated: the server's signing key, the CA, the root
+itself.
 """
 
 from __future__ import annotations
