@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cloud_aug import audit, bases, encoder, pool, publications, tasks
+from cloud_aug import audit, bases, encoder, keys, pool, publications, tasks
 from cloud_aug.cloud import Cloud
 from cloud_aug.directory import assign_cohorts, packs
 from cloud_aug.pool import Pool
@@ -97,7 +97,7 @@ def _write_packs(
     cloud: Cloud, task: Task, shared: Pool, cohort: np.ndarray, on_progress: Progress
 ) -> tuple[tuple[PackRef, ...], Holders]:
     refs, holders, done, total = [], {}, 0, len(shared.samples)
-    secret, limit = cloud.keys.pseudonyms.read_bytes(), cloud.settings.limits.pack_bytes
+    secret, limit = keys.pseudonym_secret(cloud.keys), cloud.settings.limits.pack_bytes
     for pack in packs(shared, cohort, task_id=task.id, secret=secret, limit_bytes=limit):
         blob = cloud.blobs.put(pack.data)
         refs.append(PackRef(blob.digest, blob.size, pack.cohort, pack.samples, pack.contributors))

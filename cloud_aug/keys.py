@@ -142,6 +142,15 @@ def current_signing(folders: KeyFolders, trust: Trust) -> SigningKey:
         raise NotReady("the signing key cannot be read", hint=hint, retry_after_s=60) from None
 
 
+def pseudonym_secret(folders: KeyFolders) -> bytes:
+    """The secret behind pseudonyms. Raises NotReady."""
+    try:
+        return folders.pseudonyms.read_bytes()
+    except OSError:
+        hint = f"restore {folders.server.name}/{folders.pseudonyms.name} from a backup"
+        raise NotReady("the secret behind pseudonyms cannot be read", hint=hint, retry_after_s=60) from None
+
+
 def chain(database: db.Database, *, after: int = 0) -> list[bytes]:
     """The trust statements of a version above `after`, oldest first."""
     query = sa.select(db.trust_statements.c.envelope).where(db.trust_statements.c.version > after)

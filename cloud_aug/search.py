@@ -6,7 +6,7 @@ import threading
 
 import numpy as np
 
-from cloud_aug import pool, publications, tasks
+from cloud_aug import keys, pool, publications, tasks
 from cloud_aug.cloud import Cloud
 from cloud_aug.pseudonyms import pseudonyms
 from cloud_aug.publications import Publication
@@ -51,7 +51,7 @@ class Searcher:
         chosen = _best(scores, ids, _most(task))
         samples = pool.by_ids(self._cloud, task, chosen, now=now)
         scope = f"{publication.directory.digest}\0{board}"
-        names = pseudonyms(self._cloud.keys.pseudonyms.read_bytes(), scope, samples.user)
+        names = pseudonyms(keys.pseudonym_secret(self._cloud.keys), scope, samples.user)
         return to_bytes(samples.without_metadata(names), task_id)
 
     def _index(self, publication: Publication) -> SearchIndex:

@@ -22,6 +22,7 @@ async def alive() -> Response:
 
 @router.get("/readyz", openapi_extra=operation(answer=_STATUS))
 def ready(asked: AskedNow) -> Response:
-    """The database answers and the signing key is there; else the error says what is missing."""
+    """The database answers and the keys are there; else the error says what is missing."""
+    keys.pseudonym_secret(asked.cloud.keys)
     keys.current_signing(asked.cloud.keys, asked.cloud.trust())
     return reply({"status": "ready"})

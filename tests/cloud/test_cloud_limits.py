@@ -175,6 +175,11 @@ def test_it_is_ready_when_its_database_and_key_are_there(client):
     assert client.get("/readyz").json() == {"status": "ready"}
 
 
+def test_it_is_not_ready_without_the_secret_behind_pseudonyms(client, cloud, code):
+    cloud.keys.pseudonyms.unlink()
+    assert code(client.get("/readyz")) == (503, "not_ready")
+
+
 def test_the_openapi_document_is_valid_and_has_the_real_schemas(client):
     from openapi_spec_validator import validate
 
