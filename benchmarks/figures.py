@@ -15,7 +15,8 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Figure:
-    """anchor: what it was compared with, measured in the same run; goal: as text; holds: None where there is no goal."""
+    """anchor: what it was compared with, measured in the same run; goal: as text; holds: None where there is no
+    goal."""
 
     name: str
     value: float
@@ -38,7 +39,8 @@ def noted(name: str, value: float, unit: str, *, anchor: str = "") -> Figure:
 
 
 def ratio_in_turn(ours: Callable[[], float], anchor: Callable[[], float], *, rounds: int) -> tuple[float, float, float]:
-    """Measure both in turn, so that a drifting machine touches both alike. Medians: ratio of each pair, ours, anchor."""
+    """Measure both in turn, so that a drifting machine touches both alike. Medians: ratio of each pair, ours,
+    anchor."""
     pairs = [(ours(), anchor()) for _ in range(rounds)]
     return (
         statistics.median(a / b for a, b in pairs),

@@ -81,7 +81,8 @@ def _train_memory(place: World, rounds: int) -> Figure:
     return at_most("edgectl train: peak memory", ratio, "ratio", 1.25, anchor=shown)
 
 
-# A process inherits the peak of the one it was forked from, so a small one stands between this one and what is measured.
+# A process inherits the peak of the one it was forked from, so a small one stands between this one and what is
+# measured.
 LAUNCHER = """
 import os, subprocess, sys
 process = subprocess.Popen(sys.argv[1:], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

@@ -1,7 +1,9 @@
-"""How many bytes does a sync move? Counted on the wire, TLS and headers included, by a proxy between board and cloud."""
+"""How many bytes does a sync move? Counted on the wire, TLS and headers included, by a proxy between board and
+cloud."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import socket
@@ -62,10 +64,8 @@ class Wire:
         except OSError:
             pass
         for end in (source, sink):
-            try:
+            with contextlib.suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                pass
 
 
 def measure(quick: bool) -> Sequence[Figure]:

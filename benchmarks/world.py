@@ -34,7 +34,8 @@ class World:
 
 @contextmanager
 def world(*, url_port: int | None = None) -> Iterator[World]:
-    """A serving cloud and an enrolled board that has neither synced nor samples. url_port: the port that boards are told."""
+    """A serving cloud and an enrolled board that has neither synced nor samples. url_port: the port that boards are
+    told."""
     with tempfile.TemporaryDirectory(prefix="edgectl-bench-") as name:
         folder = Path(name)
         cloud, port = folder / "cloud", free_port()

@@ -11,6 +11,7 @@ from cloud_aug import audit, bases, db, pool, tasks
 from cloud_aug.bases import BaseRecord
 from cloud_aug.cloud import Cloud
 from cloud_aug.pool import Pool
+from edgelearn.examples import groups_from_names
 from edgelearn.export import export_onnx
 from edgelearn.personalize.rehearsal import rehearse
 from edgelearn.pretrain import train_base
@@ -87,19 +88,20 @@ def _make(
     )
     onnx = cloud.blobs.put(export_onnx(task, weights))
     blob = cloud.blobs.put(tensors.pack(weights, {"format": "weights/1", "task": task.id}))
-    figures = _rehearse(task, x, y, contributor, settings, on_progress) if settings.rehearse else ()
+    figures = _rehearse(task, shared, contributor, settings, on_progress) if settings.rehearse else ()
     people = len(shared.contributors)
     return BaseRecord(task.id, Base(version, blob, onnx), made_from, seed, epochs, len(y), people, figures)
 
 
 def _rehearse(
-    task: Task, x: np.ndarray, y: np.ndarray, contributor: np.ndarray, settings: TrainSettings, on_progress: Progress
+    task: Task, shared: Pool, contributor: np.ndarray, settings: TrainSettings, on_progress: Progress
 ) -> tuple[RecipeFigure, ...]:
     found = rehearse(
         task,
-        x,
-        y,
+        shared.samples.x,
+        shared.samples.y,
         contributor,
+        group=groups_from_names(shared.samples.group),
         seed=settings.seed,
         shots=settings.shots,
         boards=settings.boards,

@@ -1,6 +1,8 @@
-"""`python -m demo [--data digits|myo|wisdm|FILE.npz]`: keys, service, pool, base model, boards, personal models, a report.
+"""`python -m demo [--data digits|myo|wisdm|FILE.npz]`: keys, service, pool, base model, boards, personal models, a
+report.
 
-Everything is done by calling `cloud-aug` and `edgectl`, over real TLS on loopback. Nothing is left behind but the report.
+Everything is done by calling `cloud-aug` and `edgectl`, over real TLS on loopback. Nothing is left behind but the
+report.
 """
 
 from __future__ import annotations
@@ -44,7 +46,8 @@ def main() -> None:
         results = _play(Path(folder), problem)
     path = report.write(results, problem.title, Path(arguments.report))
     print(
-        f"\nAccuracy on held-out samples, in %\n\n{report.table(results)}\n\n{report.sentences(results)}\n\nWritten: {path}"
+        f"\nAccuracy on held-out samples, in %\n\n{report.table(results)}\n\n{report.sentences(results)}"
+        f"\n\nWritten: {path}"
     )
 
 
@@ -129,8 +132,9 @@ def _board(stage: Stage, name: str, file: Path, mode: str) -> BoardResult:
         **{recipe: by_name[f"trained {recipe}"]["accuracy"] for recipe in report.RECIPES},
         shipped=by_name["serving"]["accuracy"],
         shipped_recipe=by_name["serving"]["recipe"],
-        candidates=mpda["candidates"],
-        kept=mpda["kept"],
+        candidates=mpda["candidate_samples"],
+        kept=mpda["outside_samples"],
+        contributors=f"{mpda['kept']} of {mpda['candidates']}",
         bytes_down=int(first["bytes_down"]) + int(second["bytes_down"]),
         seconds=round(time.monotonic() - started, 1),
         local_samples=int(added["added"]),

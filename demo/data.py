@@ -1,7 +1,7 @@
 """Data for the demo, in the generic format: a pool file, and for each board one file with `local` and `test` rows.
 
-The embedded default is scikit-learn's handwritten digits: 1,797 real images, each dealt to one person. The persons' styles
-are simulated (each tilts or mirrors the paper in an own way); with DATA=myo, wisdm or a file the users are real.
+The embedded default is scikit-learn's handwritten digits: 1,797 real images, each dealt to one person. The persons'
+styles are simulated (each tilts or mirrors the paper in an own way); with DATA=myo, wisdm or a file the users are real.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ Columns = dict[str, np.ndarray]
 
 @dataclass(frozen=True)
 class Problem:
-    """rows: columns x, y, user, group and part ('pool', 'local', 'test'); about: sentences for the person who watches."""
+    """rows: columns x, y, user, group and part ('pool', 'local', 'test'); about: sentences for the person who
+    watches."""
 
     name: str
     title: str
@@ -48,7 +49,8 @@ class Problem:
 
 
 def load(source: str | None, *, boards: int, seed: int) -> Problem:
-    """The problem named 'digits' (default), 'myo', 'wisdm', or in an NPZ file. Raises ValueError with what is missing."""
+    """The problem named 'digits' (default), 'myo', 'wisdm', or in an NPZ file. Raises ValueError with what is
+    missing."""
     rng = np.random.default_rng(seed)
     if source in (None, "", "digits"):
         return _digits(boards, rng)
@@ -152,8 +154,9 @@ def _myo(boards: int, rng: np.random.Generator) -> Problem:
         rows = rng.permutation(len(y))[:MAX_TEST_ROWS]
         parts.append(_columns(x[rows], y[rows], str(user), np.full(len(rows), "test"), group[rows]))
     about = (
-        f"Muscle signals of an armband (8 channels, 7 gestures), real users: {len(chosen)} boards, each with {SHOTS} windows "
-        f"per gesture of one recording, tested on other sessions; the pool is 22 other users, {MAX_POOL_ROWS_PER_USER} windows each."
+        f"Muscle signals of an armband (8 channels, 7 gestures), real users: {len(chosen)} boards, each with {SHOTS} "
+        "windows per gesture of one recording, tested on other sessions; the pool is 22 other users, "
+        f"{MAX_POOL_ROWS_PER_USER} windows each."
     )
     return Problem("myo", "Gestures from muscle signals", about, _concatenate(parts))
 
@@ -189,14 +192,15 @@ def _wisdm(boards: int, rng: np.random.Generator) -> Problem:
                 chosen += 1
         parts.append(_columns(x, y, f"user-{user:02d}", part))
     about = (
-        f"Phone accelerometer, 6 activities, 43 features, real users: {chosen} boards, each with at most {SHOTS} windows per "
-        f"activity; the pool is {len(users) - chosen} other users."
+        f"Phone accelerometer, 6 activities, 43 features, real users: {chosen} boards, each with at most {SHOTS} "
+        f"windows per activity; the pool is {len(users) - chosen} other users."
     )
     return Problem("wisdm", "Activities from a phone's accelerometer", about, _concatenate(parts))
 
 
 def _file(path: Path, boards: int, rng: np.random.Generator) -> Problem:
-    """A file in the generic format. Without `part`, the users with most samples are dealt: some boards, the others the pool."""
+    """A file in the generic format. Without `part`, the users with most samples are dealt: some boards, the others
+    the pool."""
     with np.load(path, allow_pickle=False) as data:
         rows = {name: data[name] for name in data.files if name in ("x", "y", "user", "group", "time", "part")}
     if "x" not in rows or "y" not in rows or "user" not in rows:

@@ -12,7 +12,8 @@ RECIPES = ("base", "local", "random", "mpda")
 @dataclass(frozen=True)
 class BoardResult:
     """One board. base..mpda, shipped: accuracy on held-out samples, as a fraction; shipped_recipe: what `auto` chose;
-    candidates, kept: contributors that the gate looked at and accepted; bytes_down: of bodies, over all its syncs."""
+    candidates, kept: samples that matching proposed and that the gate accepted; contributors: the same, counted by
+    whose they are, as 'kept of candidates'; bytes_down: of bodies, over all its syncs."""
 
     board: str
     mode: str
@@ -24,6 +25,7 @@ class BoardResult:
     shipped_recipe: str
     candidates: int
     kept: int
+    contributors: str
     bytes_down: int
     seconds: float
     local_samples: int
@@ -49,14 +51,14 @@ def write(results: list[BoardResult], title: str, folder: Path) -> Path:
 
 
 def table(results: list[BoardResult]) -> str:
-    header = ("board", "mode", "base", "local", "random", "mpda", "shipped", "kept", "KiB down", "seconds")
+    header = ("board", "mode", "base", "local", "random", "mpda", "shipped", "kept samples", "KiB down", "seconds")
     rows = [
         (
             result.board,
             result.mode,
             *(f"{100 * getattr(result, name):.1f}" for name in RECIPES),
             f"{100 * result.shipped:.1f} {result.shipped_recipe}",
-            f"{result.kept}/{result.candidates}",
+            f"{result.kept} of {result.candidates}",
             f"{result.bytes_down / 1024:.0f}",
             f"{result.seconds:.1f}",
         )
@@ -78,12 +80,12 @@ def sentences(results: list[BoardResult]) -> str:
     rows = sum(result.test_samples for result in results)
     kept = sum(result.kept for result in results)
     looked = sum(result.candidates for result in results)
-    harmed = f"{len(worse)} of {len(results)} boards got worse than the base ({', '.join(worse)})" if worse else (
-        "no board got worse than the base model"
-    )  # fmt: skip
+    harmed = f"{len(worse)} of {len(results)} boards got worse than the base ({', '.join(worse)})"
+    if not worse:
+        harmed = "no board got worse than the base model"
     return (
-        f"The base model alone is right in {100 * base:.1f} %, the models that the boards shipped in {100 * shipped:.1f} %"
-        f" of {rows} held-out samples; {harmed}. As a single recipe for all boards, '{best}' would have done best"
-        f" ({100 * mean(results, best):.1f} %). Of {looked} candidate contributors, the boards' own samples accepted {kept}."
+        f"The base model alone is right in {100 * base:.1f} %, the models that the boards shipped in "
+        f"{100 * shipped:.1f} % of {rows} held-out samples; {harmed}. As a single recipe for all boards, '{best}' would have done best"
+        f" ({100 * mean(results, best):.1f} %). Of {looked} candidate samples, the gate of `mpda` accepted {kept}."
         f" Few boards and few samples: differences of a point or two are luck."
     )

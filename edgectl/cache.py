@@ -1,4 +1,5 @@
-"""What sync brought for a task: base model, directory, packs. Files lie under their digest; small JSON files say which count.
+"""What sync brought for a task: base model, directory, packs. Files lie under their digest; small JSON files say
+which count.
 
 tasks/<task>/manifest.json     the signed manifest (written after all that it names)
 tasks/<task>/retrieval.json    what the last retrieval brought, and what it revealed (written last)
@@ -31,8 +32,8 @@ from edgewire.tasks import Mode
 
 @dataclass(frozen=True)
 class Retrieval:
-    """What the last retrieval brought. base, directory: what it was made with; samples: digest over the local samples it
-    matched; files: digests of sample files to train on; epsilon: what the question cost; revealed: in words."""
+    """What the last retrieval brought. base, directory: what it was made with; samples: digest over the local samples
+    it matched; files: digests of sample files to train on; epsilon: what the question cost; revealed: in words."""
 
     mode: Mode
     base: Digest
@@ -62,8 +63,8 @@ class Cache:
         return path.is_file() and path.stat().st_size == ref.size
 
     def read(self, digest: str) -> bytes:
-        """The bytes, checked against their digest. Raises NotFound or CorruptFile (which removes the file: sync brings it
-        again)."""
+        """The bytes, checked against their digest. Raises NotFound or CorruptFile (which removes the file: sync
+        brings it again)."""
         path = self.path(digest)
         if not path.is_file():
             raise NotFound(f"{path} is missing", hint="run: edgectl sync")
@@ -76,7 +77,8 @@ class Cache:
         write_atomic(self.path(digest), data, mode=0o600)
 
     def directory(self, manifest: Manifest) -> tuple[Directory, DirectoryMeta]:
-        """The directory, checked: shapes against the task, packs against its cohorts. Raises InvalidMessage or Conflict."""
+        """The directory, checked: shapes against the task, packs against its cohorts. Raises InvalidMessage or
+        Conflict."""
         raw = self.read(manifest.directory.digest)
         arrays, raw_meta = tensors.unpack(raw, what="directory", limit_bytes=DIRECTORY_LIMIT_BYTES)
         classes = len(manifest.task.labels)

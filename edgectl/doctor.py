@@ -171,7 +171,7 @@ def check_database(home: Home, *, now: float) -> Check:
 
     if not home.database.exists():
         return _ok("database", "there is none yet")
-    with Store.open(home.database, now=now) as store:
+    with Store.open(home.database) as store:
         if problems := store.check():
             return Check("database", "fail", problems[0], f"recover it: sqlite3 {home.database} .recover", 8)
         interrupted, waiting = len(store.interrupted_runs()), store.outbox_size()

@@ -174,7 +174,7 @@ def _leave(home: Home, file: EnrolmentFile, *, now: float) -> None:
     What waits for a cloud of other roots is never sent to this one: the owner's consent was to share with the former.
     """
     if home.database.exists() and _roots(home) != file.roots:
-        with Store.open(home.database, now=now) as store:
+        with Store.open(home.database) as store:
             store.forget_uploads(now)
     home.enrolment.unlink(missing_ok=True)
     home.access_token.unlink(missing_ok=True)

@@ -14,7 +14,8 @@ _PROVIDERS = {"cpu": ["CPUExecutionProvider"], "cuda": ["CUDAExecutionProvider",
 
 
 class Predictor:
-    """One loaded model. threads: of onnxruntime inside one operator; device: 'cpu', 'cuda', or 'auto' (cuda if there)."""
+    """One loaded model. threads: of onnxruntime inside one operator; device: 'cpu', 'cuda', or 'auto' (cuda if
+    there)."""
 
     def __init__(self, model: bytes | Path, *, threads: int = 1, device: str = "cpu") -> None:
         options = onnxruntime.SessionOptions()

@@ -1,4 +1,5 @@
-"""What a personal model is made of, read from disk and checked: samples, base, directory, packs, the rehearsal's figures."""
+"""What a personal model is made of, read from disk and checked: samples, base, directory, packs, the rehearsal's
+figures."""
 
 from __future__ import annotations
 

@@ -1,15 +1,16 @@
 """The board's personal models: two slots, lineage, commit and rollback. The base model is kept beside them.
 
-    models/<task>/a/ b/            model.onnx  weights.safetensors  golden.safetensors  lineage.json (signed, written last)
-    models/<task>/current -> a     absent: the base model serves
+    models/<task>/a/ b/            model.onnx  weights.safetensors  golden.safetensors  lineage.json (signed, written
+    last) models/<task>/current -> a     absent: the base model serves
 
-The slot that serves is never written to, and a slot without lineage.json is empty: so a crash at any moment leaves either
-the old model or the new one serving, never a half of one.
+The slot that serves is never written to, and a slot without lineage.json is empty: so a crash at any moment leaves
+either the old model or the new one serving, never a half of one.
 """
 
 from __future__ import annotations
 
 import base64
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -134,14 +135,15 @@ class Models:
         self.check(slot)
         point_symlink(self.folder / "current", slot.name)
 
-    def commit_staged(self) -> Slot:
+    def commit_staged(self, *, check: Callable[[Slot], None] = lambda slot: None) -> Slot:
         """Let the staged model serve; the newest, since after a rollback an older one may wait too.
 
-        Raises NothingToDo if there is none.
+        check: raises if the model should not serve. Raises NothingToDo if none is staged.
         """
         staged = self.staged()
         if staged is None:
             raise NothingToDo("no model is staged", hint="edgectl train --stage makes one")
+        check(staged)
         self.commit(staged)
         return staged
 
@@ -196,7 +198,8 @@ class Models:
         return min((name for name in SLOTS if name != serving), key=lambda name: versions.get(name, 0))
 
     def _read(self, name: str) -> Lineage | None:
-        """A slot's lineage, None where it is empty or unreadable. The signature is checked by `signed_by_this_board`."""
+        """A slot's lineage, None where it is empty or unreadable. The signature is checked by
+        `signed_by_this_board`."""
         try:
             envelope = decode(
                 dict[str, Any],

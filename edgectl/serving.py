@@ -6,9 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgectl.home import Home
-from edgectl.models import Models
-from edgewire.errors import UsageError
+from edgectl.models import GOLDEN, Models, Slot
+from edgewire.errors import IntegrityError, UsageError
 from edgewire.tasks import Task
+
+GOLDEN_LIMIT_BYTES = 64 << 20
 
 
 @dataclass(frozen=True)
@@ -43,9 +45,26 @@ def base(home: Home, task_id: str | None, now: float) -> Serving:
     return Serving(manifest.task, cache.path(manifest.base.onnx.digest), None, "base")
 
 
+def check_golden(slot: Slot) -> None:
+    """Raise IntegrityError unless this onnxruntime answers the golden inputs as it did when the model was made: the
+    library may have been replaced since."""
+    import numpy as np
+
+    from edgectl.inference import Predictor
+    from edgewire import tensors
+
+    raw = (slot.folder / GOLDEN).read_bytes()
+    arrays, _ = tensors.unpack(raw, what=GOLDEN, limit_bytes=GOLDEN_LIMIT_BYTES)
+    found, _ = Predictor(slot.model).run(arrays["x"])
+    if not np.allclose(found, arrays["logits"], rtol=1e-3, atol=1e-3):
+        raise IntegrityError(
+            f"version {slot.lineage.version} no longer answers as when it was made", hint="edgectl train --force"
+        )
+
+
 def _only_task(home: Home) -> str | None:
-    folder = home.root / "tasks"
-    names = sorted(path.name for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
+    found = [*(home.root / "tasks").glob("*/manifest.json"), *(home.root / "models").glob("*/current")]
+    names = sorted({path.parent.name for path in found})
     if len(names) > 1:
         raise UsageError(f"this board has several tasks: {', '.join(names)}", hint="name one with --task")
     return names[0] if names else None

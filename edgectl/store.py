@@ -101,12 +101,9 @@ class Store:
         self.path = path
 
     @classmethod
-    def open(cls, path: Path, *, now: float) -> Store:
-        """Open or create. now: noted as the last time this store was used, which exposes a clock that ran backwards."""
-        store = cls(store_schema.connect(path), path)
-        if now > float(store.meta_get("last_used") or 0) + 3600:
-            store.meta_set("last_used", repr(now))
-        return store
+    def open(cls, path: Path) -> Store:
+        """Open or create; an older file is migrated, after a backup beside it."""
+        return cls(store_schema.connect(path), path)
 
     def close(self) -> None:
         self._connection.close()

@@ -1,7 +1,7 @@
 """The only step that opens a socket: outbox up; trust, task, base, directory and matched packs down.
 
-Everything is fetched by digest into the cache, and what counts is switched last, so that a sync may be cut off anywhere and
-run again: what has arrived is not fetched twice, and training meanwhile uses the old, whole set.
+Everything is fetched by digest into the cache, and what counts is switched last, so that a sync may be cut off
+anywhere and run again: what has arrived is not fetched twice, and training meanwhile uses the old, whole set.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from edgewire.decoding import convert, decode, plain
 from edgewire.errors import (
     Conflict,
     EdgeError,
+    Gone,
     IntegrityError,
     NotFound,
     NotGranted,
@@ -71,7 +72,8 @@ class Options:
 
 @dataclass
 class TaskOutcome:
-    """What sync did for one task. packs: sample files at hand; fetched_bytes: of blobs and search answers, this time."""
+    """What sync did for one task. packs: sample files at hand; fetched_bytes: of blobs and search answers, this
+    time."""
 
     task: str
     changed: bool = False
@@ -127,7 +129,8 @@ def sync(
 
 
 def _push(store: Store, cloud: Cloud, outcome: Outcome, clock: Callable[[], float]) -> None:
-    """Send what waits. What the cloud will never take leaves the outbox with its reason; other failures keep it there."""
+    """Send what waits. What the cloud will never take leaves the outbox with its reason; other failures keep it
+    there."""
     for item in store.outbox():
         try:
             _send(item, cloud)
@@ -281,7 +284,7 @@ class _Session:
     ) -> Retrieval | None:
         """All packs where they are small, which reveals nothing; else those of one cohort, asked for through noise."""
         privacy = manifest.task.privacy
-        if sum(pack.size for pack in meta.packs) <= privacy.fetch_all_below_bytes:
+        if sum(pack.size for pack in meta.packs) <= privacy.fetch_all_below_bytes or directory.cohorts == 1:
             chosen, epsilon, revealed = list(meta.packs), 0.0, "nothing: all packs were fetched"
         elif len(mine) == 0:
             outcome.note = UNMATCHED
@@ -294,9 +297,17 @@ class _Session:
             chosen = [pack for pack in meta.packs if pack.cohort == cohort]
             spent = self.store.epsilon_spent(manifest.task.id)
             revealed = f"one of {directory.cohorts} cohorts, randomized (ε {epsilon:g}; ε {spent:g} spent in all)"
-        for pack in chosen:
+        files = tuple(pack.digest for pack in chosen if self._fetch_pack(cache, pack, outcome))
+        return replace(wanted, files=files, epsilon=epsilon, revealed=revealed)
+
+    def _fetch_pack(self, cache: Cache, pack: PackRef, outcome: TaskOutcome) -> bool:
+        """Whether the pack is at hand. One that was withdrawn (410) is not; the others go on."""
+        try:
             outcome.fetched_bytes += self._fetch(cache, f"pack of {pack.samples} samples", _as_blob(pack))
-        return replace(wanted, files=tuple(pack.digest for pack in chosen), epsilon=epsilon, revealed=revealed)
+        except Gone:
+            outcome.note = "a pack was withdrawn: somebody's consent to it has ended"
+            return False
+        return True
 
     def _affordable(self, manifest: Manifest) -> bool:
         """Whether asking about this directory is free (asked before) or within the budget."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Collection
 
 from edgectl.enrolment import Enrolment
 from edgectl.home import Home
@@ -43,6 +44,16 @@ def choose(enrolment: Enrolment, task_id: str | None) -> str:
     if not enrolment.tasks:
         raise NotGranted("this board is granted no task", hint="ask the cloud's administrator, then: edgectl sync")
     raise UsageError(f"this board has several tasks: {granted}", hint="name one with --task")
+
+
+def choose_kept(enrolment: Enrolment, task_id: str | None, kept: Collection[str]) -> str:
+    """As `choose`, but also a task that is granted no longer, while its owner still has something of it here."""
+    try:
+        return choose(enrolment, task_id)
+    except NotGranted:
+        if task_id is None or task_id not in kept:
+            raise
+        return task_id
 
 
 def stored_manifest(home: Home, enrolment: Enrolment, task_id: str) -> Statement:

@@ -1,4 +1,5 @@
-"""The story of a personal model: what is on disk -> recipes -> evidence -> choice -> train -> export -> parity -> commit.
+"""The story of a personal model: what is on disk -> recipes -> evidence -> choice -> train -> export -> parity ->
+commit.
 
 Opens no socket: `seal_network` makes sure of it. One sample per class is a normal case: then the rehearsal decides.
 """
@@ -40,8 +41,9 @@ RUNS_LOOKED_AT = 20
 
 @dataclass(frozen=True)
 class Options:
-    """recipe: one of the recipes or 'auto'; stage: install without letting it serve; veto: whether evidence may overrule
-    an explicit recipe; force: train although nothing changed. on_event: one line for people; on_progress(done, total)."""
+    """recipe: one of the recipes or 'auto'; stage: install without letting it serve; veto: whether evidence may
+    overrule an explicit recipe; force: train although nothing changed. on_event: one line for people;
+    on_progress(done, total)."""
 
     recipe: str = "auto"
     seed: int = 0
@@ -56,8 +58,9 @@ class Options:
 
 @dataclass
 class Outcome:
-    """shipped: the recipe whose model serves now (or is staged), 'incumbent' if the old one stays; gain: believed gain in
-    accuracy over the base, None where nothing is known; skipped: all that goes in (digest: input) is as it was."""
+    """shipped: the recipe whose model serves now (or is staged), 'incumbent' if the old one stays; gain: believed
+    gain in accuracy over the base, None where nothing is known; skipped: all that goes in (digest: input) is as it
+    was."""
 
     task: str
     requested: str
@@ -72,6 +75,7 @@ class Outcome:
     local_samples: int = 0
     candidates: int = 0
     kept: int = 0
+    candidate_samples: int = 0
     outside_samples: int = 0
     gain: float | None = None
     parity: float | None = None
@@ -159,8 +163,8 @@ def _input(material: Material, options: Options) -> str:
 def _same_training(store: Store, material: Material, options: Options) -> Run | None:
     """The last training, if it ended and had the same input: to repeat it would only cost time and energy.
 
-    Read from the record of runs, not from the models: a training may have ended with the base or the incumbent, and what
-    the owner has rolled back since must not come back by itself.
+    Read from the record of runs, not from the models: a training may have ended with the base or the incumbent, and
+    what the owner has rolled back since must not come back by itself.
     """
     runs = store.runs(material.manifest.task.id, RUNS_LOOKED_AT)
     ended = (run for run in runs if run.kind == "train" and run.outcome not in (None, "failed"))
@@ -239,7 +243,7 @@ def _gain(choice: Choice) -> float | None:
 def _train_chosen(material: Material, choice: Choice, outcome: Outcome, options: Options) -> Personal:
     personal = RECIPES[choice.recipe](material.setting)
     outcome.candidates, outcome.kept = personal.candidates, len(personal.kept)
-    outcome.outside_samples = personal.outside_samples
+    outcome.candidate_samples, outcome.outside_samples = personal.candidate_samples, personal.outside_samples
     outcome.decisions += personal.decisions
     for line in personal.decisions:
         options.on_event(f"gate: {line}")
@@ -251,9 +255,9 @@ def _incumbent_stays(
 ) -> str | None:
     """Why the model that serves should go on serving, or None.
 
-    It is scored only on samples that it was not trained on; the challenger on the same ones, from its folds. Where there
-    are too few of those, what is believed of each decides, unless the incumbent's belief rests on another base or on
-    samples that were deleted since. An explicit recipe without veto is never overruled.
+    It is scored only on samples that it was not trained on; the challenger on the same ones, from its folds. Where
+    there are too few of those, what is believed of each decides, unless the incumbent's belief rests on another base
+    or on samples that were deleted since. An explicit recipe without veto is never overruled.
     """
     if incumbent is None or (options.recipe != "auto" and not options.veto) or _of_another_task(incumbent, material):
         return None
@@ -287,7 +291,10 @@ def _duel(incumbent: Slot, material: Material, evidence: Evidence, recipe: str, 
     new = float(evidence.hits[recipe][unseen].mean())
     if new >= old:
         return None
-    return f"on {len(rows)} samples that neither had seen it is right in {100 * old:.0f} %, the new one in {100 * new:.0f} %"
+    return (
+        f"on {len(rows)} samples that neither had seen it is right in {100 * old:.0f} %,"
+        f" the new one in {100 * new:.0f} %"
+    )
 
 
 def _ship(
@@ -321,7 +328,8 @@ def _ship(
 
 
 def _golden_inputs(schema: InputSchema) -> np.ndarray:
-    """Inputs to compare a model's answers on, (GOLDEN_ROWS, *shape): made up, so that a sample that is deleted is gone."""
+    """Inputs to compare a model's answers on, (GOLDEN_ROWS, *shape): made up, so that a sample that is deleted is
+    gone."""
     values = np.random.default_rng(0).normal(0, 50, (GOLDEN_ROWS, *schema.shape))
     return np.asarray(np.abs(values) if schema.dtype == "uint8" else values).clip(-128, 127).astype(schema.dtype)
 

@@ -10,7 +10,8 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Examples:
-    """x: (n, *shape) raw; y: int64 (n,); group: int64 (n,), the recording a sample came from, equal numbers belong together."""
+    """x: (n, *shape) raw; y: int64 (n,); group: int64 (n,), the recording a sample came from, equal numbers belong
+    together."""
 
     x: np.ndarray
     y: np.ndarray

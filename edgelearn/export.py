@@ -1,7 +1,8 @@
 """PyTorch model -> ONNX with two outputs; and new weights into an exported file, without exporting again.
 
-The cloud exports once. A board only replaces initializers: no exporter, no onnxscript, milliseconds. That is safe because
-the export leaves every weight under its own name (`optimize=False`: the optimizer folds weights but keeps names).
+The cloud exports once. A board only replaces initializers: no exporter, no onnxscript, milliseconds. That is safe
+because the export leaves every weight under its own name (`optimize=False`: the optimizer folds weights but keeps
+names).
 """
 
 from __future__ import annotations
@@ -45,7 +46,8 @@ def export_onnx(task: Task, weights: Weights) -> bytes:
 
 
 def patch_onnx(onnx_bytes: bytes, weights: Mapping[str, np.ndarray]) -> bytes:
-    """The same graph with these weights. Raises ValueError unless each weight finds its initializer, in name and shape."""
+    """The same graph with these weights. Raises ValueError unless each weight finds its initializer, in name and
+    shape."""
     import onnx
     from onnx import numpy_helper
 

@@ -31,7 +31,8 @@ class FitSettings:
 
 @dataclass(frozen=True)
 class Source:
-    """What a run trains on. teacher: the base model's logits (n, classes) on the local samples, for classes that are absent."""
+    """What a run trains on. teacher: the base model's logits (n, classes) on the local samples, for classes that are
+    absent."""
 
     local: Examples
     outside: Examples | None = None

@@ -27,7 +27,8 @@ def train_base(
     epochs: int,
     on_step: Callable[[int, int], None] | None = None,
 ) -> Weights:
-    """Weights trained on pool samples. x: (n, *shape); y, contributor: int (n,). on_step(done, total) may raise to stop."""
+    """Weights trained on pool samples. x: (n, *shape); y, contributor: int (n,). on_step(done, total) may raise to
+    stop."""
     rows = _balanced_rows(contributor, np.random.default_rng((seed, 0)))
     model = build(task, seed=seed)
     fit_front(model, x[rows])

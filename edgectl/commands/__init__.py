@@ -39,7 +39,7 @@ class Invocation:
         """The board's store, made if it is missing. Use it as a context manager."""
         from edgectl.store import Store
 
-        return Store.open(self.home.ensure().database, now=self.clock())
+        return Store.open(self.home.ensure().database)
 
     @property
     def threads(self) -> int:

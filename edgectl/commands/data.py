@@ -31,18 +31,12 @@ def _task(here: Invocation, flag: str | None) -> Task:
 def _task_of_samples(here: Invocation, flag: str | None) -> str:
     """A task whose samples are looked at or deleted. The owner may do so even if the cloud grants it no longer."""
     from edgectl import enrolment, tasks
-    from edgewire.errors import NotGranted
 
-    known, named = enrolment.load(here.home), here.task_id(flag)
-    try:
-        return tasks.choose(known, named)
-    except NotGranted:
-        if named is None or not here.home.database.exists():
-            raise
+    known, kept = enrolment.load(here.home), list[str]()
+    if here.home.database.exists():
         with here.store() as store:
-            if named not in store.sample_tasks():
-                raise
-        return named
+            kept = store.sample_tasks()
+    return tasks.choose_kept(known, here.task_id(flag), kept)
 
 
 @group.command()

@@ -97,6 +97,7 @@ def _train_and_score(
             "recipe": name,
             **_interval(round(accuracy * len(samples)), len(samples)),
             "candidates": personal.candidates,
+            "candidate_samples": personal.candidate_samples,
             "kept": len(personal.kept),
             "outside_samples": personal.outside_samples,
             "seconds": round(seconds, 3),

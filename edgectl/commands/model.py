@@ -23,7 +23,9 @@ def _models(here: Invocation, flag: str | None) -> tuple[str, Models]:
     from edgectl import enrolment, tasks
     from edgectl.models import Models
 
-    task_id = tasks.choose(enrolment.load(here.home), here.task_id(flag))
+    known, named = enrolment.load(here.home), here.task_id(flag)
+    kept = [named] if named and Models(here.home, named).slots() else []
+    task_id = tasks.choose_kept(known, named, kept)
     return task_id, Models(here.home, task_id)
 
 
@@ -72,10 +74,12 @@ def show(ctx: typer.Context, task: TaskFlag = None, json: JsonFlag = False) -> N
         return
     lineage, signed = slot.lineage, models.signed_by_this_board(slot)
     lines = [
-        f"version {lineage.version} of '{task_id}': recipe {lineage.recipe} (asked for: {lineage.requested}), seed {lineage.seed}",
+        f"version {lineage.version} of '{task_id}': recipe {lineage.recipe} (asked for: {lineage.requested}),"
+        f" seed {lineage.seed}",
         f"  chosen because: {lineage.reason}",
         f"  base: version {lineage.base_version}, {lineage.base[:16]}",
-        f"  trained on: {len(lineage.samples)} local samples and {len(lineage.kept)} contributors out of {len(lineage.packs)} packs",
+        f"  trained on: {len(lineage.samples)} local samples and {len(lineage.kept)} contributors out of"
+        f" {len(lineage.packs)} packs",
         f"  lineage signed by this board: {'yes' if signed else 'NO'}; files as installed: yes",
     ]
     emit({"task": task_id, "base_serves": False, "signed": signed, **plain(lineage)}, lines, as_json=json)
@@ -84,12 +88,13 @@ def show(ctx: typer.Context, task: TaskFlag = None, json: JsonFlag = False) -> N
 @group.command()
 def commit(ctx: typer.Context, task: TaskFlag = None, json: JsonFlag = False) -> None:
     """Let the staged model serve from now on."""
+    from edgectl.serving import check_golden
     from edgewire.files import exclusive
 
     here = invocation(ctx)
     task_id, models = _models(here, task)
     with exclusive(here.home.lock("train"), doing="training on this board"):
-        slot = models.commit_staged()
+        slot = models.commit_staged(check=check_golden)
     report = {"changed": True, "task": task_id, "version": slot.lineage.version}
     emit(report, [f"version {slot.lineage.version} of '{task_id}' serves now"], as_json=json)
 

@@ -27,7 +27,8 @@ def build(task: Task, *, seed: int = 0) -> nn.Module:
 
 
 def load(task: Task, weights: Mapping[str, np.ndarray]) -> nn.Module:
-    """The task's model with these weights. Raises ValueError if names, shapes or dtypes do not fit, or a value is not finite."""
+    """The task's model with these weights. Raises ValueError if names, shapes or dtypes do not fit, or a value is not
+    finite."""
     model = build(task)
     set_weights(model, weights)
     return model

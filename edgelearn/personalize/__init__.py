@@ -1,1 +1,2 @@
-"""From a base model to a personal one: match, gate, joint training, veto, and the recipes made of them, one file each."""
+"""From a base model to a personal one: match, gate, joint training, veto, and the recipes made of them, one file
+each."""

@@ -1,8 +1,8 @@
 """Which recipe to ship: what the cloud's rehearsal found (the prior), corrected by what the board's own folds say.
 
-Both are statements about one number per recipe, its gain in accuracy over the base model, so they are combined as two normal
-distributions, weighted by how certain each is. With one sample per class there are no folds and the prior decides alone;
-with neither, the base model stays.
+Both are statements about one number per recipe, its gain in accuracy over the base model, so they are combined as two
+normal distributions, weighted by how certain each is. With one sample per class there are no folds and the prior
+decides alone; with neither, the base model stays.
 """
 
 from __future__ import annotations
@@ -19,8 +19,9 @@ from edgelearn.personalize.veto import Evidence
 
 @dataclass(frozen=True)
 class Figure:
-    """What a rehearsal found. shots: samples per class; gain: mean difference in accuracy to the base model over `boards`
-    rehearsed boards; spread: its standard deviation between boards; harm: share of boards that lost accuracy."""
+    """What a rehearsal found. shots: samples per class; gain: mean difference in accuracy to the base model over
+    `boards` rehearsed boards; spread: its standard deviation between boards; harm: share of boards that lost
+    accuracy."""
 
     recipe: str
     shots: int
@@ -57,7 +58,8 @@ class Choice:
 
 
 def choose(recipes: Sequence[str], prior: Sequence[Figure], evidence: Evidence | None, *, shots: float) -> Choice:
-    """The recipe with the highest believed gain; a tie goes to the earlier (simpler) one. `recipes` must contain 'base'."""
+    """The recipe with the highest believed gain; a tie goes to the earlier (simpler) one. `recipes` must contain
+    'base'."""
     beliefs = tuple(_believe(name, prior, evidence, shots) for name in recipes)
     best = max(beliefs, key=lambda belief: (belief.gain, -recipes.index(belief.recipe)))
     return Choice(best.recipe, _reason(best, prior, evidence, shots), beliefs)

@@ -1,11 +1,12 @@
 """MPDA's gate: try each candidate domain, keep it only if the board's own samples say that it helps.
 
-Yan et al., "On-Device Learning for Model Personalization with Large-Scale Cloud-Coordinated Domain Adaption" (KDD 2022),
-algorithm 1: w = one pass over the candidate from w*; if w fits the local data better than w*, then w* = w. Here "better" is a
-paired test of the log-losses with a margin for the number of candidates, because the best of twenty useless candidates looks
-good by chance on nearly every board. The allowed error `gate_alpha` is spent over the candidates in order of their likeness,
-the i-th getting a share proportional to 1/i, and what a kept candidate had is passed on to the next (Wiens, "A fixed sequence
-Bonferroni procedure for testing multiple endpoints", 2003): the probability that any useless one is kept stays below alpha.
+Yan et al., "On-Device Learning for Model Personalization with Large-Scale Cloud-Coordinated Domain Adaption" (KDD
+2022), algorithm 1: w = one pass over the candidate from w*; if w fits the local data better than w*, then w* = w.
+Here "better" is a paired test of the log-losses with a margin for the number of candidates, because the best of
+twenty useless candidates looks good by chance on nearly every board. The allowed error `gate_alpha` is spent over the
+candidates in order of their likeness, the i-th getting a share proportional to 1/i, and what a kept candidate had is
+passed on to the next (Wiens, "A fixed sequence Bonferroni procedure for testing multiple endpoints", 2003): the
+probability that any useless one is kept stays below alpha.
 """
 
 from __future__ import annotations
@@ -84,7 +85,8 @@ def _local_losses(setting: Setting, weights: Weights) -> np.ndarray:
 
 
 def _judge(setting: Setting, name: str, falls: np.ndarray, *, alpha: float) -> Verdict:
-    """falls: (n,) decrease of each local sample's log-loss; alpha: allowed probability of keeping it if it is useless."""
+    """falls: (n,) decrease of each local sample's log-loss; alpha: allowed probability of keeping it if it is
+    useless."""
     improvement, error, freedom = mean_and_error(falls, setting.local.group)
     margin = student_quantile(1.0 - alpha, freedom) * error if freedom >= 1 else math.inf
     return Verdict(name, improvement, margin, kept=bool(improvement > margin and freedom >= 1))

@@ -1,4 +1,5 @@
-"""Joint training on local and kept samples, the local share of every batch fixed, classes that are absent kept alive."""
+"""Joint training on local and kept samples, the local share of every batch fixed, classes that are absent kept
+alive."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Coarse matching: which contributors resemble the board, by class-conditional residual prototypes of the base embedding."""
+"""Coarse matching: which contributors resemble the board, by class-conditional residual prototypes of the base
+embedding."""
 
 from __future__ import annotations
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from edgelearn.personalize.joint import train_jointly
 from edgelearn.personalize.match import nearest
-from edgelearn.personalize.setting import Candidate, Personal, Setting
+from edgelearn.personalize.setting import Candidate, Personal, Setting, count_samples
 
 
 def matched(setting: Setting) -> Personal:
@@ -17,7 +17,8 @@ def train_on(setting: Setting, chosen: Sequence[Candidate]) -> Personal:
     """Joint training on all of the chosen candidates."""
     return Personal(
         train_jointly(setting, setting.base, chosen),
-        candidates=len(setting.candidates),
+        candidates=len(chosen),
+        candidate_samples=count_samples(chosen),
         kept=tuple(candidate.name for candidate in chosen),
-        outside_samples=sum(len(candidate.y) for candidate in chosen),
+        outside_samples=count_samples(chosen),
     )

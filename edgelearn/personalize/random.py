@@ -1,4 +1,5 @@
-"""Recipe `random`: train jointly on as many contributors as `matched`, picked blindly. The control that retrieval must beat."""
+"""Recipe `random`: train jointly on as many contributors as `matched`, picked blindly. The control that retrieval
+must beat."""
 
 from __future__ import annotations
 

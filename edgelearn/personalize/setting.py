@@ -17,7 +17,8 @@ from edgewire.tasks import Task
 
 @dataclass(frozen=True)
 class Candidate:
-    """One contributor's samples (a source domain of MPDA). name: the pseudonym; embedding: float32 (n, dim) by the base."""
+    """One contributor's samples (a source domain of MPDA). name: the pseudonym; embedding: float32 (n, dim) by the
+    base."""
 
     name: str
     x: np.ndarray
@@ -26,6 +27,11 @@ class Candidate:
 
     def examples(self) -> Examples:
         return Examples(self.x, self.y, np.zeros(len(self.y), np.int64))
+
+
+def count_samples(candidates: Sequence[Candidate]) -> int:
+    """Samples of all of them."""
+    return sum(len(candidate.y) for candidate in candidates)
 
 
 @dataclass(frozen=True)
@@ -82,11 +88,12 @@ class Setting:
 
 @dataclass(frozen=True)
 class Personal:
-    """A recipe's result. kept: pseudonyms that were trained on; candidates: how many were looked at; decisions: what was
-    decided and why, a line each."""
+    """A recipe's result. candidates: contributors that were looked at; kept: pseudonyms of those that were trained on;
+    candidate_samples, outside_samples: the samples of both; decisions: what was decided and why, a line each."""
 
     weights: Weights
     candidates: int = 0
+    candidate_samples: int = 0
     kept: tuple[str, ...] = ()
     outside_samples: int = 0
     decisions: tuple[str, ...] = ()

@@ -1,4 +1,5 @@
-"""Class-conditional residual prototypes: how somebody's samples of a class differ from everybody's samples of that class.
+"""Class-conditional residual prototypes: how somebody's samples of a class differ from everybody's samples of that
+class.
 
 The class mean carries the label, the residual carries the style (user, device, mounting): that is what is matched on.
 """

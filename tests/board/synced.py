@@ -74,7 +74,7 @@ class Synced:
             )
 
     def store(self) -> Store:
-        return Store.open(self.board.home.database, now=time.time())
+        return Store.open(self.board.home.database)
 
     def add(self, moved: np.ndarray, *, per_class: int = 3, seed: int = 0) -> None:
         x, y = world.samples(moved, per_class, seed)

@@ -33,7 +33,7 @@ def npz(n: int = 4, **columns: np.ndarray) -> bytes:
 
 
 def stored(board: Board) -> int:
-    with Store.open(board.home.database, now=0.0) as store:
+    with Store.open(board.home.database) as store:
         assert store.check() == []
         return sum(store.label_counts("gestures").values())
 
@@ -144,7 +144,7 @@ def test_training_without_torch_says_what_to_install(board: Board) -> None:
 def test_nothing_is_shared_without_consent(board: Board) -> None:
     board.edgectl("data", "add", "-", stdin=CSV)
     assert board.edgectl("data", "share", "--until", "30d").returncode == 2
-    with Store.open(board.home.database, now=0.0) as store:
+    with Store.open(board.home.database) as store:
         assert store.outbox() == []
 
 
@@ -153,7 +153,7 @@ def test_sharing_queues_values_and_labels_without_metadata_once(board: Board) ->
     first = board.edgectl("data", "share", "--until", "30d", "--group", "one", "--yes", "--json")
     again = board.edgectl("data", "share", "--until", "30d", "--group", "one", "--yes", "--json")
     assert (json.loads(first.stdout)["shared"], json.loads(again.stdout)["shared"]) == (1, 0)
-    with Store.open(board.home.database, now=0.0) as store:
+    with Store.open(board.home.database) as store:
         (item,) = store.outbox()
     sent = from_bytes(item.payload, GESTURES, what="contribution", limit_bytes=1 << 20)
     assert (item.kind, item.params["consent"]) == ("contribution", "packs")
@@ -164,7 +164,7 @@ def test_sharing_queues_values_and_labels_without_metadata_once(board: Board) ->
 def test_a_large_offer_is_split_into_uploads_that_fit(board: Board, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sharing, "_BATCH_BYTES", 50)  # two samples of 24 bytes
     board.edgectl("data", "add", "-", stdin=npz(5))
-    with Store.open(board.home.database, now=0.0) as store:
+    with Store.open(board.home.database) as store:
         offer = sharing.offer(store, GESTURES, group=None)
         assert len(sharing.queue(store, GESTURES, offer, until=9e9, now=1.0)) == 3
         assert len(sharing.offer(store, GESTURES, group=None)) == 0
@@ -308,7 +308,7 @@ import os, sys, numpy as np
 from edgectl.store import Store
 from edgewire.samples import make
 from tests.board.conftest import GESTURES
-store = Store.open(__import__("pathlib").Path(sys.argv[1]), now=0.0)
+store = Store.open(__import__("pathlib").Path(sys.argv[1]))
 with store.transaction():
     store.add_samples(GESTURES, make(np.zeros((1, 2, 3), np.float32), np.zeros(1)), now=0.0)
     os.kill(os.getpid(), 9)
@@ -347,5 +347,5 @@ def test_ages_and_dates() -> None:
 def test_another_task_with_the_same_samples_is_not_mixed_up(board: Board) -> None:
     postures = replace(GESTURES, id="postures")
     board.edgectl("data", "add", "-", stdin=CSV)
-    with Store.open(board.home.database, now=0.0) as store:
+    with Store.open(board.home.database) as store:
         assert len(store.samples(postures)) == 0

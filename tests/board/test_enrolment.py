@@ -78,13 +78,13 @@ def test_leaving_a_cloud_makes_a_new_key(newcomer: Board) -> None:
 
 def waiting(board: Board) -> tuple[int, int]:
     """(uploads in the outbox, samples that count as shared)"""
-    with Store.open(board.home.database, now=0.0) as store:
+    with Store.open(board.home.database) as store:
         return store.outbox_size(), len(store.shared_ids("gestures"))
 
 
 def test_what_was_meant_for_the_former_cloud_is_never_sent_to_another(newcomer: Board) -> None:
     enroll(newcomer, encode(newcomer.server.enrolment_file("gestures")))
-    with Store.open(newcomer.home.database, now=0.0) as store:
+    with Store.open(newcomer.home.database) as store:
         store.add_samples(GESTURES, make(np.zeros((1, 2, 3), np.float32), np.zeros(1)), now=0.0)
         sharing.queue(store, GESTURES, sharing.offer(store, GESTURES, group=None), until=9e9, now=0.0)
     retrieval = newcomer.home.task("gestures") / "retrieval.json"

@@ -25,7 +25,7 @@ GOLDEN = Path(__file__).parents[1] / "golden" / "board-store-v1.db"
 
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[Store]:
-    with Store.open(tmp_path / "edgectl.db", now=0.0) as opened:
+    with Store.open(tmp_path / "edgectl.db") as opened:
         yield opened
 
 
@@ -189,9 +189,9 @@ def test_small_facts_are_kept(store: Store) -> None:
 
 
 def test_what_was_committed_is_there_for_the_next_process(tmp_path: Path) -> None:
-    with Store.open(tmp_path / "edgectl.db", now=0.0) as store:
+    with Store.open(tmp_path / "edgectl.db") as store:
         store.add_samples(GESTURES, samples(3), now=0.0)
-    with Store.open(tmp_path / "edgectl.db", now=0.0) as store:
+    with Store.open(tmp_path / "edgectl.db") as store:
         assert len(store.samples(GESTURES)) == 3
         assert store.check() == []
 
@@ -205,7 +205,7 @@ def test_the_file_is_private(store: Store) -> None:
 
 def test_a_file_of_version_1_opens(tmp_path: Path) -> None:
     shutil.copy(GOLDEN, tmp_path / "edgectl.db")
-    with Store.open(tmp_path / "edgectl.db", now=0.0) as store:
+    with Store.open(tmp_path / "edgectl.db") as store:
         assert np.array_equal(store.samples(GESTURES).samples.x, samples(3).x)
         assert store.samples(GESTURES).digests == sample_digests(samples(3))
         assert [item.upload_id for item in store.outbox()] == ["b" * 32]
@@ -230,7 +230,7 @@ def test_a_migration_that_fails_changes_nothing(tmp_path: Path) -> None:
     steps = (*store_schema.MIGRATIONS, "ALTER TABLE sample ADD COLUMN note TEXT; DROP TABLE nothing;")
     with pytest.raises(errors.EdgeError):
         store_schema.connect(path, migrations=steps)
-    with Store.open(path, now=0.0) as store:
+    with Store.open(path) as store:
         assert len(store.samples(GESTURES)) == 3
 
 
@@ -238,7 +238,7 @@ def test_a_file_of_a_newer_edgectl_is_left_alone(tmp_path: Path) -> None:
     path = tmp_path / "edgectl.db"
     store_schema.connect(path, migrations=(*store_schema.MIGRATIONS, "CREATE TABLE later (x);")).close()
     with pytest.raises(errors.Conflict, match="schema version 3, this edgectl knows up to 2"):
-        Store.open(path, now=0.0)
+        Store.open(path)
 
 
 @pytest.mark.parametrize("content", [b"not a database at all" * 100, b"SQLite format 3\0" + b"\xff" * 4080])
@@ -246,7 +246,7 @@ def test_a_damaged_file_is_named_and_not_touched(tmp_path: Path, content: bytes)
     path = tmp_path / "edgectl.db"
     path.write_bytes(content)
     with pytest.raises(errors.CorruptFile, match=r"edgectl\.db is damaged"):
-        Store.open(path, now=0.0)
+        Store.open(path)
     assert path.read_bytes() == content
 
 
@@ -257,14 +257,14 @@ def test_what_a_file_of_version_1_had_shared_stays_known_as_own(tmp_path: Path) 
     old.execute("UPDATE sample SET shared_at = 1.0 WHERE id = 2")
     old.commit()
     old.close()
-    with Store.open(path, now=0.0) as store:
+    with Store.open(path) as store:
         store.expire("gestures", older_than=None, ids=None)
         assert store.own_digests("gestures") == {sample_digests(samples(3))[1]}
 
 
 def test_damage_inside_is_found_by_the_check(tmp_path: Path) -> None:
     path = tmp_path / "edgectl.db"
-    with Store.open(path, now=0.0) as store:
+    with Store.open(path) as store:
         store.add_samples(GESTURES, samples(500), now=0.0)
         store._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     data = bytearray(path.read_bytes())
@@ -272,13 +272,13 @@ def test_damage_inside_is_found_by_the_check(tmp_path: Path) -> None:
         data[page * 4096 : page * 4096 + 100] = b"\xff" * 100
     path.write_bytes(data)
     # suppress: there is damage that SQLite does not even step over
-    with Store.open(path, now=0.0) as store, contextlib.suppress(errors.CorruptFile):
+    with Store.open(path) as store, contextlib.suppress(errors.CorruptFile):
         assert store.check() != []
 
 
 def test_a_second_writer_that_waits_too_long_is_told_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(store_schema, "BUSY_TIMEOUT_S", 0.05)
-    with Store.open(tmp_path / "edgectl.db", now=0.0) as one, Store.open(tmp_path / "edgectl.db", now=0.0) as two:
+    with Store.open(tmp_path / "edgectl.db") as one, Store.open(tmp_path / "edgectl.db") as two:
         with one.transaction():
             one.meta_set("a", "1")
             with pytest.raises(errors.Busy):
@@ -306,18 +306,18 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def test_a_full_disk_loses_nothing_that_was_there(small_disk: Path) -> None:
-    with Store.open(small_disk / "edgectl.db", now=0.0) as store:
+    with Store.open(small_disk / "edgectl.db") as store:
         store.add_samples(GESTURES, samples(10), now=0.0)
         with pytest.raises(errors.DiskFull, match="the disk is full"):
             store.add_samples(GESTURES, samples(20_000, start=10), now=1.0)
         assert len(store.samples(GESTURES)) == 10
-    with Store.open(small_disk / "edgectl.db", now=0.0) as store:
+    with Store.open(small_disk / "edgectl.db") as store:
         assert store.add_samples(GESTURES, samples(5, start=10), now=2.0).added == 5
 
 
 def test_a_read_only_disk_is_named(small_disk: Path) -> None:
-    Store.open(small_disk / "edgectl.db", now=0.0).close()
+    Store.open(small_disk / "edgectl.db").close()
     subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
-    with pytest.raises(errors.EdgeError) as caught, Store.open(small_disk / "edgectl.db", now=0.0) as store:
+    with pytest.raises(errors.EdgeError) as caught, Store.open(small_disk / "edgectl.db") as store:
         store.meta_set("a", "1")
     assert caught.value.exit_code == 6

@@ -14,11 +14,12 @@ from edgelearn.examples import make
 from edgelearn.models.build import load, outputs
 from edgewire import samples as sample_columns
 from edgewire import tensors
-from edgewire.errors import Conflict, DigestMismatch, Forged, NotReady, Offline, Outdated, Revoked, UsageError
+from edgewire.errors import Conflict, DigestMismatch, Forged, Gone, NotReady, Offline, Outdated, Revoked, UsageError
 from edgewire.signing import SigningKey
 from edgewire.tasks import Privacy
 from tests.board.conftest import Board
 from tests.board.synced import BOTH, Synced
+from tests.fakes.memory_cloud import MemoryCloud
 from tests.learn import world
 
 NOISY = replace(BOTH, privacy=replace(BOTH.privacy, fetch_all_below_bytes=0))
@@ -213,6 +214,24 @@ def test_what_could_not_be_sent_stays_in_the_outbox(synced: Synced) -> None:
         synced.sync()
     with synced.store() as store:
         assert store.outbox_size() == 1
+
+
+def test_a_pack_that_was_withdrawn_is_passed_over_and_the_others_are_fetched(synced: Synced) -> None:
+    body = synced.board.server.bodies[BOTH.id]
+    known = {body.base.weights.digest, body.base.onnx.digest, body.directory.digest}
+    withdrawn = next(name for name in synced.board.server.blobs if name not in known)
+
+    class Withdrawing(MemoryCloud):
+        def blob(self, digest: str, size: int, target: Path, *, on_bytes=None) -> int:  # type: ignore[no-untyped-def]
+            if digest == withdrawn:
+                raise Gone("withdrawn")
+            return super().blob(digest, size, target, on_bytes=on_bytes)
+
+    known_board = enrolment.load(synced.board.home)
+    cloud = Withdrawing(synced.board.server, key=SigningKey.load(synced.board.home.key), board=known_board.board)
+    outcome = synced.sync(cloud).tasks[0]
+    assert outcome.packs == 1
+    assert "withdrawn" in outcome.note
 
 
 def test_a_revoked_board_is_told_so(synced: Synced) -> None:

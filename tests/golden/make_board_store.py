@@ -8,7 +8,7 @@ from tests.board.test_store import samples
 
 if __name__ == "__main__":
     path = Path(__file__).with_name("board-store-v1.db")
-    with Store.open(path, now=1_767_225_600.0) as store:
+    with Store.open(path) as store:
         store.add_samples(GESTURES, samples(3), now=1_767_225_600.0)
         store.queue("a" * 32, "report", "gestures", b"{}", {}, 1.0)
         store.sent("a" * 32, 2.0)

@@ -151,12 +151,14 @@ def test_a_commit_killed_at_many_points_leaves_one_of_the_two_models_serving(pla
     started = time.monotonic()
     board.report("model", "commit")
     whole_s = time.monotonic() - started
+    serving = 2
     for kill in range(8):
-        process = board.start("model", "commit" if kill % 2 else "rollback")
+        process = board.start("model", "rollback" if serving == 2 else "commit")
         time.sleep(whole_s * (0.5 + 0.5 * kill / 8))  # before that Python starts
         process.send_signal(signal.SIGKILL)
         process.communicate()
-        assert board.report("infer", place.folder / "one.npz")["version"] in (1, 2)
+        serving = board.report("infer", place.folder / "one.npz")["version"]
+        assert serving in (1, 2)
 
 
 def test_a_full_disk_while_training_keeps_the_old_model(place: Place, board: Box, tmp_path: Path) -> None:
@@ -193,3 +195,23 @@ def test_a_token_that_expired_is_refused(place: Place) -> None:
     time.sleep(1.1)
     late = place.board("late", enrolled=False)
     assert "expired" in late.fails(11, "enroll", token)
+
+
+def test_a_staged_model_that_answers_otherwise_than_when_it_was_made_is_not_committed(board: Box) -> None:
+    from edgectl.home import Home
+    from edgectl.models import GOLDEN, Models
+    from edgectl.serving import check_golden
+    from edgewire import tensors
+    from edgewire.errors import IntegrityError
+
+    board.report("train", "--recipe", "local", "--no-veto", "--stage")
+    staged = Models(Home(board.state), "toy").staged()
+    assert staged is not None
+    check_golden(staged)
+    path = staged.folder / GOLDEN
+    arrays, meta = tensors.unpack(path.read_bytes(), what=GOLDEN, limit_bytes=1 << 20)
+    path.write_bytes(tensors.pack({**arrays, "logits": arrays["logits"] + 1}, meta))
+    with pytest.raises(IntegrityError, match="no longer answers"):
+        check_golden(staged)
+    assert board.fails(8, "model", "commit")
+    assert board.report("model", "list")["base_serves"]

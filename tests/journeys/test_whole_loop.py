@@ -52,7 +52,7 @@ def test_accuracy_through_https_equals_accuracy_with_the_same_functions_called_d
     shared = pool.load(service, toys.TASK, now=time.time())
     home = Home(board.state)
     manifest = tasks.known_task(home, enrolment.load(home), None, time.time())
-    with Store.open(home.database, now=time.time()) as store:
+    with Store.open(home.database) as store:
         setting = prepare(home, manifest, store, seed=0, device="cpu", threads=1).setting
     model = load(toys.TASK, setting.base)
     direct = make_candidates([shared.samples], set(), embed=lambda x: outputs(model, x)[1])
@@ -93,7 +93,7 @@ def test_what_a_board_shares_reaches_others_and_never_itself(place: Place) -> No
 def _candidates(board: Box) -> int:
     home = Home(board.state)
     manifest = tasks.known_task(home, enrolment.load(home), None, time.time())
-    with Store.open(home.database, now=time.time()) as store:
+    with Store.open(home.database) as store:
         return len(prepare(home, manifest, store, seed=0, device="cpu", threads=1).setting.candidates)
 
 
