@@ -11,6 +11,7 @@ from cloud_aug import audit, bases, db, pool, tasks
 from cloud_aug.bases import BaseRecord
 from cloud_aug.cloud import Cloud
 from cloud_aug.pool import Pool
+from edgelearn.device import use_threads
 from edgelearn.examples import groups_from_names
 from edgelearn.export import export_onnx
 from edgelearn.personalize.rehearsal import rehearse
@@ -27,13 +28,16 @@ Progress = Callable[[str, int, int], None]
 
 @dataclass(frozen=True)
 class TrainSettings:
-    """shots: samples per class to rehearse recipes at; boards: contributors held out; rehearse: whether at all."""
+    """shots: samples per class to rehearse recipes at; boards: contributors held out; rehearse: whether at all.
+    threads: of torch; models for boards are so small that a second one seldom helps, and results depend on their
+    number."""
 
     seed: int = 0
     epochs: int = 30
     rehearse: bool = True
     shots: tuple[int, ...] = (1, 3, 10)
     boards: int = 6
+    threads: int = 1
 
 
 @dataclass(frozen=True)
@@ -49,6 +53,7 @@ def train(cloud: Cloud, task_id: str, settings: TrainSettings, *, now: float, on
 
     Raises Busy if another training runs, UsageError for an empty pool, NotFound.
     """
+    use_threads(settings.threads)
     with cloud.locked(f"base-{task_id}", doing=f"training the base of task '{task_id}'"):
         task = tasks.load(cloud, task_id)
         shared = pool.load(cloud, task, now=now)

@@ -19,6 +19,7 @@ Rehearse = Annotated[
     bool, typer.Option("--rehearse/--no-rehearse", help="Play the board with every recipe beforehand.")
 ]
 Shots = Annotated[str, typer.Option("--shots", help="Samples per class to rehearse at.")]
+Threads = Annotated[int, typer.Option("--threads", min=1, help="Of torch. The result depends on it.")]
 Boards = Annotated[int, typer.Option("--boards", min=2, help="Contributors that play the board.")]
 
 
@@ -30,6 +31,7 @@ def train(
     rehearse: Rehearse = True,
     shots: Shots = "1,3,10",
     boards: Boards = 6,
+    threads: Threads = 1,
     data: Data = None,
     as_json: Json = False,
 ) -> None:
@@ -37,7 +39,7 @@ def train(
     from cloud_aug.pretrain import TrainSettings
     from cloud_aug.pretrain import train as run
 
-    settings = TrainSettings(seed, epochs, rehearse, _numbers(shots), boards)
+    settings = TrainSettings(seed, epochs, rehearse, _numbers(shots), boards, threads)
     cloud = opened(data)
     with progress() as bar:
         done = run(cloud, task, settings, now=time.time(), on_progress=bar)
