@@ -86,7 +86,7 @@ def sentences(results: list[BoardResult]) -> str:
     return (
         f"The base model alone is right in {100 * base:.1f} %, the models that the boards shipped in "
         f"{100 * shipped:.1f} % of {rows} held-out samples; {harmed}. As a single recipe for all boards, "
-        f"'{best}' would have done best ({100 * mean(results, best):.1f} %). Of {looked} candidate samples, the gate of "
-        f"`mpda` accepted {kept}."
+        f"'{best}' would have done best ({100 * mean(results, best):.1f} %). Of {looked} candidate samples, the gate "
+        f"of `mpda` accepted {kept}."
         f" Few boards and few samples: differences of a point or two are luck."
     )
