@@ -88,5 +88,6 @@ def sentences(results: list[BoardResult]) -> str:
         f"{100 * shipped:.1f} % of {rows} held-out samples; {harmed}. As a single recipe for all boards, "
         f"'{best}' would have done best ({100 * mean(results, best):.1f} %). Of {looked} candidate samples, the gate "
         f"of `mpda` accepted {kept}."
+        " In mode embedding, 'random' draws from what the search returned, which is not random."
         f" Few boards and few samples: differences of a point or two are luck."
     )

@@ -113,7 +113,8 @@ class _Run:
 
     def step(self, number: int) -> Tensor:
         rows = self._draw(number)
-        self.model.train()
+        if not self.model.training:  # whoever looked at the model between two steps may have switched it
+            self.model.train()
         self._set_learning_rate(number)
         self.optimizer.zero_grad(set_to_none=True)
         loss = self._loss(rows)
@@ -136,7 +137,7 @@ class _Run:
         rng = np.random.default_rng((self.seed, number))
         size = self.settings.batch_size
         if not self.n_outside:
-            return torch.from_numpy(_pick(rng, self.n_local, size)).to(self.device)
+            return torch.from_numpy(_pick(rng, self.n_local, min(size, self.n_local))).to(self.device)
         local = max(1, round(size * self.settings.local_mass))
         rows = np.concatenate(
             [_pick(rng, self.n_local, local), self.n_local + _pick(rng, self.n_outside, size - local)]
