@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.figures import machine
-from benchmarks.protocols import Board, Fold, folds
+from benchmarks.protocols import MIN_TEST_ROWS, Board, Fold, folds
 from edgelearn.device import use_threads
 from edgelearn.examples import make
 from edgelearn.metrics import accuracy
@@ -108,7 +108,8 @@ def _measure(arguments: argparse.Namespace, done: set[tuple[object, ...]]) -> It
                 (board, shots)
                 for board in boards
                 for shots in arguments.shots
-                if any((arguments.data, board.name, shots, seed, name) not in done for name in arguments.recipes)
+                if len(board.held_out(shots)) >= MIN_TEST_ROWS
+                and any((arguments.data, board.name, shots, seed, name) not in done for name in arguments.recipes)
             ]
             if not wanted:
                 continue
@@ -157,7 +158,7 @@ def _board(arguments: argparse.Namespace, stage: Stage, board: Board, shots: int
     scores: dict[str, tuple[float, int, int, float]] = {}
     for name in RECIPES:
         if name in arguments.recipes or "auto" in arguments.recipes:
-            scores[name] = _score(setting, name, board)
+            scores[name] = _score(setting, name, board, board.held_out(shots))
             if name in arguments.recipes:
                 yield Row(arguments.data, board.name, shots, seed, name, *scores[name])
     if "auto" in arguments.recipes:
@@ -169,12 +170,12 @@ def _board(arguments: argparse.Namespace, stage: Stage, board: Board, shots: int
         yield Row(arguments.data, board.name, shots, seed, "auto", right, kept, outside, spent, choice.recipe)
 
 
-def _score(setting: Setting, name: str, board: Board) -> tuple[float, int, int, float]:
+def _score(setting: Setting, name: str, board: Board, test: np.ndarray) -> tuple[float, int, int, float]:
     started = time.perf_counter()
     personal = RECIPES[name](setting)
     seconds = time.perf_counter() - started
-    logits, _ = outputs(load(setting.task, personal.weights), board.x[board.test])
-    return accuracy(logits, board.y[board.test]), len(personal.kept), personal.outside_samples, seconds
+    logits, _ = outputs(load(setting.task, personal.weights), board.x[test])
+    return accuracy(logits, board.y[test]), len(personal.kept), personal.outside_samples, seconds
 
 
 def summarize(rows: Sequence[Row]) -> list[Summary]:

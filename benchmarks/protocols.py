@@ -17,7 +17,8 @@ MIN_TEST_ROWS, MIN_LOCAL_ROWS = 20, 4
 
 @dataclass(frozen=True)
 class Board:
-    """One user as a board. order: local rows in the order in which shots take them, per class; test: held-out rows."""
+    """One user as a board. order: local rows in the order in which shots take them, per class; test: rows that may be
+    tested on, where they are not local."""
 
     name: str
     x: np.ndarray
@@ -29,6 +30,10 @@ class Board:
     def local(self, shots: int) -> np.ndarray:
         """Rows of the first `shots` samples of each class: those of fewer shots are among those of more."""
         return np.concatenate([rows[:shots] for _, rows in sorted(self.order.items())])
+
+    def held_out(self, shots: int) -> np.ndarray:
+        """Test rows where `shots` samples of each class are local."""
+        return np.setdiff1d(self.test, self.local(shots))
 
 
 @dataclass(frozen=True)
@@ -137,8 +142,7 @@ def _halved(name: str, x: np.ndarray, y: np.ndarray, mine: np.ndarray, seed: int
 
 
 def _by_class(name: str, x: np.ndarray, y: np.ndarray, mine: np.ndarray, seed: int) -> Board:
-    """k per class are local, all that the largest number of shots leaves is the test."""
+    """k per class are local, the user's other rows are the test."""
     rows = np.random.default_rng(seed).permutation(np.flatnonzero(mine))
-    order = {int(label): np.flatnonzero(y[rows] == label)[:10] for label in np.unique(y[rows])}
-    local = np.concatenate(list(order.values()))
-    return Board(name, x[rows], y[rows], np.arange(len(rows)), order, np.setdiff1d(np.arange(len(rows)), local))
+    order = {int(label): np.flatnonzero(y[rows] == label) for label in np.unique(y[rows])}
+    return Board(name, x[rows], y[rows], np.arange(len(rows)), order, np.arange(len(rows)))
