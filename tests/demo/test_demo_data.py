@@ -53,9 +53,20 @@ def test_a_file_that_cannot_serve_is_refused_with_what_it_lacks(tmp_path: Path) 
 
 
 def result(board: str, **changes: float) -> BoardResult:
-    fields = {"base": 0.5, "local": 0.6, "random": 0.55, "mpda": 0.7, "shipped": 0.7, **changes}
-    return BoardResult(board, "directory", **fields, shipped_recipe="mpda", candidates=50, kept=20, contributors="1 of 3",
-                       bytes_down=2048, seconds=1.5, local_samples=30, test_samples=40)  # type: ignore[arg-type]  # fmt: skip
+    accuracies = {"base": 0.5, "local": 0.6, "random": 0.55, "mpda": 0.7, "shipped": 0.7, **changes}
+    return BoardResult(
+        board=board,
+        mode="directory",
+        **accuracies,
+        shipped_recipe="mpda",
+        candidates=50,
+        kept=20,
+        contributors="1 of 3",
+        bytes_down=2048,
+        seconds=1.5,
+        local_samples=30,
+        test_samples=40,
+    )
 
 
 def test_the_report_has_the_promised_fields_and_honest_sentences(tmp_path: Path) -> None:
