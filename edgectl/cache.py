@@ -49,7 +49,6 @@ class Cache:
 
     def __init__(self, home: Home, task_id: str) -> None:
         self.folder = home.task(task_id)
-        self._task_id = task_id
 
     def ensure(self) -> None:
         (self.folder / "blobs").mkdir(mode=0o700, parents=True, exist_ok=True)

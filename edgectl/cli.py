@@ -40,8 +40,8 @@ _EPILOG = (
 
 @dataclass(frozen=True)
 class Anywhere:
-    """The options that count for every command. Taken off the line before typer sees it: typer would import pydantic to
-    read the first option that is not a plain flag, which takes longer than all of `edgectl status`."""
+    """The options that count for every command, wherever they stand on the line: `edgectl train -v` as well as
+    `edgectl -v train`. Taken off before typer sees the line, because typer knows an option only in one place."""
 
     state: str | None = None
     verbosity: int = 0
@@ -93,16 +93,14 @@ def _log(verbosity: int) -> None:
     logging.getLogger("urllib3").setLevel(logging.WARNING)  # it would print addresses with upload ids
 
 
-def assemble(*, helping: bool = True) -> typer.Typer:
-    """All commands as one app. helping: with --help and the options that install shell completion; each of them is an
-    option without a value, and so costs the import that `Anywhere` avoids."""
+def assemble() -> typer.Typer:
+    """All commands as one app."""
     app = typer.Typer(
         name="edgectl",
         no_args_is_help=True,
-        add_completion=helping,
         rich_markup_mode=None,  # plain help: importing rich would double the time to start
         pretty_exceptions_enable=False,
-        context_settings={"help_option_names": ["-h", "--help"] if helping else []},
+        context_settings={"help_option_names": ["-h", "--help"]},
         epilog=_EPILOG,
     )
     app.callback()(board)
@@ -118,7 +116,7 @@ def run(arguments: list[str]) -> int:
         anywhere, rest = split(arguments)
         if anywhere.verbosity:
             _log(anywhere.verbosity)
-        assemble(helping=_wants_help(rest))(args=rest, prog_name="edgectl", obj=anywhere)
+        assemble()(args=rest, prog_name="edgectl", obj=anywhere)
     except SystemExit as end:  # typer: done, usage error (2), cancelled (130)
         code = end.code if isinstance(end.code, int) else int(end.code is not None)
         if code == errors.UsageError.exit_code:
@@ -133,11 +131,6 @@ def run(arguments: list[str]) -> int:
         say(f"edgectl: {known.message}" + (f"\n  -> {known.hint}" if known.hint else ""))
         return _flushed(known.exit_code)
     return _flushed(0)
-
-
-def _wants_help(rest: Sequence[str]) -> bool:
-    asked = {"-h", "--help"} & set(rest)
-    return bool(asked) or not rest or rest[0].startswith("-") or "_EDGECTL_COMPLETE" in os.environ
 
 
 def _known(error: Exception) -> errors.EdgeError:

@@ -186,10 +186,6 @@ class Store:
         rows = self._all("SELECT digest FROM contributed WHERE task = ?", task_id)
         return self.digests(task_id) | {str(row[0]) for row in rows}
 
-    def sample_counts(self, task_id: str) -> dict[int, int]:
-        """Samples per label index (as of when each was added)."""
-        return dict(self._all("SELECT label, count(*) FROM sample WHERE task = ? GROUP BY label", task_id))
-
     def label_counts(self, task_id: str) -> dict[str, int]:
         """Samples per label name."""
         return dict(self._all("SELECT label_name, count(*) FROM sample WHERE task = ? GROUP BY label_name", task_id))

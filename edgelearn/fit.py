@@ -72,14 +72,6 @@ def fit(
         yield Step(run, number, run.step(number))
 
 
-def fit_all(model: nn.Module, source: Source, settings: FitSettings, *, seed: int) -> int:
-    """Train to the end without looking; returns the number of steps."""
-    steps = 0
-    for step in fit(model, source, settings, seed=seed):
-        steps = step.number
-    return steps
-
-
 class _Run:
     def __init__(self, model: nn.Module, source: Source, settings: FitSettings, seed: int) -> None:
         if len(source.local) == 0:

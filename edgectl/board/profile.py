@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -74,11 +73,3 @@ def pinned(library: str, profile_id: str | None = None) -> str | None:
     pins = load(profile_id or detect()).get("pins") or {}
     version = pins.get(library)
     return None if version is None else str(version)
-
-
-def description(profile_id: str) -> dict[str, Any]:
-    """The profile, and what was found here to compare it with."""
-    return {
-        "profile": load(profile_id),
-        "found": {"model": model(), "memory_mib": memory.total_mib(), "arch": platform.machine()},
-    }

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edgelearn.metrics import hits, log_losses
+from edgelearn.metrics import hits
 from edgelearn.models.build import load, outputs
 from edgelearn.personalize.recipes import RECIPES
 from edgelearn.personalize.setting import Setting
@@ -19,12 +19,11 @@ from edgelearn.personalize.setting import Setting
 @dataclass(frozen=True)
 class Evidence:
     """Scores of each recipe on local samples that its training did not see. rows: int (m,), which samples;
-    hits, losses: recipe -> (m,); group: (m,) recordings."""
+    hits: recipe -> (m,); group: (m,) recordings."""
 
     rows: np.ndarray
     group: np.ndarray
     hits: dict[str, np.ndarray]
-    losses: dict[str, np.ndarray]
 
 
 def make_folds(y: np.ndarray, group: np.ndarray, *, folds: int, seed: int) -> list[np.ndarray]:
@@ -69,7 +68,6 @@ def gather(
     if not folds:
         return None
     hit: dict[str, list[np.ndarray]] = {name: [] for name in recipes}
-    lost: dict[str, list[np.ndarray]] = {name: [] for name in recipes}
     everything = np.arange(len(setting.local))
     for number, test in enumerate(folds, start=1):
         inside = setting.only(np.setdiff1d(everything, test))
@@ -77,12 +75,10 @@ def gather(
         for name in recipes:
             logits, _ = outputs(load(setting.task, RECIPES[name](inside).weights).to(setting.device), held.x)
             hit[name].append(hits(logits, held.y))
-            lost[name].append(log_losses(logits, held.y))
         on_fold(number, len(folds))
     rows = np.concatenate(folds)
     return Evidence(
         rows,
         setting.local.group[rows],
         {name: np.concatenate(parts) for name, parts in hit.items()},
-        {name: np.concatenate(parts) for name, parts in lost.items()},
     )

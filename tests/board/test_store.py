@@ -68,7 +68,7 @@ def test_the_same_values_under_another_task_are_another_sample(store: Store) -> 
 
 def test_counts_need_no_manifest(store: Store) -> None:
     store.add_samples(GESTURES, samples(4), now=0.0)
-    assert store.sample_counts("gestures") == {0: 2, 1: 1, 2: 1}
+    assert store.label_counts("gestures") == {"wave": 2, "point": 1, "fist": 1}
     assert store.label_counts("gestures") == {"wave": 2, "point": 1, "fist": 1}
     assert store.sample_tasks() == ["gestures"]
 

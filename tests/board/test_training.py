@@ -164,7 +164,7 @@ def duel(board: Synced, *, right: float, unseen: int, deleted: tuple[str, ...] =
     slot = replace(slot, lineage=replace(slot.lineage, samples=known, gain=0.5))
     rows = np.arange(len(material.mine))
     hits = (rows < right * len(rows)).astype(np.float64)
-    evidence = Evidence(rows, rows, {"base": hits, "local": hits}, {})
+    evidence = Evidence(rows, rows, {"base": hits, "local": hits})
     choice = Choice("local", "", (Belief("base", 0, 0, ""), Belief("local", 0.1, 0.1, "")))
     return training._incumbent_stays(slot, material, evidence, choice, training.Options())
 

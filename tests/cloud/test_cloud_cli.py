@@ -117,11 +117,17 @@ def test_help_loads_no_heavy_library():
     program = (
         "import sys; from cloud_aug.cli import app; "
         "heavy = {'torch', 'faiss', 'onnxruntime', 'fastapi', 'sqlalchemy', 'numpy', 'alembic'} & set(sys.modules); "
-        "assert not heavy, heavy"
+        "print(sorted(heavy))"
     )
-    subprocess.run([sys.executable, "-c", program], env=toys.environment(), check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=toys.environment(), capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "[]\n"
 
 
 def test_serving_and_matching_need_no_torch():
-    program = "import sys, cloud_aug.app, cloud_aug.index; assert 'torch' not in sys.modules"
-    subprocess.run([sys.executable, "-c", program], env=toys.environment(), check=True)
+    program = "import sys, cloud_aug.app, cloud_aug.index; print('torch' in sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=toys.environment(), capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "False\n"

@@ -4,7 +4,7 @@ import pytest
 
 from edgelearn.examples import join, make
 from edgelearn.export import export_onnx, parity, patch_onnx
-from edgelearn.fit import FitSettings, Source, fit, fit_all
+from edgelearn.fit import FitSettings, Source, fit
 from edgelearn.metrics import accuracy, log_losses
 from edgelearn.models.build import build, fit_front, get_weights, load, outputs, set_weights
 from edgewire.tasks import InputSchema, ModelSpec, Task
@@ -65,7 +65,7 @@ def test_a_run_resumed_from_its_state_ends_with_the_same_bits():
     source = Source(make(*world.samples(world.style(1, 1.0), 5, 1)))
     settings = FitSettings(steps=12, batch_size=8)
     whole = load(world.TASK, world.base())
-    fit_all(whole, source, settings, seed=3)
+    assert len(list(fit(whole, source, settings, seed=3))) == 12
     first = load(world.TASK, world.base())
     state = next(step.state() for step in fit(first, source, settings, seed=3) if step.number == 5)
     second = load(world.TASK, world.base())
@@ -86,7 +86,7 @@ def test_local_samples_keep_their_share_of_every_batch():
 def test_training_on_nothing_is_an_error_not_a_quiet_zero():
     empty = make(np.zeros((0, world.FEATURES), np.float32), np.zeros(0, np.int64))
     with pytest.raises(ValueError, match="nothing to train on"):
-        fit_all(build(world.TASK), Source(empty), FitSettings(steps=1), seed=0)
+        next(fit(build(world.TASK), Source(empty), FitSettings(steps=1), seed=0))
     with pytest.raises(ValueError, match="no samples"):
         accuracy(np.zeros((0, 4)), np.zeros(0, np.int64))
 

@@ -114,7 +114,7 @@ def test_without_rehearsal_and_folds_the_base_model_stays():
 def test_own_folds_overrule_a_vague_rehearsal():
     prior = [Figure("local", 10, 0.02, 0.10, 0.3, 4), Figure("mpda", 10, 0.04, 0.10, 0.3, 4)]
     hits = {"base": np.zeros(40), "local": np.ones(40), "mpda": np.zeros(40)}
-    evidence = Evidence(np.arange(40), np.arange(40), hits, hits)
+    evidence = Evidence(np.arange(40), np.arange(40), hits)
     assert choose(("base", "local", "mpda"), prior, evidence, shots=10).recipe == "local"
 
 
@@ -122,7 +122,7 @@ def test_a_prior_and_folds_of_equal_weight_meet_in_the_middle():
     # prior: 0.10 with spread 0.1*sqrt(1 + 1/4); folds: all equal, so gain 0 with the error of one changed answer in 8
     prior = [Figure("local", 2, 0.10, 0.125 / np.sqrt(1.25), 0.0, 4)]
     hits = {"base": np.ones(8), "local": np.ones(8)}
-    evidence = Evidence(np.arange(8), np.arange(8), hits, hits)
+    evidence = Evidence(np.arange(8), np.arange(8), hits)
     belief = choose(("base", "local"), prior, evidence, shots=2).beliefs[1]
     assert belief.gain == pytest.approx(0.05)
     assert belief.error == pytest.approx(0.125 / np.sqrt(2))
