@@ -11,6 +11,7 @@ TaskId = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
 Mode = Literal["directory", "embedding"]
 ModelName = Literal["mlp", "cnn1d", "cnn2d"]
 Dtype = Literal["float32", "uint8", "int8"]
+Metric = Literal["accuracy", "auc"]  # auc: how well the samples of one board are ranked, for two labels
 
 MAX_VALUES_PER_SAMPLE = 1 << 20
 
@@ -69,7 +70,7 @@ class Task:
         tuple[Annotated[str, Meta(min_length=1, max_length=64)], ...], Meta(min_length=2, max_length=1000)
     ]
     model: ModelSpec
-    metric: Literal["accuracy"] = "accuracy"
+    metric: Metric = "accuracy"
     privacy: Privacy = field(default_factory=Privacy)
 
     def problems(self) -> list[str]:
@@ -80,6 +81,8 @@ class Task:
             found.append(f"model '{self.model.name}' cannot take samples of shape {list(self.input.shape)}")
         if len(set(self.labels)) != len(self.labels):
             found.append("labels repeat")
+        if self.metric == "auc" and len(self.labels) != 2:
+            found.append(f"metric 'auc' ranks two labels, the task has {len(self.labels)}")
         if self.input.values > MAX_VALUES_PER_SAMPLE:
             found.append(f"a sample has {self.input.values} values, the limit is {MAX_VALUES_PER_SAMPLE}")
         if self.input.missing and self.input.dtype != "float32":
