@@ -38,7 +38,8 @@ class Board:
 
 @dataclass(frozen=True)
 class Fold:
-    """A pool and the boards that it serves. x (n, *shape), y, user: of the pool; left_out: users with too few rows."""
+    """A pool and the boards that it serves. x (n, *shape), y, user: of the pool; left_out: users with too few rows;
+    group: the recording of each pool row (None: each row its own)."""
 
     name: str
     task: Task
@@ -48,6 +49,7 @@ class Fold:
     boards: list[Board]
     left_out: int
     epochs: int
+    group: np.ndarray | None = None
 
 
 def folds(data: str, seed: int) -> Iterator[Fold]:
@@ -76,7 +78,8 @@ def _myo(seed: int) -> Iterator[Fold]:
         boards.append(Board(user, x, y, group, order, np.arange(len(first[1]), len(y))))
     x, y = np.concatenate([part[0] for part in pool]), np.concatenate([part[1] for part in pool])
     owner = np.repeat(np.arange(len(pool)), [len(part[1]) for part in pool])
-    yield Fold("all", task, x, y, owner, boards, 0, epochs=4)
+    recordings = np.concatenate([part[2] for part in pool])
+    yield Fold("all", task, x, y, owner, boards, 0, epochs=4, group=recordings)
 
 
 def _wisdm(seed: int) -> Iterator[Fold]:
@@ -118,6 +121,7 @@ def _file(path: Path, seed: int) -> Iterator[Fold]:
     y = np.asarray([index[str(label)] for label in data["y"].tolist()])
     x = data["x"].astype(task.input.dtype)
     pool = data["part"] == "pool"
+    recordings = data["group"][pool] if "group" in data else None
     boards = []
     for user in np.unique(data["user"][data["part"] == "local"]):
         mine = np.flatnonzero(data["user"] == user)
@@ -128,7 +132,9 @@ def _file(path: Path, seed: int) -> Iterator[Fold]:
         codes = np.unique(group, return_inverse=True)[1].reshape(-1)
         boards.append(Board(str(user), x[mine], y[mine], codes, order, np.flatnonzero(part == "test")))
     kept = [board for board in boards if len(board.test) >= MIN_TEST_ROWS]
-    yield Fold("all", task, x[pool], y[pool], data["user"][pool], kept, len(boards) - len(kept), epochs=20)
+    yield Fold(
+        "all", task, x[pool], y[pool], data["user"][pool], kept, len(boards) - len(kept), epochs=20, group=recordings
+    )
 
 
 def _halved(name: str, x: np.ndarray, y: np.ndarray, mine: np.ndarray, seed: int) -> Board | None:
