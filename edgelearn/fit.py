@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +14,8 @@ from torch import Tensor, nn
 
 from edgelearn.examples import Examples
 from edgelearn.models.build import get_weights, set_weights
+
+Augment = Callable[[Tensor, torch.Generator], Tensor]  # raw samples (batch, *shape) -> the same labels' other samples
 
 
 @dataclass(frozen=True)
@@ -32,11 +34,12 @@ class FitSettings:
 @dataclass(frozen=True)
 class Source:
     """What a run trains on. teacher: the base model's logits (n, classes) on the local samples, for classes that are
-    absent."""
+    absent; augment: what each batch goes through, with a generator that depends on (seed, step number) only."""
 
     local: Examples
     outside: Examples | None = None
     teacher: np.ndarray | None = None
+    augment: Augment | None = None
 
 
 class Step:
@@ -77,6 +80,7 @@ class _Run:
         if len(source.local) == 0:
             raise ValueError("nothing to train on")
         self.model, self.settings, self.seed = model, settings, seed
+        self.augment = source.augment
         self.device = next(model.parameters()).device
         self.n_local = len(source.local)
         outside = source.outside if source.outside is not None and len(source.outside) else None
@@ -109,13 +113,19 @@ class _Run:
             self.model.train()
         self._set_learning_rate(number)
         self.optimizer.zero_grad(set_to_none=True)
-        loss = self._loss(rows)
+        loss = self._loss(self._samples(rows, number), rows)
         torch.autograd.backward(loss)
         self.optimizer.step()
         return loss.detach()
 
-    def _loss(self, rows: Tensor) -> Tensor:
-        logits, _ = self.model(self.x[rows])  # (batch, classes)
+    def _samples(self, rows: Tensor, number: int) -> Tensor:
+        if self.augment is None:
+            return self.x[rows]
+        seed = int(np.random.SeedSequence((self.seed, number, 1)).generate_state(1, np.uint64)[0] >> 1)
+        return self.augment(self.x[rows], torch.Generator(self.device).manual_seed(seed))
+
+    def _loss(self, x: Tensor, rows: Tensor) -> Tensor:
+        logits, _ = self.model(x)  # (batch, classes)
         if self.absent is None or self.teacher is None:
             return F.cross_entropy(logits, self.y[rows])
         loss = F.cross_entropy(logits.masked_fill(self.absent, -1e9), self.y[rows])

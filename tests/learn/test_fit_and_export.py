@@ -1,6 +1,7 @@
 import numpy as np
 import onnxruntime
 import pytest
+import torch
 
 from edgelearn.examples import join, make
 from edgelearn.export import export_onnx, parity, patch_onnx
@@ -61,8 +62,13 @@ def test_weights_that_do_not_fit_are_refused(spoil):
         set_weights(model, weights)
 
 
-def test_a_run_resumed_from_its_state_ends_with_the_same_bits():
-    source = Source(make(*world.samples(world.style(1, 1.0), 5, 1)))
+def add_noise(x, generator):
+    return x + torch.randn(x.shape, generator=generator)
+
+
+@pytest.mark.parametrize("augment", [None, add_noise])
+def test_a_run_resumed_from_its_state_ends_with_the_same_bits(augment):
+    source = Source(make(*world.samples(world.style(1, 1.0), 5, 1)), augment=augment)
     settings = FitSettings(steps=12, batch_size=8)
     whole = load(world.TASK, world.base())
     assert len(list(fit(whole, source, settings, seed=3))) == 12
@@ -72,6 +78,20 @@ def test_a_run_resumed_from_its_state_ends_with_the_same_bits():
     assert [step.number for step in fit(second, source, settings, seed=3, state=state)] == list(range(6, 13))
     expected, found = get_weights(whole), get_weights(second)
     assert all(np.array_equal(expected[name], found[name]) for name in expected)
+
+
+def test_every_step_augments_by_the_seed_and_its_own_number():
+    drawn = []
+
+    def note(x, generator):
+        drawn.append(torch.rand(1, generator=generator).item())
+        return x
+
+    source = Source(make(*world.samples(world.style(1, 1.0), 5, 1)), augment=note)
+    for seed in (3, 3, 4):
+        assert len(list(fit(build(world.TASK), source, FitSettings(steps=3, batch_size=8), seed=seed))) == 3
+    assert drawn[:3] == drawn[3:6]
+    assert len(set(drawn)) == 6
 
 
 def test_local_samples_keep_their_share_of_every_batch():
