@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, final
 
@@ -25,7 +25,10 @@ if TYPE_CHECKING:
 
 SETTLED_UPLOADS_KEPT = 500
 RUNS_KEPT = 1000
+SCORES_KEPT = 10_000
 UNFIT_NAMED = 200
+
+_FROM_SAMPLES = "FROM sample WHERE task = ?1 AND (NOT ?2 OR scored_at IS NULL)"
 
 UploadKind = Literal["report", "contribution"]
 
@@ -62,6 +65,23 @@ class SampleRow:
     time: float | None
     added_at: float
     shared_until: float | None
+
+
+@dataclass(frozen=True)
+class Score:
+    """How a sample was predicted before it was trained on. recording: equal numbers belong together; label: index of
+    the true one; version: of the personal model that served, None: the base did; probability: given to the true label;
+    base_*: the same of the base model, None where it was not at hand."""
+
+    recording: int
+    label: int
+    version: int | None
+    right: bool
+    probability: float
+    base_version: int | None
+    base_right: bool | None
+    base_probability: float | None
+    scored_at: float
 
 
 @dataclass(frozen=True)
@@ -140,9 +160,10 @@ class Store:
             added = self._connection.total_changes - before
         return AddResult(added, len(samples) - added)
 
-    def samples(self, task: Task) -> StoredSamples:
+    def samples(self, task: Task, *, unscored: bool = False) -> StoredSamples:
         """All local samples of a task. Labels are matched by name, so a task may append labels or reorder them.
 
+        unscored: only those that no model has predicted yet.
         Raises Conflict if the task has changed so that a stored sample no longer fits it.
         """
         import numpy as np
@@ -151,14 +172,13 @@ class Store:
 
         kind, index = _kind(task), {name: i for i, name in enumerate(task.labels)}
         with self.transaction():  # one snapshot for the count and the rows
-            n = int(self._one("SELECT count(*) FROM sample WHERE task = ?", task.id)[0])
+            n = int(self._one(f"SELECT count(*) {_FROM_SAMPLES}", task.id, unscored)[0])
             x = np.empty((n, *task.input.shape), task.input.dtype)
             light: list[tuple[int, str, int, str, float, float]] = []
             unfit: list[tuple[int, str]] = []
             rows = self._connection.execute(
-                "SELECT id, digest, kind, x, label_name, group_name, time, added_at FROM sample"
-                " WHERE task = ? ORDER BY id",
-                (task.id,),
+                f"SELECT id, digest, kind, x, label_name, group_name, time, added_at {_FROM_SAMPLES} ORDER BY id",
+                (task.id, unscored),
             )
             for i, (number, digest, row_kind, values, label, group, time, added_at) in enumerate(rows):
                 if row_kind != kind or label not in index:
@@ -183,8 +203,16 @@ class Store:
 
     def own_digests(self, task_id: str) -> set[str]:
         """The digest of every sample of a task that is or was this board's: those here, and those it ever shared."""
-        rows = self._all("SELECT digest FROM contributed WHERE task = ?", task_id)
-        return self.digests(task_id) | {str(row[0]) for row in rows}
+        return self.digests(task_id) | self.contributed(task_id)
+
+    def contributed(self, task_id: str) -> set[str]:
+        """The digest of every sample that was ever shared."""
+        return {str(row[0]) for row in self._all("SELECT digest FROM contributed WHERE task = ?", task_id)}
+
+    def recordings(self, task_id: str) -> list[tuple[int, str, str]]:
+        """(id, digest, recording) of every local sample, ordered by id."""
+        sql = "SELECT id, digest, group_name FROM sample WHERE task = ? ORDER BY id"
+        return [(int(number), str(digest), str(name)) for number, digest, name in self._all(sql, task_id)]
 
     def label_counts(self, task_id: str) -> dict[str, int]:
         """Samples per label name."""
@@ -227,6 +255,47 @@ class Store:
     def shared_ids(self, task_id: str) -> set[int]:
         """Samples whose owner has consented to share them."""
         return {row[0] for row in self._all("SELECT id FROM sample WHERE task = ? AND shared_at IS NOT NULL", task_id)}
+
+    # Scores
+
+    def has_unscored(self, task_id: str) -> bool:
+        """Whether there are samples that no model has predicted yet."""
+        return bool(self._one("SELECT EXISTS (SELECT 1 FROM sample WHERE task = ? AND scored_at IS NULL)", task_id)[0])
+
+    def add_scores(self, task_id: str, scores: Mapping[int, Score | None], *, now: float) -> list[Score]:
+        """Note how samples (by id) were predicted; None: nobody could predict it honestly, do not ask again.
+
+        Each sample is scored once: one that was scored meanwhile, or deleted, is passed over. Returns what was noted.
+        """
+        with self.transaction():
+            noted = [score for number, score in scores.items() if self._claim(number, now) and score is not None]
+            self._connection.executemany(
+                "INSERT INTO score (task, recording, label, version, right, probability, base_version, base_right,"
+                " base_probability, scored_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                [(task_id, *astuple(score)) for score in noted],
+            )
+            self._connection.execute(
+                "DELETE FROM score WHERE task = ?1 AND id <= (SELECT id FROM score WHERE task = ?1"
+                " ORDER BY id DESC LIMIT 1 OFFSET ?2)",
+                (task_id, SCORES_KEPT),
+            )
+        return noted
+
+    def _claim(self, sample_id: int, now: float) -> bool:
+        sql = "UPDATE sample SET scored_at = ? WHERE id = ? AND scored_at IS NULL"
+        return self._connection.execute(sql, (now, sample_id)).rowcount == 1
+
+    def scores(self, task_id: str, *, limit: int = SCORES_KEPT) -> list[Score]:
+        """The newest scores of a task, oldest first."""
+        rows = self._all(
+            "SELECT recording, label, version, right, probability, base_version, base_right, base_probability,"
+            " scored_at FROM score WHERE task = ? ORDER BY id DESC LIMIT ?",
+            *(task_id, limit),
+        )
+        return [
+            Score(group, label, version, bool(right), share, base, None if hit is None else bool(hit), theirs, at)
+            for group, label, version, right, share, base, hit, theirs, at in reversed(rows)
+        ]
 
     # Outbox
 
@@ -311,6 +380,16 @@ class Store:
             " WHERE task = ? ORDER BY id DESC LIMIT ?",
             *(task_id, limit),
         )
+
+    def last_training(self, task_id: str) -> Run | None:
+        """The newest training that ended by itself, whatever it ended with; one that found nothing to do is none."""
+        found = self._runs(
+            "SELECT id, task, kind, started_at, ended_at, outcome, record FROM run WHERE task = ? AND kind = 'train'"
+            " AND outcome IS NOT NULL AND outcome != 'failed' AND json_extract(record, '$.skipped') IS NOT 1"
+            " ORDER BY id DESC LIMIT 1",
+            task_id,
+        )
+        return found[0] if found else None
 
     def interrupted_runs(self) -> list[Run]:
         """Runs without an end, oldest first. One that is running now is among them: its lock tells."""

@@ -78,7 +78,27 @@ CREATE TABLE contributed (                 -- what was shared stays known as thi
 INSERT INTO contributed SELECT task, digest FROM sample WHERE shared_at IS NOT NULL;
 """
 
-MIGRATIONS: tuple[str, ...] = (_VERSION_1, _VERSION_2)
+_VERSION_3 = """
+ALTER TABLE sample ADD COLUMN scored_at REAL;  -- when it was predicted before being trained on; NULL: not yet
+UPDATE sample SET scored_at = 0;               -- some model may have been trained on what is there: too late for these
+
+CREATE TABLE score (                       -- numbers only: they outlive the sample, and do not name it
+    id INTEGER PRIMARY KEY AUTOINCREMENT,  -- in the order of prediction
+    task TEXT NOT NULL,
+    recording INTEGER NOT NULL,            -- equal numbers: samples of one recording
+    label INTEGER NOT NULL,                -- index of the true label
+    version INTEGER,                       -- of the personal model that served, NULL: the base served
+    right INTEGER NOT NULL,
+    probability REAL NOT NULL,             -- given to the true label
+    base_version INTEGER,                  -- NULL: the base was not at hand
+    base_right INTEGER,
+    base_probability REAL,
+    scored_at REAL NOT NULL
+);
+CREATE INDEX score_by_task ON score (task, id);
+"""
+
+MIGRATIONS: tuple[str, ...] = (_VERSION_1, _VERSION_2, _VERSION_3)
 
 
 def connect(path: Path, *, migrations: Sequence[str] = MIGRATIONS) -> sqlite3.Connection:

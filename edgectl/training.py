@@ -19,6 +19,7 @@ from edgectl.home import Home
 from edgectl.inference import Predictor
 from edgectl.material import Material, prepare
 from edgectl.models import GOLDEN, MODEL, WEIGHTS, Lineage, Models, Slot
+from edgectl.scoring import score_new
 from edgectl.store import Run, Store
 from edgelearn.export import PARITY_TOLERANCE, parity, patch_onnx
 from edgelearn.metrics import hits
@@ -103,6 +104,7 @@ def train(home: Home, manifest: Manifest, store: Store, options: Options, *, now
     material = prepare(home, manifest, store, seed=options.seed, device=options.device, threads=options.threads)
     models = Models(home, manifest.task.id)
     recovered = _recover(models, options)
+    score_new(home, manifest, store, now=now, threads=options.threads)
     incumbent = models.current()
     before = _same_training(store, material, options)
     if before is not None and not recovered and not options.force:

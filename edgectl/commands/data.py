@@ -12,7 +12,9 @@ from edgectl.commands import Invocation, JsonFlag, TaskFlag, invocation
 from edgectl.output import emit, plural, say, table
 
 if TYPE_CHECKING:
-    from edgewire.tasks import Task
+    from edgectl.scoring import Scored
+    from edgectl.store import Store
+    from edgewire.messages import Manifest
 
 group = typer.Typer(no_args_is_help=True, help="Labelled samples of this board.", rich_markup_mode=None)
 
@@ -21,11 +23,11 @@ def register(app: typer.Typer) -> None:
     app.add_typer(group, name="data")
 
 
-def _task(here: Invocation, flag: str | None) -> Task:
+def _manifest(here: Invocation, flag: str | None) -> Manifest:
     from edgectl import enrolment, tasks
 
     known = enrolment.load(here.home)
-    return tasks.known_task(here.home, known, here.task_id(flag), here.clock()).task
+    return tasks.known_task(here.home, known, here.task_id(flag), here.clock())
 
 
 def _task_of_samples(here: Invocation, flag: str | None) -> str:
@@ -47,16 +49,21 @@ def add(
     part: Annotated[str | None, typer.Option(help="Only rows of that part: pool, local or test.")] = None,
     json: JsonFlag = False,
 ) -> None:
-    """Add labelled samples. They stay on this board unless you share them."""
+    """Add labelled samples. They stay on this board unless you share them.
+
+    The model that serves predicts each new one first, so that `edgectl status` can tell how well it does.
+    """
     from edgewire import readers
 
     here = invocation(ctx)
-    about = _task(here, task)
+    manifest = _manifest(here, task)
+    about = manifest.task
     path = None if str(file) == "-" else file
     samples = readers.read(path, about, stdin=sys.stdin.buffer, part=part)
     with here.store() as store:
         result = store.add_samples(about, samples, now=here.clock())
         total = sum(store.label_counts(about.id).values())
+        scored = _score(here, manifest, store)
     emit(
         {
             "changed": result.added > 0,
@@ -64,13 +71,28 @@ def add(
             "added": result.added,
             "duplicates": result.duplicates,
             "total": total,
+            "scored": scored.samples,
+            "right": scored.right,
         },
         [
             f"{plural(result.added, 'sample')} added to '{about.id}', {result.duplicates} were there already;"
-            f" it now has {total}"
+            f" it now has {total}",
+            *([f"the model that serves was right about {scored.right} of {scored.samples}"] if scored.samples else []),
         ],
         as_json=json,
     )
+
+
+def _score(here: Invocation, manifest: Manifest, store: Store) -> Scored:
+    """Score what was added. The samples are safe whatever happens here: what is not scored now is before a training."""
+    from edgectl import scoring
+    from edgewire.errors import EdgeError
+
+    try:
+        return scoring.score_new(here.home, manifest, store, now=here.clock(), threads=here.threads)
+    except EdgeError as error:
+        say(f"the new samples are not scored yet: {error.message}")
+        return scoring.Scored()
 
 
 @group.command("list")
@@ -136,7 +158,7 @@ def share(
     from edgectl import periods, sharing
 
     here = invocation(ctx)
-    about, now = _task(here, task), here.clock()
+    about, now = _manifest(here, task).task, here.clock()
     ends_at = periods.moment(until, now=now)
     with here.store() as store:
         offer = sharing.offer(store, about, group=name)

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from edgectl.commands import Invocation, JsonFlag, invocation
-from edgectl.glance import glance
+from edgectl.glance import glance, metric
 from edgectl.output import emit, plural
+from edgectl.standing import standing
 
 if TYPE_CHECKING:
     from edgectl.store import Store
@@ -21,7 +22,10 @@ def register(app: typer.Typer) -> None:
 
 
 def status(ctx: typer.Context, json: JsonFlag = False) -> None:
-    """Say what this board has: enrolment, samples, last runs, what waits to be sent. Asks nobody else."""
+    """Say what this board has: enrolment, samples, how the model does on new ones, last runs, what waits to be sent.
+
+    The running score is honest: each new sample is predicted before a model is trained on it. Asks nobody else.
+    """
     here = invocation(ctx)
     report = _report(here)
     emit(report, _lines(report), as_json=json)
@@ -38,18 +42,20 @@ def _report(here: Invocation) -> dict[str, Any]:
             every = [*tasks, *(task for task in store.sample_tasks() if task not in tasks)]
             report["tasks"] = [_task(here, store, task) for task in every]
     else:
-        report["tasks"] = [{"task": task, "samples": 0, "labels": {}, "runs": []} for task in tasks]
+        report["tasks"] = [{"task": task, "samples": 0, "labels": {}, "running": None, "runs": []} for task in tasks]
     return report
 
 
 def _task(here: Invocation, store: Store, task: str) -> dict[str, Any]:
-    counts = store.label_counts(task)
+    counts, last = store.label_counts(task), store.last_training(task)
+    answered_at = last.started_at if last is not None else 0.0
     return {
         "task": task,
         "samples": sum(counts.values()),
         "labels": counts,
         "synced": here.home.manifest(task).exists(),
         "epsilon_spent": store.epsilon_spent(task),
+        "running": standing(store.scores(task), metric=metric(here.home, task), answered_at=answered_at),
         "runs": [
             {"run": run.id, "kind": run.kind, "outcome": run.outcome, "started_at": run.started_at}
             for run in store.runs(task, RUNS_SHOWN)
@@ -63,7 +69,30 @@ def _lines(report: dict[str, Any]) -> list[str]:
     for task in report["tasks"]:
         labels = ", ".join(f"{label} {n}" for label, n in task["labels"].items())
         lines.append(f"task {task['task']}: {plural(task['samples'], 'sample')}" + (f" ({labels})" if labels else ""))
+        lines += _running_lines(task["running"])
         lines += [f"  {run['kind']} #{run['run']}: {run['outcome'] or 'no end noted'}" for run in task["runs"]]
     if report["outbox"]:
         lines.append(f"{plural(report['outbox'], 'upload')} waiting for the next sync")
     return lines
+
+
+def _running_lines(running: dict[str, Any] | None) -> list[str]:
+    if running is None:
+        return []
+    lines = [f"  new samples, each predicted before it was trained on ({running['metric']}):"]
+    spans = [("last", running["last"]), ("all", running["all"])]
+    spans += [(_name(row["version"]), row) for row in running["versions"]]
+    lines += [
+        f"    {name} {row['samples']}: {_share(row['serving'])}, base {_share(row['base'])}" for name, row in spans
+    ]
+    drift = running["drift"]
+    lines.append(f"    drift: {drift['detail']}" + (f" -> {drift['hint']}" if drift["hint"] else ""))
+    return lines
+
+
+def _name(version: int | None) -> str:
+    return "before any version," if version is None else f"version {version},"
+
+
+def _share(value: float | None) -> str:
+    return "unknown" if value is None else f"{100 * value:.1f} %"

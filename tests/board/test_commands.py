@@ -49,6 +49,8 @@ def test_samples_are_added_from_a_file_and_from_stdin(board: Board, tmp_path: Pa
         "added": 4,
         "duplicates": 0,
         "total": 4,
+        "scored": 0,
+        "right": 0,
     }
     assert json.loads(second.stdout)["total"] == 6
 

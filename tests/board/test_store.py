@@ -14,8 +14,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from edgectl import store as store_module
 from edgectl import store_schema
-from edgectl.store import SETTLED_UPLOADS_KEPT, AddResult, Store
+from edgectl.store import SETTLED_UPLOADS_KEPT, AddResult, Score, Store
 from edgewire import errors
 from edgewire.samples import Samples, make, sample_digests
 from tests.board.conftest import GESTURES
@@ -237,7 +238,7 @@ def test_a_migration_that_fails_changes_nothing(tmp_path: Path) -> None:
 def test_a_file_of_a_newer_edgectl_is_left_alone(tmp_path: Path) -> None:
     path = tmp_path / "edgectl.db"
     store_schema.connect(path, migrations=(*store_schema.MIGRATIONS, "CREATE TABLE later (x);")).close()
-    with pytest.raises(errors.Conflict, match="schema version 3, this edgectl knows up to 2"):
+    with pytest.raises(errors.Conflict, match="schema version 4, this edgectl knows up to 3"):
         Store.open(path)
 
 
@@ -321,3 +322,32 @@ def test_a_read_only_disk_is_named(small_disk: Path) -> None:
     with pytest.raises(errors.EdgeError) as caught, Store.open(small_disk / "edgectl.db") as store:
         store.meta_set("a", "1")
     assert caught.value.exit_code == 6
+
+
+def test_samples_of_an_older_file_are_not_scored_late(tmp_path: Path) -> None:
+    """A model may have been trained on them already: a score would flatter it."""
+    shutil.copy(GOLDEN, tmp_path / "edgectl.db")
+    with Store.open(tmp_path / "edgectl.db") as store:
+        assert len(store.samples(GESTURES)) == 3
+        assert not store.has_unscored("gestures")
+        store.add_samples(GESTURES, samples(5), now=2.0)
+        assert len(store.samples(GESTURES, unscored=True)) == 2
+
+
+def test_only_the_newest_scores_are_kept(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store_module, "SCORES_KEPT", 3)
+    store.add_samples(GESTURES, samples(5), now=1.0)
+    made = {i: Score(i, 0, None, True, 0.5, None, None, None, 1.0) for i in range(1, 6)}
+    assert len(store.add_scores("gestures", made, now=2.0)) == 5
+    assert [score.recording for score in store.scores("gestures")] == [3, 4, 5]
+
+
+def test_the_last_training_is_one_that_ended_and_did_something(store: Store) -> None:
+    assert store.last_training("gestures") is None
+    for outcome, record in (("local", {}), ("failed", {}), ("local", {"skipped": True}), (None, {})):
+        run = store.start_run("gestures", "train", 1.0)
+        if outcome:
+            store.finish_run(run, outcome, record, 2.0)
+    found = store.last_training("gestures")
+    assert found is not None
+    assert found.id == 1
