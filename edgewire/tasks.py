@@ -5,24 +5,40 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
-from msgspec import Meta
+from msgspec import UNSET, Meta, UnsetType
 
 TaskId = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
 Mode = Literal["directory", "embedding"]
-ModelName = Literal["mlp", "cnn1d", "cnn2d"]
-Dtype = Literal["float32", "uint8", "int8"]
+ModelName = Literal["mlp", "cnn1d", "cnn2d", "lenet5", "audio"]
+Dtype = Literal["float32", "uint8", "int8", "int16"]
 Metric = Literal["accuracy", "auc"]  # auc: how well the samples of one board are ranked, for two labels
 
 MAX_VALUES_PER_SAMPLE = 1 << 20
+AUDIO_RATES_HZ = (4000, 48000)  # what the log-mel front of model `audio` is made for
+LENET5_EMBEDDING = 84  # its layer F6
+
+
+@dataclass(frozen=True)
+class Windows:
+    """How a recording (a WAV file, a sensor's time series) becomes samples: windows of shape[0] steps, at rate_hz.
+
+    hop: steps from the start of one window to the start of the next; scale: what a sensor's values are multiplied by.
+    """
+
+    rate_hz: Annotated[float, Meta(gt=0, le=384_000)]
+    hop: Annotated[int, Meta(ge=1, le=1 << 20)]
+    scale: Annotated[float, Meta(gt=0, le=1e9)] = 1.0
 
 
 @dataclass(frozen=True)
 class InputSchema:
-    """One sample. shape: without the batch axis; missing: whether NaN is allowed and means "not measured"."""
+    """One sample. shape: without the batch axis; missing: whether NaN is allowed and means "not measured"; windows:
+    for tasks whose samples are cut from recordings (left out of the JSON where it is not set)."""
 
     shape: Annotated[tuple[Annotated[int, Meta(ge=1, le=1 << 20)], ...], Meta(min_length=1, max_length=3)]
     dtype: Dtype = "float32"
     missing: bool = False
+    windows: Windows | UnsetType = UNSET
 
     @property
     def values(self) -> int:
@@ -35,7 +51,8 @@ class InputSchema:
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """Architecture: `mlp` for (features,), `cnn1d` for (time, channels), `cnn2d` for (height, width[, colours])."""
+    """Architecture: `mlp` for (features,), `cnn1d` for (time, channels), `cnn2d` and `lenet5` for (height, width[,
+    colours]), `audio` for (samples,) or (samples, 1). `lenet5` has widths of its own."""
 
     name: ModelName
     width: Annotated[int, Meta(ge=4, le=1024)] = 32
@@ -75,7 +92,7 @@ class Task:
 
     def problems(self) -> list[str]:
         """What the field types cannot say; empty when the task is sound."""
-        axes = {"mlp": (1,), "cnn1d": (2,), "cnn2d": (2, 3)}[self.model.name]
+        axes = {"mlp": (1,), "cnn1d": (2,), "cnn2d": (2, 3), "lenet5": (2, 3), "audio": (1, 2)}[self.model.name]
         found = []
         if len(self.input.shape) not in axes:
             found.append(f"model '{self.model.name}' cannot take samples of shape {list(self.input.shape)}")
@@ -89,4 +106,33 @@ class Task:
             found.append("only float32 samples can have missing values")
         if len(set(self.privacy.modes)) != len(self.privacy.modes):
             found.append("privacy.modes repeat")
+        if len(self.input.shape) in axes:
+            found += {"lenet5": _lenet5_problems, "audio": _audio_problems}.get(self.model.name, _no_problems)(self)
         return found
+
+
+def _no_problems(_: Task) -> list[str]:
+    return []
+
+
+def _lenet5_problems(task: Task) -> list[str]:
+    found = []
+    if min(task.input.shape[:2]) < 12:
+        found.append("model 'lenet5' takes images of at least 12 by 12")
+    if task.model.embedding != LENET5_EMBEDDING:
+        found.append(f"the embedding of model 'lenet5' has {LENET5_EMBEDDING} values: set model.embedding to that")
+    return found
+
+
+def _audio_problems(task: Task) -> list[str]:
+    schema, (low, high) = task.input, AUDIO_RATES_HZ
+    if schema.shape[1:] not in ((), (1,)):
+        return [f"model 'audio' takes one channel, not {schema.shape[1]}"]
+    if schema.dtype not in ("int16", "float32") or schema.missing:
+        return ["model 'audio' takes int16 or float32 samples without missing values"]
+    if not isinstance(schema.windows, Windows):
+        return ["model 'audio' needs input.windows: the rate and hop of the recordings"]
+    rate = schema.windows.rate_hz
+    if not (low <= rate <= high and rate == int(rate)):
+        return [f"model 'audio' takes whole rates from {low} to {high} Hz, not {rate}"]
+    return [] if schema.shape[0] >= rate / 10 else ["model 'audio' needs windows of at least a tenth of a second"]

@@ -8,15 +8,17 @@ import numpy as np
 import torch
 from torch import nn
 
+from edgelearn.models.audio import Audio
 from edgelearn.models.cnn1d import Cnn1d
 from edgelearn.models.cnn2d import Cnn2d
 from edgelearn.models.front import Front
+from edgelearn.models.lenet5 import LeNet5
 from edgelearn.models.mlp import Mlp
 from edgewire.tasks import Task
 
 Weights = dict[str, np.ndarray]
 
-_MODELS: dict[str, type[nn.Module]] = {"mlp": Mlp, "cnn1d": Cnn1d, "cnn2d": Cnn2d}
+_MODELS: dict[str, type[nn.Module]] = {"mlp": Mlp, "cnn1d": Cnn1d, "cnn2d": Cnn2d, "lenet5": LeNet5, "audio": Audio}
 
 
 def build(task: Task, *, seed: int = 0) -> nn.Module:
@@ -58,7 +60,7 @@ def fit_front(model: nn.Module, x: np.ndarray) -> None:
     front = model.get_submodule("front")
     if not isinstance(front, Front):
         raise ValueError("the model has no front")
-    values = x.astype(np.float64)
+    values = _before_front(model, x).astype(np.float64)
     kept = front.mean.shape  # (1, channels): statistics over time too
     axes = (0, *(i + 1 for i, size in enumerate(kept) if size == 1))
     with np.errstate(invalid="ignore"):
@@ -66,6 +68,15 @@ def fit_front(model: nn.Module, x: np.ndarray) -> None:
         std = np.nan_to_num(np.nanstd(values, axis=axes, keepdims=True)[0])
     front.mean.copy_(torch.from_numpy(mean.astype(np.float32)).reshape(kept))
     front.std.copy_(torch.from_numpy(np.where(std < 1e-6, 1.0, std).astype(np.float32)).reshape(kept))
+
+
+@torch.no_grad()
+def _before_front(model: nn.Module, x: np.ndarray) -> np.ndarray:
+    """What the front standardises: the samples themselves, or what a fixed first step makes of them."""
+    if not hasattr(model, "spectrum"):
+        return x
+    spectrum = model.get_submodule("spectrum")
+    return np.concatenate([spectrum(torch.from_numpy(x[i : i + 64])).numpy() for i in range(0, len(x), 64)])
 
 
 @torch.no_grad()

@@ -15,7 +15,7 @@ from edgewire.decoding import convert, decode, encode
 from edgewire.errors import BY_CODE, EdgeError, InvalidMessage, InvalidSamples, TooLarge, from_code
 from edgewire.files import digest
 from edgewire.messages import Report, SearchMeta
-from edgewire.tasks import InputSchema, ModelSpec, Privacy, Task
+from edgewire.tasks import InputSchema, ModelSpec, Privacy, Task, Windows
 
 TASK = Task("points", "Points", InputSchema((2,)), ("a", "b"), ModelSpec("mlp"))
 
@@ -57,6 +57,24 @@ def test_the_json_of_a_task_is_golden() -> None:
         b'"model":{"embedding":64,"name":"mlp","width":32},"privacy":{"epsilon":8.0,"epsilon_budget":16.0,'
         b'"fetch_all_below_bytes":16777216,"min_cohort":3,"modes":["directory"],"reports":true},"title":"Points"}'
     )
+
+
+def test_windows_are_in_the_json_of_a_task_only_where_they_are_said() -> None:
+    task = replace(TASK, input=InputSchema((128, 3), windows=Windows(50.0, 64)), model=ModelSpec("cnn1d"))
+    golden = b'{"dtype":"float32","missing":false,"shape":[128,3],"windows":{"hop":64,"rate_hz":50.0,"scale":1.0}}'
+    assert golden in encode(task)
+    assert decode(Task, encode(task), what="task") == task
+    assert decode(Task, encode(TASK), what="task") == TASK
+
+
+@pytest.mark.parametrize(
+    "windows", [{"rate_hz": 0, "hop": 1}, {"rate_hz": 50, "hop": 0}, {"rate_hz": 50, "hop": 1, "scale": -1}, None]
+)
+def test_windows_that_cannot_be_are_refused(windows: dict | None) -> None:
+    document = json.loads(encode(TASK))
+    document["input"]["windows"] = windows
+    with pytest.raises(InvalidMessage, match="windows"):
+        convert(Task, document, what="task")
 
 
 def test_the_same_arrays_give_the_same_bytes_whatever_their_order() -> None:
@@ -130,6 +148,13 @@ def test_what_leaves_a_contributor_has_no_recording_and_no_time() -> None:
         ({"model": ModelSpec("cnn1d")}, "cannot take"),
         ({"input": InputSchema((2,), "int8", missing=True)}, "missing"),
         ({"privacy": Privacy(modes=("directory", "directory"))}, "repeat"),
+        ({"input": InputSchema((10, 28)), "model": ModelSpec("lenet5", embedding=84)}, "at least 12"),
+        ({"input": InputSchema((28, 28)), "model": ModelSpec("lenet5")}, "84"),
+        ({"input": InputSchema((8000,), "int16"), "model": ModelSpec("audio")}, "needs input.windows"),
+        ({"input": InputSchema((8000,), "uint8"), "model": ModelSpec("audio")}, "int16 or float32"),
+        ({"input": InputSchema((8000, 2), "int16"), "model": ModelSpec("audio")}, "one channel"),
+        ({"input": InputSchema((8000,), windows=Windows(8000.5, 1)), "model": ModelSpec("audio")}, "whole rates"),
+        ({"input": InputSchema((799,), windows=Windows(8000, 1)), "model": ModelSpec("audio")}, "tenth"),
     ],
 )
 def test_what_types_cannot_say_of_a_task_is_a_problem(change: dict, problem: str) -> None:
