@@ -79,6 +79,8 @@ def check(samples: Samples, task: Task, *, labelled: bool) -> None:
         raise InvalidSamples("there are no samples in it", hint="a file needs at least one row")
     if schema.dtype == "float32":
         _check_finite(samples.x, missing_allowed=schema.missing)
+    if isinstance(schema.items, int):
+        _check_items(samples.x, schema.items)
     known = (samples.y >= 0) & (samples.y < len(task.labels))
     wrong = ~known if labelled else ~known & (samples.y != UNLABELLED)
     if wrong.any():
@@ -91,6 +93,19 @@ def _check_finite(x: np.ndarray, *, missing_allowed: bool) -> None:
         row = int(np.argmax(bad.reshape(len(x), -1).any(axis=1)))
         hint = "" if missing_allowed else "fill missing values, or publish the task with input.missing = true"
         raise InvalidSamples(f"row {row} has values that are not finite numbers", hint=hint)
+
+
+def _check_items(x: np.ndarray, items: int) -> None:
+    """Candidates are 1..items, histories may have 0 for no item: an id from elsewhere never points outside a table."""
+    bad = (x < 0) | (x > items)
+    bad[:, 0] |= x[:, 0] == 0
+    if bad.any():
+        row, column = (int(place) for place in np.argwhere(bad)[0])
+        what = "candidate" if column == 0 else "history"
+        raise InvalidSamples(
+            f"row {row} has the {what} item {int(x[row, column])}, the task knows 1 to {items}",
+            hint="a sample is the candidate, then the history, most recent first; 0 fills up a short history",
+        )
 
 
 def sample_digests(samples: Samples) -> list[str]:

@@ -9,13 +9,14 @@ from msgspec import UNSET, Meta, UnsetType
 
 TaskId = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
 Mode = Literal["directory", "embedding"]
-ModelName = Literal["mlp", "cnn1d", "cnn2d", "lenet5", "audio"]
-Dtype = Literal["float32", "uint8", "int8", "int16"]
+ModelName = Literal["mlp", "cnn1d", "cnn2d", "lenet5", "audio", "din", "dssm", "wide_deep"]
+Dtype = Literal["float32", "uint8", "int8", "int16", "int32"]
 Metric = Literal["accuracy", "auc"]  # auc: how well the samples of one board are ranked, for two labels
 
 MAX_VALUES_PER_SAMPLE = 1 << 20
 AUDIO_RATES_HZ = (4000, 48000)  # what the log-mel front of model `audio` is made for
 LENET5_EMBEDDING = 84  # its layer F6
+CLICK_MODELS = ("din", "dssm", "wide_deep")
 
 
 @dataclass(frozen=True)
@@ -33,12 +34,18 @@ class Windows:
 @dataclass(frozen=True)
 class InputSchema:
     """One sample. shape: without the batch axis; missing: whether NaN is allowed and means "not measured"; windows:
-    for tasks whose samples are cut from recordings (left out of the JSON where it is not set)."""
+    for tasks whose samples are cut from recordings; items: for tasks whose samples are item ids, how many there are
+    (both left out of the JSON where they are not set).
+
+    A click sample is a candidate item (1..items) and the history of items liked before it, the most recent first, filled
+    up with 0 (no item): int32 (1 + length,).
+    """
 
     shape: Annotated[tuple[Annotated[int, Meta(ge=1, le=1 << 20)], ...], Meta(min_length=1, max_length=3)]
     dtype: Dtype = "float32"
     missing: bool = False
     windows: Windows | UnsetType = UNSET
+    items: Annotated[int, Meta(ge=1, le=1 << 20)] | UnsetType = UNSET
 
     @property
     def values(self) -> int:
@@ -52,7 +59,8 @@ class InputSchema:
 @dataclass(frozen=True)
 class ModelSpec:
     """Architecture: `mlp` for (features,), `cnn1d` for (time, channels), `cnn2d` and `lenet5` for (height, width[,
-    colours]), `audio` for (samples,) or (samples, 1). `lenet5` has widths of its own."""
+    colours]), `audio` for (samples,) or (samples, 1), `din`, `dssm` and `wide_deep` for item ids (1 + history,).
+    `lenet5` has widths of its own."""
 
     name: ModelName
     width: Annotated[int, Meta(ge=4, le=1024)] = 32
@@ -92,7 +100,7 @@ class Task:
 
     def problems(self) -> list[str]:
         """What the field types cannot say; empty when the task is sound."""
-        axes = {"mlp": (1,), "cnn1d": (2,), "cnn2d": (2, 3), "lenet5": (2, 3), "audio": (1, 2)}[self.model.name]
+        axes = _AXES.get(self.model.name, (1,))
         found = []
         if len(self.input.shape) not in axes:
             found.append(f"model '{self.model.name}' cannot take samples of shape {list(self.input.shape)}")
@@ -106,9 +114,26 @@ class Task:
             found.append("only float32 samples can have missing values")
         if len(set(self.privacy.modes)) != len(self.privacy.modes):
             found.append("privacy.modes repeat")
+        found += _item_problems(self)
         if len(self.input.shape) in axes:
             found += {"lenet5": _lenet5_problems, "audio": _audio_problems}.get(self.model.name, _no_problems)(self)
         return found
+
+
+_AXES = {"cnn1d": (2,), "cnn2d": (2, 3), "lenet5": (2, 3), "audio": (1, 2)}  # of a sample; else one
+
+
+def _item_problems(task: Task) -> list[str]:
+    schema, name = task.input, task.model.name
+    clicks = name in CLICK_MODELS
+    found = []
+    if clicks != (schema.items is not UNSET) or clicks != (schema.dtype == "int32"):
+        found.append(f"int32 and input.items go with the models {', '.join(CLICK_MODELS)}, and with no other: '{name}'")
+    if clicks and schema.values < 2:
+        found.append(f"model '{name}' needs a history: samples of shape [2] or longer")
+    if clicks and len(task.labels) != 2:
+        found.append(f"model '{name}' tells two labels apart, the task has {len(task.labels)}")
+    return found
 
 
 def _no_problems(_: Task) -> list[str]:
