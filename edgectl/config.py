@@ -76,6 +76,8 @@ KEYS: dict[str, Key] = {
         Key("profile", _text, None, "board profile, instead of the detected one"),
         Key("name", _text, None, "name under which the board enrolls, instead of its host name"),
         Key("sync_seconds", _whole(1, 86400), 600, "seconds that one sync may take in all"),
+        Key("train_seconds", _whole(0, 604800), 0, "seconds that one training may take in all; 0: no limit"),
+        Key("train_memory_mib", _whole(0, 1 << 20), 0, "memory that training may take; 0: what the machine has free"),
         Key("reports", _yes_or_no, True, "tell the cloud how runs ended (numbers only; never samples or weights)"),
         Key("proxy", _yes_or_no, False, "reach the cloud through the proxy that the environment names"),
     )

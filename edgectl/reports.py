@@ -10,7 +10,7 @@ from edgewire.decoding import convert, encode
 from edgewire.messages import Manifest, Report
 
 if TYPE_CHECKING:
-    from edgectl.training import Outcome
+    from edgectl.retraining import Outcome
 
 
 def queue(store: Store, manifest: Manifest, outcome: Outcome, *, now: float) -> str:

@@ -85,6 +85,15 @@ class Score:
 
 
 @dataclass(frozen=True)
+class Tally:
+    """Samples up to an id and after it. new_labels: names that only the new ones have."""
+
+    old: int
+    new: int
+    new_labels: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class OutboxItem:
     """One upload that waits. params: what travels beside the payload (a contribution's consent and until)."""
 
@@ -217,6 +226,15 @@ class Store:
     def label_counts(self, task_id: str) -> dict[str, int]:
         """Samples per label name."""
         return dict(self._all("SELECT label_name, count(*) FROM sample WHERE task = ? GROUP BY label_name", task_id))
+
+    def tally(self, task_id: str, newest: int) -> Tally:
+        """How many samples are there up to an id, and how many came after it."""
+        rows = self._all(
+            "SELECT label_name, sum(id <= ?2), sum(id > ?2) FROM sample WHERE task = ?1 GROUP BY label_name",
+            *(task_id, newest),
+        )
+        new_labels = tuple(sorted(str(label) for label, old, new in rows if new and not old))
+        return Tally(sum(old for _, old, _ in rows), sum(new for _, _, new in rows), new_labels)
 
     def sample_tasks(self) -> list[str]:
         """Tasks that have samples."""

@@ -1,26 +1,28 @@
 """The story of a personal model: what is on disk -> recipes -> evidence -> choice -> train -> export -> parity ->
 commit.
 
-Opens no socket: `seal_network` makes sure of it. One sample per class is a normal case: then the rehearsal decides.
+Opens no socket: `retraining.seal_network` makes sure of it. One sample per class is a normal case: then the rehearsal
+decides.
 """
 
 from __future__ import annotations
 
 import math
-import sys
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from edgectl import __version__
+from edgectl.board import memory
+from edgectl.budget import Spent
 from edgectl.home import Home
 from edgectl.inference import Predictor
 from edgectl.material import Material, prepare
 from edgectl.models import GOLDEN, MODEL, WEIGHTS, Lineage, Models, Slot
-from edgectl.scoring import score_new
-from edgectl.store import Run, Store
+from edgectl.retraining import Options, Outcome, asked_digest, published_digest
+from edgectl.store import Store
 from edgelearn.export import PARITY_TOLERANCE, parity, patch_onnx
 from edgelearn.metrics import hits
 from edgelearn.models.build import Weights, load, outputs
@@ -29,101 +31,155 @@ from edgelearn.personalize.recipes import RECIPES, usable
 from edgelearn.personalize.setting import Personal, Setting
 from edgelearn.personalize.veto import Evidence, gather
 from edgewire import tensors
-from edgewire.decoding import encode
-from edgewire.errors import CorruptFile, IntegrityError
-from edgewire.files import digest
+from edgewire.errors import IntegrityError
 from edgewire.messages import Manifest
 from edgewire.samples import Samples
 from edgewire.tasks import InputSchema
 
 GOLDEN_ROWS = 16
-RUNS_LOOKED_AT = 20
 
 
-@dataclass(frozen=True)
-class Options:
-    """recipe: one of the recipes or 'auto'; stage: install without letting it serve; veto: whether evidence may
-    overrule an explicit recipe; force: train although nothing changed. on_event: one line for people;
-    on_progress(done, total)."""
+def train(
+    home: Home, manifest: Manifest, store: Store, options: Options, *, now: float, due: str = "asked for"
+) -> Outcome:
+    """Make the personal model that the evidence supports, and let it serve. The caller holds the lock, and has asked
+    `retraining.due`, which gives the reason.
 
-    recipe: str = "auto"
-    seed: int = 0
-    device: str = "cpu"
-    threads: int = 1
-    stage: bool = False
-    veto: bool = True
-    force: bool = False
-    on_event: Callable[[str], None] = lambda line: None
-    on_progress: Callable[[int, int], None] = lambda done, total: None
-
-
-@dataclass
-class Outcome:
-    """shipped: the recipe whose model serves now (or is staged), 'incumbent' if the old one stays; gain: believed
-    gain in accuracy over the base, None where nothing is known; skipped: all that goes in (digest: input) is as it
-    was."""
-
-    task: str
-    requested: str
-    shipped: str
-    reason: str
-    changed: bool
-    skipped: bool = False
-    input: str = ""
-    version: int | None = None
-    staged: bool = False
-    mode: str = "directory"
-    local_samples: int = 0
-    candidates: int = 0
-    kept: int = 0
-    candidate_samples: int = 0
-    outside_samples: int = 0
-    gain: float | None = None
-    parity: float | None = None
-    seconds: float = 0.0
-    decisions: list[str] = field(default_factory=list)
-
-
-def seal_network() -> None:
-    """From here on this process opens no connection. An audit hook cannot be removed again."""
-
-    def refuse(event: str, arguments: tuple[object, ...]) -> None:
-        if event in ("socket.connect", "socket.bind", "socket.getaddrinfo", "socket.sendto"):
-            raise PermissionError(f"training opens no socket, but something asked for {event}")
-
-    sys.addaudithook(refuse)
-
-
-def train(home: Home, manifest: Manifest, store: Store, options: Options, *, now: float) -> Outcome:
-    """Make the personal model that the evidence supports, and let it serve. The caller holds the lock.
-
-    Raises NothingToDo, NotFound, CorruptFile, UnsupportedBoard, IntegrityError (parity), or what the disk refuses;
-    whatever happens, the model that served before still serves, if it was whole.
+    Raises NothingToDo, NotFound, CorruptFile, UnsupportedBoard, IntegrityError (parity), TimedOut or ResourcesRefused
+    (the budget ended before anything was trained), or what the disk refuses; whatever happens, the model that served
+    before still serves.
     """
     started = time.monotonic()
-    material = prepare(home, manifest, store, seed=options.seed, device=options.device, threads=options.threads)
+    options.on_event(f"why: {due}")
+    try:
+        outcome = _train(home, manifest, store, options, now=now)
+    except Spent as spent:
+        raise spent.refusal() from None
+    outcome.due, outcome.peak_mib = due, memory.peak_mib()
+    outcome.seconds = round(time.monotonic() - started, 3)
+    return outcome
+
+
+def _train(home: Home, manifest: Manifest, store: Store, options: Options, *, now: float) -> Outcome:
+    published = published_digest(home, manifest)
+    material = prepare(
+        home, manifest, store, seed=options.seed, device=options.device, threads=options.threads, budget=options.budget
+    )
+    work = _Work(material, options, [f"memory: {line}" for line in material.omitted])
+    evidence = work.gather()
     models = Models(home, manifest.task.id)
-    recovered = _recover(models, options)
-    score_new(home, manifest, store, now=now, threads=options.threads)
     incumbent = models.current()
-    before = _same_training(store, material, options)
-    if before is not None and not recovered and not options.force:
-        return _unchanged(before, material, options, models)
-    evidence = _evidence(material.setting, options)
-    choice = _choose(material, evidence, options)
-    _tell_beliefs(choice, options)
-    outcome = _outcome(material, options, choice)
-    stays = _incumbent_stays(incumbent, material, evidence, choice, options)
+    choice, stays, personal = work.settle(incumbent, evidence)
+    outcome = _outcome(work, choice, published)
     if stays is not None:
         outcome.shipped, outcome.reason = "incumbent", stays
         options.on_event(f"keep: the model that serves stays; {stays}")
-    elif choice.recipe == "base" and incumbent is None:
+    elif personal is None:
         options.on_event("ship: the base model serves as before")
     else:
-        personal = _train_chosen(material, choice, outcome, options)
+        _count(personal, outcome, options)
         _ship(models, material, personal, choice, outcome, options, now=now)
-    outcome.seconds = round(time.monotonic() - started, 3)
     return outcome
+
+
+@dataclass
+class _Work:
+    """Trainings within a budget, in the order in which they are worth most.
+
+    With a time limit, what the rehearsal alone would choose is trained first, so that there is something to ship; then
+    the evidence is gathered, recipe by recipe, while as much time is left as a training takes; then the choice is
+    trained, if it is another. Without one, only the choice is trained. A training that is cut off is dropped: no
+    evidence speaks for a half-trained model.
+    """
+
+    material: Material
+    options: Options
+    omitted: list[str]
+    cut: str = ""
+    done: dict[str, Personal] = field(default_factory=dict)
+    longest_s: float = 0.0
+
+    def gather(self) -> Evidence | None:
+        """Evidence about every recipe in question, as far as the budget goes. Raises Spent if not even a first recipe
+        could be trained."""
+        if self.options.budget.seconds is None:
+            return _evidence(self.material.setting, self.options, _names(self.material, self.options))
+        first = self._first()
+        self.train(first)
+        found: Evidence | None = None
+        names = [name for name in _names(self.material, self.options) if name != "base"]
+        names.sort(key=lambda name: name != first)  # what would be shipped now is doubted first
+        for number, name in enumerate(names):
+            try:
+                with self.options.budget.leaving(self.longest_s):
+                    part = _evidence(self.material.setting, self.options, ("base", name), quiet=number > 0)
+            except Spent as spent:
+                self._cut(spent, [f"evidence for {name}" for name in names[number:]])
+                break
+            if part is None:
+                return None
+            found = _joined(found, part)
+        return found
+
+    def settle(self, incumbent: Slot | None, evidence: Evidence | None) -> tuple[Choice, str | None, Personal | None]:
+        """The choice, why the incumbent stays (None: it does not), and what was trained (None: the base)."""
+        names: Sequence[str] = _names(self.material, self.options)
+        if self.cut == "memory":
+            names = self._ready(names)
+        try:
+            return self._settle(incumbent, evidence, names)
+        except Spent as spent:
+            if not self.done.keys() - {"base"}:
+                raise
+            wanted = _choose(self.material, evidence, self.options, names).recipe
+            self._cut(spent, [f"training of {wanted}"])
+            return self._settle(incumbent, evidence, self._ready(names))
+
+    def _settle(
+        self, incumbent: Slot | None, evidence: Evidence | None, names: Sequence[str]
+    ) -> tuple[Choice, str | None, Personal | None]:
+        choice = _choose(self.material, evidence, self.options, names)
+        stays = _incumbent_stays(incumbent, self.material, evidence, choice, self.options)
+        if stays is not None or (choice.recipe == "base" and incumbent is None):
+            _tell_beliefs(choice, self.options)
+            return choice, stays, None
+        personal = self.train(choice.recipe)
+        _tell_beliefs(choice, self.options)
+        return choice, None, personal
+
+    def train(self, name: str) -> Personal:
+        """The recipe's result; the same one again if it was trained before. Raises Spent."""
+        if name not in self.done:
+            started = time.monotonic()
+            self.done[name] = RECIPES[name](self.material.setting)
+            self.longest_s = max(self.longest_s, time.monotonic() - started)
+        return self.done[name]
+
+    def _first(self) -> str:
+        names = _names(self.material, self.options)
+        if self.options.recipe == "auto":
+            return _choose(self.material, None, self.options, names).recipe
+        return self.options.recipe
+
+    def _ready(self, names: Sequence[str]) -> list[str]:
+        return [name for name in names if name == "base" or name in self.done]
+
+    def _cut(self, spent: Spent, omitted: Sequence[str]) -> None:
+        self.cut = self.cut or spent.kind
+        self.omitted += omitted
+        self.options.on_event(f"cut: {spent.detail}; left out: {', '.join(omitted)}")
+
+
+def _names(material: Material, options: Options) -> tuple[str, ...]:
+    """The recipes in question, simplest first."""
+    if options.recipe == "auto":
+        return usable(material.setting)
+    return tuple(dict.fromkeys(("base", "local", options.recipe)))
+
+
+def _joined(found: Evidence | None, part: Evidence) -> Evidence:
+    """Evidence about more recipes on the same samples: the folds depend on samples and seed only."""
+    return part if found is None else replace(found, hits={**found.hits, **part.hits})
 
 
 def compare(material: Material, recipes: Sequence[str], held_out: Samples) -> dict[str, tuple[Personal, float, float]]:
@@ -142,77 +198,33 @@ def compare(material: Material, recipes: Sequence[str], held_out: Samples) -> di
     return found
 
 
-def _recover(models: Models, options: Options) -> bool:
-    """Whether the model that served was damaged. Then the previous one or the base serves from here on."""
-    try:
-        models.current()
-    except CorruptFile as error:
-        previous = models.rollback()
-        serves = f"version {previous.lineage.version}" if previous else "the base model"
-        options.on_event(f"the model that served is unusable, {serves} serves instead: {error.message}")
-        return True
-    return False
-
-
-def _input(material: Material, options: Options) -> str:
-    """Digest of all that decides how a training ends."""
-    manifest = material.manifest
-    published = [manifest.base.onnx.digest, manifest.directory.digest, *material.packs]
-    asked = [options.recipe, options.seed, options.veto, __version__]
-    return digest(encode([published, sorted(material.mine.digests), asked]))
-
-
-def _same_training(store: Store, material: Material, options: Options) -> Run | None:
-    """The last training, if it ended and had the same input: to repeat it would only cost time and energy.
-
-    Read from the record of runs, not from the models: a training may have ended with the base or the incumbent, and
-    what the owner has rolled back since must not come back by itself.
-    """
-    runs = store.runs(material.manifest.task.id, RUNS_LOOKED_AT)
-    ended = (run for run in runs if run.kind == "train" and run.outcome not in (None, "failed"))
-    last = next(ended, None)
-    return last if last is not None and last.record.get("input") == _input(material, options) else None
-
-
-def _unchanged(before: Run, material: Material, options: Options, models: Models) -> Outcome:
-    reason = "nothing changed since the last training: same samples, base and packs (--force trains anyway)"
-    if (staged := models.staged()) is not None:
-        reason += f"; version {staged.lineage.version} waits for `edgectl model commit`"
-    options.on_event(f"skip: {reason}")
-    serving = models.current()
-    return Outcome(
-        material.manifest.task.id, options.recipe, str(before.outcome), reason, False, True, _input(material, options),
-        version=serving.lineage.version if serving else None, gain=before.record.get("gain"), mode=material.mode,
-        local_samples=len(material.mine),
-    )  # fmt: skip
-
-
-def _evidence(setting: Setting, options: Options) -> Evidence | None:
-    """Every recipe in question, cross-validated on the board's own samples."""
-    names = usable(setting) if options.recipe == "auto" else tuple(dict.fromkeys(("base", "local", options.recipe)))
+def _evidence(setting: Setting, options: Options, names: Sequence[str], *, quiet: bool = False) -> Evidence | None:
+    """These recipes, cross-validated on the board's own samples. Raises Spent. quiet: it was told what there is."""
     if options.recipe != "auto" and not options.veto:
         return None
-    options.on_event(
+    say = (lambda line: None) if quiet else options.on_event
+    say(
         f"data: {len(setting.local)} local samples, {setting.local.shots(setting.n_classes):.1f} per class, "
         f"{len(setting.candidates)} candidate contributors"
     )
     evidence = gather(setting, names, on_fold=options.on_progress)
     if evidence is None:
-        options.on_event("evidence: too few recordings per class for folds; what the cloud's rehearsal found decides")
+        say("evidence: too few recordings per class for folds; what the cloud's rehearsal found decides")
     else:
-        options.on_event(f"evidence: {len(evidence.rows)} samples were each predicted without having been trained on")
+        say(f"evidence: {len(evidence.rows)} samples were each predicted without having been trained on")
     return evidence
 
 
-def _choose(material: Material, evidence: Evidence | None, options: Options) -> Choice:
+def _choose(material: Material, evidence: Evidence | None, options: Options, names: Sequence[str]) -> Choice:
+    """names: what may be shipped, with 'base'. An explicit recipe that is not among them was cut off."""
     shots = material.setting.local.shots(material.setting.n_classes)
-    if options.recipe == "auto":
-        return choose(usable(material.setting), material.prior, evidence, shots=shots)
-    names = list(dict.fromkeys(("base", "local", options.recipe)))
+    if options.recipe == "auto" or options.recipe not in names:
+        return choose(names, material.prior, evidence, shots=shots)
     beliefs = choose(names, material.prior, evidence, shots=shots).beliefs
     if not options.veto:
         return Choice(options.recipe, "asked for, without a veto", beliefs)
-    recipe, reason = veto(options.recipe, ("base", "local"), beliefs)
+    fallbacks = [name for name in ("base", "local") if name in names]
+    recipe, reason = veto(options.recipe, fallbacks, beliefs)
     return Choice(recipe, reason, beliefs)
 
 
@@ -222,17 +234,24 @@ def _tell_beliefs(choice: Choice, options: Options) -> None:
     options.on_event(f"choice: {choice.recipe} ({choice.reason})")
 
 
-def _outcome(material: Material, options: Options, choice: Choice) -> Outcome:
+def _outcome(work: _Work, choice: Choice, published: str) -> Outcome:
+    material, options = work.material, work.options
     return Outcome(
         task=material.manifest.task.id,
         requested=options.recipe,
         shipped=choice.recipe,
         reason=choice.reason,
         changed=False,
-        input=_input(material, options),
+        asked=asked_digest(options),
+        published=published,
+        newest_sample=int(material.mine.ids.max()),
         mode=material.mode,
         local_samples=len(material.mine),
         gain=_gain(choice),
+        cut=work.cut or ("memory" if material.omitted else ""),
+        omitted=list(work.omitted),
+        max_seconds=options.budget.seconds,
+        max_memory_mib=options.budget.memory_mib,
         decisions=[str(belief) for belief in choice.beliefs],
     )
 
@@ -242,14 +261,12 @@ def _gain(choice: Choice) -> float | None:
     return gain if math.isfinite(gain) else None
 
 
-def _train_chosen(material: Material, choice: Choice, outcome: Outcome, options: Options) -> Personal:
-    personal = RECIPES[choice.recipe](material.setting)
+def _count(personal: Personal, outcome: Outcome, options: Options) -> None:
     outcome.candidates, outcome.kept = personal.candidates, len(personal.kept)
     outcome.candidate_samples, outcome.outside_samples = personal.candidate_samples, personal.outside_samples
     outcome.decisions += personal.decisions
     for line in personal.decisions:
         options.on_event(f"gate: {line}")
-    return personal
 
 
 def _incumbent_stays(

@@ -65,7 +65,12 @@ def _listed(value: Any) -> list[Any]:
 def recommended(profile_id: str) -> dict[str, Any]:
     """The settings (by their keys in `edgectl.config`) that a profile gives a value to."""
     profile = load(profile_id)
-    return {name: profile[name] for name in ("threads",) if name in profile}
+    most_mib = (profile.get("train") or {}).get("max_rss_mb")
+    return {
+        name: value
+        for name, value in (("threads", profile.get("threads")), ("train_memory_mib", most_mib))
+        if value is not None
+    }
 
 
 def pinned(library: str, profile_id: str | None = None) -> str | None:

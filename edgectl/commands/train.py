@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -11,8 +12,9 @@ from edgectl.commands import Invocation, JsonFlag, TaskFlag, invocation
 from edgectl.output import emit, say
 
 if TYPE_CHECKING:
+    from edgectl.budget import Budget
+    from edgectl.retraining import Options, Outcome
     from edgectl.store import Store
-    from edgectl.training import Options, Outcome
     from edgewire.messages import Manifest
 
 RECIPES = ("auto", "base", "local", "random", "matched", "mpda")
@@ -35,30 +37,48 @@ def train(
         bool, typer.Option("--stage", help="Install it, but let `edgectl model commit` make it serve.")
     ] = False,
     veto: Annotated[bool, typer.Option("--veto/--no-veto", help="May evidence overrule --recipe?")] = True,
-    force: Annotated[bool, typer.Option("--force", help="Train although nothing changed since the last time.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Train although it would not pay; see below.")] = False,
+    max_seconds: Annotated[
+        int | None, typer.Option(min=1, help="Stop after that long, with the best model so far.")
+    ] = None,
+    max_memory_mib: Annotated[
+        int | None, typer.Option(min=1, help="Take no more memory than that; smaller ways to train are tried.")
+    ] = None,
     json: JsonFlag = False,
 ) -> None:
     """Make a personal model from this board's samples and what sync brought. Uses no network.
 
-    The model that serves is replaced only on evidence that the new one is better; `edgectl model rollback` undoes it.
+    It trains only if that pays: a tenth more samples than the last time, a new label, drift, new packs or a new base,
+    or samples that were deleted. Run it from a timer. The model that serves is replaced only on evidence that the new
+    one is better; `edgectl model rollback` undoes it.
     """
+    started = time.monotonic()
     from edgewire.errors import UsageError
     from edgewire.files import exclusive
 
     if recipe not in RECIPES:
         raise UsageError(f"unknown recipe '{recipe}'", hint=f"there are: {', '.join(RECIPES)}")
     here = invocation(ctx)
-    here = Invocation(here.settings.override(device=device, threads=threads), here.places, here.clock)
+    flags = {"device": device, "threads": threads, "train_seconds": max_seconds, "train_memory_mib": max_memory_mib}
+    here = Invocation(here.settings.override(**flags), here.places, here.clock)
     with exclusive(here.home.ensure().lock("train"), doing="training on this board"):
-        outcome = _train(here, task, recipe, seed, stage=stage, veto=veto, force=force)
+        outcome = _train(here, task, recipe, seed, stage=stage, veto=veto, force=force, started=started)
     emit(vars(outcome), _lines(outcome), as_json=json)
 
 
 def _train(
-    here: Invocation, task: str | None, recipe: str, seed: int, *, stage: bool, veto: bool, force: bool
+    here: Invocation,
+    task: str | None,
+    recipe: str,
+    seed: int,
+    *,
+    stage: bool,
+    veto: bool,
+    force: bool,
+    started: float,
 ) -> Outcome:
     from edgectl import enrolment, tasks
-    from edgectl.training import Options, seal_network
+    from edgectl.retraining import Options, seal_network
 
     seal_network()
     manifest = tasks.known_task(here.home, enrolment.load(here.home), here.task_id(task), here.clock())
@@ -70,6 +90,7 @@ def _train(
         stage=stage,
         veto=veto,
         force=force,
+        budget=_budget(here, started),
         on_event=say,
         on_progress=_fold_progress,
     )
@@ -77,21 +98,36 @@ def _train(
         return _recorded(here, manifest, store, options)
 
 
+def _budget(here: Invocation, started: float) -> Budget:
+    from edgectl.budget import Budget
+
+    settings = here.with_profile()
+    return Budget(
+        seconds=settings.whole("train_seconds") or None,
+        memory_mib=settings.whole("train_memory_mib") or None,
+        started=started,
+    )
+
+
 def _recorded(here: Invocation, manifest: Manifest, store: Store, options: Options) -> Outcome:
-    """Run, keep a record of the run, and queue the report if both the owner and the task want one."""
-    from edgectl import reports, training
+    """Train if it pays, keep a record of the run, and queue the report if both the owner and the task want one."""
+    from edgectl import reports, retraining
+
+    due = retraining.due(here.home, manifest, store, options, now=here.clock())
+    if due.skipped is not None:
+        return due.skipped
+    from edgectl import training  # only now: it imports torch
 
     run = store.start_run(manifest.task.id, "train", here.clock())
     try:
-        outcome = training.train(here.home, manifest, store, options, now=here.clock())
+        outcome = training.train(here.home, manifest, store, options, now=here.clock(), due=due.reason)
     except Exception as error:
         store.finish_run(run, "failed", {"error": str(error)}, here.clock())
         raise
     # also of a run that ended with the base or the incumbent: only successes would flatter the method
-    wanted = here.settings.flag("reports") and manifest.task.privacy.reports and not outcome.skipped
     with store.transaction():
         store.finish_run(run, outcome.shipped, _record(outcome), here.clock())
-        if wanted:
+        if here.settings.flag("reports") and manifest.task.privacy.reports:
             reports.queue(store, manifest, outcome, now=here.clock())
     return outcome
 
@@ -108,12 +144,14 @@ def _fold_progress(done: int, total: int) -> None:
 
 
 def _lines(outcome: Outcome) -> list[str]:
+    cut = [f"  cut short by its {outcome.cut} budget; left out: {', '.join(outcome.omitted)}"] if outcome.cut else []
     if not outcome.changed:
-        return [f"{outcome.task}: {outcome.shipped} stays; {outcome.reason}"]
+        return [f"{outcome.task}: {outcome.shipped} stays; {outcome.reason}", *cut]
     gain = "" if outcome.gain is None else f", believed to gain {100 * outcome.gain:+.1f} points over the base"
     does = "is staged" if outcome.staged else "serves now"
     return [
         f"{outcome.task}: version {outcome.version} {does}: recipe {outcome.shipped}{gain}",
         f"  {outcome.local_samples} local samples; {outcome.kept} of {outcome.candidates} candidates kept"
         f" ({outcome.outside_samples} samples); {outcome.seconds:.1f} s",
+        *cut,
     ]

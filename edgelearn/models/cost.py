@@ -1,0 +1,36 @@
+"""What a training step holds in memory beyond the samples themselves: predicted, so that a board refuses in time."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from edgewire.tasks import Task
+
+_COPIES = 3  # a layer's output, what its activation function keeps, and the gradient
+_MODEL_COPIES = 4  # weights, gradients, and Adam's two moments
+
+
+@torch.no_grad()
+def row_bytes(task: Task, model: nn.Module) -> int:
+    """Bytes of activations and gradients for one row of a training batch, measured by a forward pass of one row."""
+    values = 0
+
+    def count(layer: nn.Module, inputs: object, output: object) -> None:
+        nonlocal values
+        values += output.numel() if isinstance(output, Tensor) else 0
+
+    hooks = [layer.register_forward_hook(count) for layer in model.modules() if not list(layer.children())]
+    try:
+        device = next(model.parameters()).device
+        model.eval()(torch.from_numpy(np.zeros((1, *task.input.shape), task.input.dtype)).to(device))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return _COPIES * 4 * values
+
+
+def model_bytes(model: nn.Module) -> int:
+    """Bytes of weights while they are trained."""
+    return _MODEL_COPIES * 4 * sum(parameter.numel() for parameter in model.parameters())
