@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from benchmarks import protocols
-from benchmarks.personalize import Row, summarize
 from demo import data
 from demo.report import BoardResult, sentences, table, write
 
@@ -101,15 +100,3 @@ def test_shots_are_nested_and_no_recording_is_on_both_sides(name: str) -> None:
         assert set(board.local(1)) <= set(board.local(3)) <= set(board.local(10))
         assert not set(board.group[board.local(3)]) & set(board.group[board.held_out(3)])
         assert len(board.held_out(3)) >= protocols.MIN_TEST_ROWS
-
-
-def test_a_summary_is_paired_by_user_and_averages_seeds_first() -> None:
-    rows = [
-        Row("d", user, 1, seed, recipe, accuracy, 0, 0, 1.0)
-        for user, base, local in (("u", 0.5, 0.6), ("v", 0.7, 0.6))
-        for seed in (0, 1)
-        for recipe, accuracy in (("base", base), ("local", local), ("auto", local + 0.1 * seed))
-    ]
-    auto = next(summary for summary in summarize(rows) if summary.recipe == "auto")
-    assert (auto.mean, auto.gain, auto.gain_low, auto.gain_high) == (65.0, 5.0, 5.0, 5.0)
-    assert auto.harmed == 0.5  # v: 0.65 against the base's 0.7

@@ -1,0 +1,171 @@
+"""The answer as data, as a table, and as JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+from benchmarks.figures import Figure, at_most, machine, noted
+from benchmarks.figures import table as figure_table
+from benchmarks.personalize.overall import Overall, best_single, compare
+from benchmarks.personalize.plan import Plan, Wanted
+from benchmarks.personalize.records import Row, Spent
+from benchmarks.personalize.run import Run
+from benchmarks.personalize.summary import Summary, summarize
+
+QUESTION = "Which recipe helps boards how much?"
+SECONDS_PER_RECIPE, MINUTES_PER_DATA = 8.0, 15.0
+CORES = 2
+
+
+@dataclass(frozen=True)
+class Answer:
+    """rows: of this code and data, the control and the ladder included; left_out: data -> users with too few rows."""
+
+    wanted: Wanted
+    rows: list[Row]
+    summary: list[Summary]
+    overall: list[Overall]
+    figures: list[Figure]
+    left_out: dict[str, int]
+
+    @property
+    def shots(self) -> dict[str, tuple[int, ...]]:
+        return {data: self.wanted.shots_of(data) for data in self.wanted.data}
+
+
+def make(run: Run, plan: Plan, wanted: Wanted) -> Answer:
+    """What the run's journal says about the plan's games."""
+    games = {(game.place.code, game.board, game.shots) for game in plan.games}
+    names = {*wanted.recipes}
+    rows = [row for row in run.rows.of(plan.codes) if (row.code, row.board, row.shots) in games and row.recipe in names]
+    shots = {data: wanted.shots_of(data) for data in wanted.data}
+    summary = summarize(rows, shots, run.peaks.of(plan.codes))
+    overall = compare(rows, shots)
+    left_out: dict[str, int] = {}
+    for (data, _), count in plan.left_out.items():
+        left_out[data] = left_out.get(data, 0) + count
+    figures = _figures(summary, overall, run.spent.of(plan.codes), wanted)
+    return Answer(wanted, rows, summary, overall, figures, left_out)
+
+
+def _figures(
+    summary: Sequence[Summary], overall: Sequence[Overall], spent: Sequence[Spent], wanted: Wanted
+) -> list[Figure]:
+    found = []
+    for one in summary:
+        if one.recipe == "auto":
+            interval = f"local; 95 %: {one.gain_low:+.1f} to {one.gain_high:+.1f}"
+            found.append(noted(f"{one.data}, {one.shots} shots: gain of auto", one.gain, "points", anchor=interval))
+    auto = next((one for one in overall if one.recipe == "auto"), None)
+    single = best_single(overall)
+    if auto and single and single.auto_minus is not None:
+        anchor = f"95 %: {single.auto_low:+.1f} to {single.auto_high:+.1f}"
+        name = f"all data: auto minus the best single recipe ({single.recipe})"
+        found.append(noted(name, single.auto_minus, "points", anchor=anchor))
+    for data in wanted.data:
+        mine = [one for one in summary if one.data == data]
+        if mine:
+            most = max(mine, key=lambda one: one.seconds_most)
+            name, anchor = f"{data}: the longest board and recipe", f"{most.recipe}, {most.shots} shots; one core"
+            found.append(at_most(name, most.seconds_most, "s", SECONDS_PER_RECIPE, anchor=anchor))
+        minutes = sum(one.seconds for one in spent if one.data == data) / CORES / 60
+        found.append(at_most(f"{data}: all of it", minutes, "min", MINUTES_PER_DATA, anchor=f"on {CORES} cores"))
+    return found
+
+
+def text(answer: Answer) -> str:
+    """For a terminal."""
+    parts = [QUESTION, table(answer.summary), overall_table(answer.overall), figure_table(answer.figures)]
+    return "\n\n".join(part for part in parts if part)
+
+
+def table(summary: Sequence[Summary]) -> str:
+    header = (
+        "data", "shots", "recipe", "users", "mean", "worst 10 %", "gain over local (95 %)", "harmed", "control",
+        "clearly", "labels", "kept", "k rows", "s", "MiB",
+    )  # fmt: skip
+    return layout([header] + [(one.data, str(one.shots), *cells(one)) for one in summary])
+
+
+def cells(one: Summary) -> tuple[str, ...]:
+    """One row of the table, without data and shots."""
+    return (
+        name_of(one.recipe, oracle=one.oracle),
+        str(one.users),
+        f"{one.mean:.1f}",
+        f"{one.worst_decile:.1f}",
+        "" if one.recipe == "local" else interval(one.gain, one.gain_low, one.gain_high),
+        share(one.harmed),
+        share(one.harmed_control),
+        share(one.clearly_harmed),
+        efficiency(one),
+        f"{one.kept:.1f} of {one.candidates:.0f}" if one.candidates else "",
+        f"{one.forwards / 1000:.0f}",
+        f"{one.seconds:.2f}",
+        "" if one.peak_mib is None else f"{one.peak_mib:.0f}",
+    )
+
+
+def name_of(recipe: str, *, oracle: bool) -> str:
+    return f"{recipe} (sees the test)" if oracle else recipe
+
+
+def interval(value: float, low: float | None, high: float | None) -> str:
+    return f"{value:+.1f} ({low:+.1f} to {high:+.1f})"
+
+
+def share(value: float | None) -> str:
+    return "" if value is None else f"{100 * value:.0f} %"
+
+
+def efficiency(one: Summary) -> str:
+    if one.efficiency is None:
+        return ""
+    sign = {"at least": "≥ ", "at most": "≤ "}.get(one.efficiency_is, "")
+    return f"{sign}{one.efficiency:.1f} ×"
+
+
+def overall_table(overall: Sequence[Overall]) -> str:
+    header = ("all data sets together", "gain over local (95 %)", "auto minus it (95 %)")
+    return layout([header] + [overall_cells(one) for one in overall]) if overall else ""
+
+
+def overall_cells(one: Overall) -> tuple[str, str, str]:
+    against = "" if one.auto_minus is None else interval(one.auto_minus, one.auto_low, one.auto_high)
+    gain = "" if one.recipe == "local" else interval(one.gain, one.low, one.high)
+    return name_of(one.recipe, oracle=one.oracle), gain, "" if one.recipe == "auto" else against
+
+
+def layout(rows: Sequence[tuple[str, ...]]) -> str:
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines = ["  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in rows]
+    return "\n".join([lines[0], "-" * max(map(len, lines)), *lines[1:]])
+
+
+def write_json(answer: Answer, path: Path) -> None:
+    """rows: per user, shots, seed and recipe, `base` and `local` beside each; without the scores by recording."""
+    scores = {(row.data, row.board, row.shots, row.seed, row.training, row.recipe): row.score for row in answer.rows}
+    rows = []
+    for row in answer.rows:
+        fields = {name: value for name, value in asdict(row).items() if name not in ("units", "code")}
+        place = (row.data, row.board, row.shots, row.seed, row.training)
+        rows.append({**fields, **{name: scores.get((*place, name)) for name in ("base", "local")}})
+    report = {
+        "question": QUESTION,
+        "figures": [asdict(figure) for figure in answer.figures],
+        "summary": [asdict(one) for one in answer.summary],
+        "overall": [asdict(one) for one in answer.overall],
+        "left_out": answer.left_out,
+        "rows": rows,
+        "machine": machine(),
+    }
+    path.write_text(json.dumps(report, indent=1) + "\n")
+
+
+def need_matplotlib() -> None:
+    if find_spec("matplotlib") is None:
+        raise SystemExit("personalize: --html and --curves draw with matplotlib: pip install '.[bench]'")

@@ -1,0 +1,149 @@
+"""Play all games on several processes, keep every row as it comes, and say how long it will take."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from benchmarks.personalize.plan import Game, Plan
+from benchmarks.personalize.records import Journal, Peak, Row, Spent
+from benchmarks.personalize.work import Place, play, prepare, start_worker
+
+SECONDS_BETWEEN_LINES = 20.0
+
+
+class Progress:
+    """A line now and then: what is done, and how long the rest will take at this speed."""
+
+    def __init__(self, total: float) -> None:
+        self.total, self.done = total, 0.0
+        self.started = self.told = time.monotonic()
+
+    def advance(self, weight: float, what: str) -> None:
+        self.done += weight
+        now = time.monotonic()
+        if now - self.told >= SECONDS_BETWEEN_LINES or self.done >= self.total:
+            self.told = now
+            left = (now - self.started) * (self.total / self.done - 1)
+            share = 100 * self.done / self.total
+            say(f"{share:3.0f} % after {now - self.started:.0f} s, about {left:.0f} s left; last: {what}")
+
+
+def say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+class Run:
+    """folder: where rows and stages are kept between runs."""
+
+    def __init__(self, folder: Path, recipes: tuple[str, ...], processes: int) -> None:
+        self.folder, self.recipes, self.processes = folder, recipes, processes
+        self.rows = Journal(folder / "rows.jsonl", Row)
+        self.spent = Journal(folder / "spent.jsonl", Spent)
+        self.peaks = Journal(folder / "peaks.jsonl", Peak)
+
+    def play(self, plan: Plan) -> None:
+        """Play what is not in the journal yet."""
+        games = [game for game in plan.games if not self._played(game)]
+        strangers = len(self.rows.found) - len(self.rows.of(plan.codes)) + self.rows.unreadable
+        if strangers:
+            say(f"{self.rows.path}: {strangers} rows of other code, data or settings are left alone")
+        if not games:
+            return
+        say(f"{len(games)} of {len(plan.games)} boards and shots to measure on {self.processes} processes")
+        os.environ["OMP_NUM_THREADS"] = "1"  # before a worker imports torch
+        context = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(self.processes, mp_context=context, initializer=start_worker) as workers:
+            self._schedule(workers, games)
+
+    def _played(self, game: Game) -> bool:
+        place = game.place
+        wanted = [(name, training) for name in self.recipes for training in (0, 1)] if game.whole else [("local", 0)]
+        return all(
+            (place.data, game.board, game.shots, place.seed, name, training, place.code) in self.rows.found
+            for name, training in wanted
+        )
+
+    def _schedule(self, workers: ProcessPoolExecutor, games: Sequence[Game]) -> None:
+        """In order, but a game waits for its stage, and meanwhile later ones may start."""
+        waiting: list[Place | Game] = []
+        for game in games:
+            if game.place not in waiting:
+                waiting.append(game.place)
+            waiting.append(game)
+        progress = Progress(sum(map(_weight, waiting)))
+        ready: set[Place] = set()
+        running: dict[Future[Any], Place | Game] = {}
+        while waiting or running:
+            for job in [job for job in waiting if isinstance(job, Place) or job.place in ready]:
+                if len(running) >= self.processes:
+                    break
+                waiting.remove(job)
+                running[self._submit(workers, job)] = job
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                job = running.pop(future)
+                self._keep(future.result())
+                if isinstance(job, Place):
+                    ready.add(job)
+                progress.advance(_weight(job), _name(job))
+
+    def _submit(self, workers: ProcessPoolExecutor, job: Place | Game) -> Future[Any]:
+        if isinstance(job, Place):
+            return workers.submit(prepare, job, self.folder, rehearsed="auto" in self.recipes)
+        recipes = self.recipes if job.whole else ("local",)
+        return workers.submit(play, job.place, self.folder, job.number, job.shots, job.top, recipes, control=job.whole)
+
+    def _keep(self, result: list[Spent] | tuple[list[Row], Spent]) -> None:
+        if isinstance(result, tuple):
+            for row in result[0]:
+                self.rows.add(row)
+            self.spent.add(result[1])
+        else:
+            for spent in result:
+                self.spent.add(spent)
+
+    def weigh(self, plan: Plan) -> None:
+        """Peak memory of every recipe on the first board of each data set, at the most shots that it has."""
+        jobs: list[tuple[Game, str]] = []
+        for data in dict.fromkeys(game.place.data for game in plan.games):
+            mine = [game for game in plan.games if game.place.data == data and game.whole]
+            if mine:
+                game = max((game for game in mine if game.number == mine[0].number), key=lambda game: game.shots)
+                jobs += [(game, name) for name in self.recipes if not self._weighed(game, name)]
+        if jobs:
+            say(f"peak memory of {len(jobs)} recipes, each in a process of its own")
+        with ThreadPoolExecutor(self.processes) as threads:
+            for peak in threads.map(lambda job: _weigh(*job, self.folder), jobs):
+                self.peaks.add(peak)
+
+    def _weighed(self, game: Game, name: str) -> bool:
+        return (game.place.data, game.shots, name, game.place.code) in self.peaks.found
+
+
+def _weight(job: Place | Game) -> float:
+    return 6.0 if isinstance(job, Place) else 4.0 if job.whole else 0.3
+
+
+def _name(job: Place | Game) -> str:
+    if isinstance(job, Place):
+        return f"{job.data}: base and rehearsal of fold {job.fold}, seed {job.seed}"
+    return f"{job.place.data}: {job.board} with {job.shots}, seed {job.place.seed}"
+
+
+def _weigh(game: Game, recipe: str, folder: Path) -> Peak:
+    what = json.dumps({**asdict(game), "recipe": recipe, "folder": str(folder)})
+    command = [sys.executable, "-m", "benchmarks.personalize.memory", what]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    if done.returncode != 0:
+        raise SystemExit(f"measuring the memory of {recipe} failed:\n{done.stderr}")
+    return Peak(game.place.data, game.shots, recipe, float(done.stdout), game.place.code)
