@@ -1,12 +1,13 @@
-"""The base model: trained on contributors' samples, every contributor with the same weight."""
+"""The base model: trained on contributors' samples, augmented, every contributor with the same weight."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from edgelearn.augment import Change, augmentation
 from edgelearn.examples import make
 from edgelearn.fit import FitSettings, Source, fit
 from edgelearn.models.build import Weights, build, fit_front, get_weights
@@ -26,15 +27,17 @@ def train_base(
     seed: int,
     epochs: int,
     on_step: Callable[[int, int], None] | None = None,
+    changes: Sequence[Change] | None = None,
 ) -> Weights:
-    """Weights trained on pool samples. x: (n, *shape); y, contributor: int (n,). on_step(done, total) may raise to
-    stop."""
+    """Weights trained on pool samples. x: (n, *shape); y, contributor: int (n,); changes: how samples are augmented,
+    None: as is best for the model. on_step(done, total) may raise to stop."""
     rows = _balanced_rows(contributor, np.random.default_rng((seed, 0)))
     model = build(task, seed=seed)
     fit_front(model, x[rows])
     steps = epochs * math.ceil(len(rows) / BATCH_SIZE)
     settings = FitSettings(steps, batch_size=BATCH_SIZE, learning_rate=LEARNING_RATE, weight_decay=1e-4)
-    for step in fit(model, Source(make(x[rows], y[rows])), settings, seed=seed):
+    source = Source(make(x[rows], y[rows]), augment=augmentation(task, model, changes))
+    for step in fit(model, source, settings, seed=seed):
         if on_step is not None:
             on_step(step.number, step.total)
     return get_weights(model)
