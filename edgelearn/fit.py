@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from edgelearn.examples import Examples
-from edgelearn.models.build import get_weights, set_weights
+from edgelearn.models.build import get_weights, set_weights, tables
 
 Augment = Callable[[Tensor, torch.Generator], Tensor]  # raw samples (batch, *shape) -> the same labels' other samples
 
@@ -87,9 +87,16 @@ class _Run:
         self.n_outside = len(outside) if outside else 0
         self.x, self.y = self._columns(source.local, outside)
         self.teacher, self.absent = self._absent_classes(source, outside)
-        self.optimizer = torch.optim.Adam(
-            model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
-        )
+        self.trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        self.optimizer = self._optimizer()
+
+    def _optimizer(self) -> torch.optim.Adam:
+        """Adam over what is not frozen; tables decay by themselves."""
+        shared = tables(self.model).keys()
+        dense = [p for name, p in self.trained.items() if name not in shared]
+        rows = [p for name, p in self.trained.items() if name in shared]
+        groups = [{"params": dense, "weight_decay": self.settings.weight_decay}, {"params": rows, "weight_decay": 0.0}]
+        return torch.optim.Adam([g for g in groups if g["params"]], lr=self.settings.learning_rate)
 
     def _columns(self, local: Examples, outside: Examples | None) -> tuple[Tensor, Tensor]:
         parts = [local, outside] if outside else [local]
@@ -149,11 +156,12 @@ class _Run:
     def _set_learning_rate(self, number: int) -> None:
         settings = self.settings
         scale = 0.5 * (1 + math.cos(math.pi * (number - 1) / settings.steps)) if settings.cosine else 1.0
-        self.optimizer.param_groups[0]["lr"] = settings.learning_rate * scale
+        for group in self.optimizer.param_groups:
+            group["lr"] = settings.learning_rate * scale
 
     def state(self, number: int) -> dict[str, np.ndarray]:
         arrays = {f"weight.{name}": array for name, array in get_weights(self.model).items()}
-        for name, parameter in self.model.named_parameters():
+        for name, parameter in self.trained.items():
             moments = self.optimizer.state[parameter]
             arrays[f"mean.{name}"] = moments["exp_avg"].cpu().numpy().copy()
             arrays[f"square.{name}"] = moments["exp_avg_sq"].cpu().numpy().copy()
@@ -162,7 +170,7 @@ class _Run:
     def restore(self, state: Mapping[str, np.ndarray]) -> int:
         number = int(state["step"][0])
         set_weights(self.model, {key[7:]: array for key, array in state.items() if key.startswith("weight.")})
-        for name, parameter in self.model.named_parameters():
+        for name, parameter in self.trained.items():
             self.optimizer.state[parameter] = {
                 "step": torch.tensor(float(number)),
                 "exp_avg": torch.from_numpy(state[f"mean.{name}"].copy()).to(self.device),

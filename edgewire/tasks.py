@@ -34,11 +34,11 @@ class Windows:
 @dataclass(frozen=True)
 class InputSchema:
     """One sample. shape: without the batch axis; missing: whether NaN is allowed and means "not measured"; windows:
-    for tasks whose samples are cut from recordings; items: for tasks whose samples are item ids, how many there are
-    (both left out of the JSON where they are not set).
+    for tasks whose samples are cut from recordings; items: for tasks whose samples are item ids, how many there
+    are (both left out of the JSON where they are not set).
 
-    A click sample is a candidate item (1..items) and the history of items liked before it, the most recent first, filled
-    up with 0 (no item): int32 (1 + length,).
+    A click sample is a candidate item (1..items) and the history of items liked before it, the most recent first,
+    filled up with 0 (no item): int32 (1 + length,).
     """
 
     shape: Annotated[tuple[Annotated[int, Meta(ge=1, le=1 << 20)], ...], Meta(min_length=1, max_length=3)]

@@ -11,14 +11,27 @@ from torch import nn
 from edgelearn.models.audio import Audio
 from edgelearn.models.cnn1d import Cnn1d
 from edgelearn.models.cnn2d import Cnn2d
+from edgelearn.models.din import Din
+from edgelearn.models.dssm import Dssm
 from edgelearn.models.front import Front
+from edgelearn.models.items import Table
 from edgelearn.models.lenet5 import LeNet5
 from edgelearn.models.mlp import Mlp
+from edgelearn.models.wide_deep import WideDeep
 from edgewire.tasks import Task
 
 Weights = dict[str, np.ndarray]
 
-_MODELS: dict[str, type[nn.Module]] = {"mlp": Mlp, "cnn1d": Cnn1d, "cnn2d": Cnn2d, "lenet5": LeNet5, "audio": Audio}
+_MODELS: dict[str, type[nn.Module]] = {
+    "mlp": Mlp,
+    "cnn1d": Cnn1d,
+    "cnn2d": Cnn2d,
+    "lenet5": LeNet5,
+    "audio": Audio,
+    "din": Din,
+    "dssm": Dssm,
+    "wide_deep": WideDeep,
+}
 
 
 def build(task: Task, *, seed: int = 0) -> nn.Module:
@@ -29,11 +42,26 @@ def build(task: Task, *, seed: int = 0) -> nn.Module:
 
 
 def load(task: Task, weights: Mapping[str, np.ndarray]) -> nn.Module:
-    """The task's model with these weights. Raises ValueError if names, shapes or dtypes do not fit, or a value is not
-    finite."""
+    """The task's model with these weights, ready to be trained on a board: only `personal_parameters` learn. Raises
+    ValueError if names, shapes or dtypes do not fit, or a value is not finite."""
     model = build(task)
     set_weights(model, weights)
+    learning = personal_parameters(model)
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name in learning)
     return model
+
+
+def tables(model: nn.Module) -> dict[str, nn.Parameter]:
+    """The parameters of which a sample touches a few rows only (see edgelearn.models.items.Table)."""
+    inside = {id(module.weight) for module in model.modules() if isinstance(module, Table)}
+    return {name: parameter for name, parameter in model.named_parameters() if id(parameter) in inside}
+
+
+def personal_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
+    """What a board trains: all parameters but the tables."""
+    shared = tables(model)
+    return {name: parameter for name, parameter in model.named_parameters() if name not in shared}
 
 
 def get_weights(model: nn.Module) -> Weights:
@@ -56,7 +84,9 @@ def set_weights(model: nn.Module, weights: Mapping[str, np.ndarray]) -> None:
 
 
 def fit_front(model: nn.Module, x: np.ndarray) -> None:
-    """Set the model's input scaling from the pool's samples (never from a board's test rows)."""
+    """Set the model's input scaling from the pool's samples (never from a board's test rows). Ids are not scaled."""
+    if not hasattr(model, "front"):
+        return
     front = model.get_submodule("front")
     if not isinstance(front, Front):
         raise ValueError("the model has no front")

@@ -1,0 +1,44 @@
+"""Deep Interest Network: a history is read with the candidate in mind (Zhou et al., KDD 2018, arXiv 1706.06978).
+
+Its activation unit sees history item, candidate, their difference and their product; weights are not normalised, so
+that a strong interest stays strong.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from edgelearn.models.items import ITEM_DIM, Items, two_logits
+from edgewire.tasks import Task
+
+
+class Din(nn.Module):
+    """Boards train all but the tables of items."""
+
+    def __init__(self, task: Task) -> None:
+        super().__init__()
+        width, embedding = task.model.width, task.model.embedding
+        self.items = Items(task)
+        self.unit = nn.Linear(4 * ITEM_DIM, width)
+        self.attention = nn.Linear(width, 1)
+        self.hidden = nn.Linear(3 * ITEM_DIM + 1, width)
+        self.norm = nn.LayerNorm(width)
+        self.embedding = nn.Linear(width, embedding)
+        self.head = nn.Linear(embedding, 2)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        candidate, history, there = self.items(x)
+        interest, length = self._interest(candidate, history, there)
+        features = torch.cat([interest, candidate, interest * candidate, length.log1p()], dim=1)  # (batch, 3 dim + 1)
+        embedding = self.embedding(self.norm(self.hidden(features)).relu()).relu()  # (batch, embedding)
+        return self.head(embedding) + two_logits(self.items.liking(x)), embedding
+
+    def _interest(self, candidate: Tensor, history: Tensor, there: Tensor) -> tuple[Tensor, Tensor]:
+        """Sum pooling of the history (batch, dim), and how many items it has (batch, 1)."""
+        wanted = candidate.unsqueeze(1).expand_as(history)
+        unit = self.unit(torch.cat([history, wanted, history - wanted, history * wanted], dim=2)).relu()
+        weight = self.attention(unit) * there  # (batch, length, 1)
+        length = there.sum(dim=1)
+        # scaled by the root of the length: sums over 2 and over 50 items are then of like size
+        return (weight * history).sum(dim=1) / (1 + length).sqrt(), length
