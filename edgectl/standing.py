@@ -86,6 +86,16 @@ def area_under_curve(rows: Sequence[tuple[float, int]]) -> float | None:
     return round(won / pairs, 6) if pairs else None
 
 
+def measured_gain(scores: Iterable[Score], *, version: int, base_version: int, metric: str) -> tuple[float, int] | None:
+    """What a version gained over a base on new samples, and how many recordings say so; None: nothing is known."""
+    both = [s for s in scores if s.version == version and s.base_version == base_version]
+    serving = _metric([(s.label, s.right, s.probability) for s in both], metric)
+    base = _metric([(s.label, bool(s.base_right), s.base_probability or 0.0) for s in both], metric)
+    if serving is None or base is None:
+        return None
+    return serving - base, len({s.recording for s in both})
+
+
 def drift(scores: Sequence[Score], *, metric: str, answered_at: float = 0.0) -> Drift:
     """Whether errors have risen since the last training: those of the model that serves, or of the base, which stays
     the same for longer. Samples of one recording are one observation."""

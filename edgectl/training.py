@@ -22,9 +22,10 @@ from edgectl.inference import Predictor
 from edgectl.material import Material, prepare
 from edgectl.models import GOLDEN, MODEL, WEIGHTS, Lineage, Models, Slot
 from edgectl.retraining import Options, Outcome, asked_digest, published_digest
-from edgectl.store import Store
+from edgectl.standing import measured_gain
+from edgectl.store import Score, Store
 from edgelearn.export import PARITY_TOLERANCE, parity, patch_onnx
-from edgelearn.metrics import hits
+from edgelearn.metrics import hits, row_scores
 from edgelearn.models.build import Weights, load, outputs
 from edgelearn.personalize.choose import Choice, choose, veto
 from edgelearn.personalize.recipes import RECIPES, usable
@@ -37,6 +38,8 @@ from edgewire.samples import Samples
 from edgewire.tasks import InputSchema
 
 GOLDEN_ROWS = 16
+ENOUGH_UNSEEN = 3  # samples that the incumbent must not have seen before it is scored on them
+BELIEF_RECORDINGS = 10  # how many new recordings weigh as much as what was believed when a model was made
 
 
 def train(
@@ -65,7 +68,8 @@ def _train(home: Home, manifest: Manifest, store: Store, options: Options, *, no
     material = prepare(
         home, manifest, store, seed=options.seed, device=options.device, threads=options.threads, budget=options.budget
     )
-    work = _Work(material, options, [f"memory: {line}" for line in material.omitted])
+    omitted = [f"memory: {line}" for line in material.omitted]
+    work = _Work(material, options, store.scores(manifest.task.id), omitted)
     evidence = work.gather()
     models = Models(home, manifest.task.id)
     incumbent = models.current()
@@ -94,6 +98,7 @@ class _Work:
 
     material: Material
     options: Options
+    scores: Sequence[Score]
     omitted: list[str]
     cut: str = ""
     done: dict[str, Personal] = field(default_factory=dict)
@@ -139,7 +144,7 @@ class _Work:
         self, incumbent: Slot | None, evidence: Evidence | None, names: Sequence[str]
     ) -> tuple[Choice, str | None, Personal | None]:
         choice = _choose(self.material, evidence, self.options, names)
-        stays = _incumbent_stays(incumbent, self.material, evidence, choice, self.options)
+        stays = _incumbent_stays(incumbent, self.material, evidence, choice, self.options, self.scores)
         if stays is not None or (choice.recipe == "base" and incumbent is None):
             _tell_beliefs(choice, self.options)
             return choice, stays, None
@@ -270,31 +275,45 @@ def _count(personal: Personal, outcome: Outcome, options: Options) -> None:
 
 
 def _incumbent_stays(
-    incumbent: Slot | None, material: Material, evidence: Evidence | None, choice: Choice, options: Options
+    incumbent: Slot | None,
+    material: Material,
+    evidence: Evidence | None,
+    choice: Choice,
+    options: Options,
+    scores: Sequence[Score],
 ) -> str | None:
     """Why the model that serves should go on serving, or None.
 
     It is scored only on samples that it was not trained on; the challenger on the same ones, from its folds. Where
-    there are too few of those, what is believed of each decides, unless the incumbent's belief rests on another base
-    or on samples that were deleted since. An explicit recipe without veto is never overruled.
+    there are too few of those, what is believed of each decides, unless the incumbent's belief rests on samples that
+    were deleted since. An explicit recipe without veto is never overruled. scores: how new samples were predicted.
     """
     if incumbent is None or (options.recipe != "auto" and not options.veto) or _of_another_task(incumbent, material):
         return None
     known = set(incumbent.lineage.samples)
     if evidence is not None and choice.recipe in evidence.hits:
         unseen = np.asarray([material.mine.digests[row] not in known for row in evidence.rows])
-        if unseen.sum() >= 3:
+        if unseen.sum() >= ENOUGH_UNSEEN:
             return _duel(incumbent, material, evidence, choice.recipe, unseen)
-    mine, theirs = _gain(choice), incumbent.lineage.gain
-    if (
-        mine is not None
-        and theirs is not None
-        and mine < theirs
-        and incumbent.lineage.base == material.manifest.base.onnx.digest
-        and known <= set(material.mine.digests)
-    ):
+    mine, theirs = _gain(choice), _gain_of(incumbent, material, scores)
+    if mine is not None and theirs is not None and mine < theirs and known <= set(material.mine.digests):
         return f"it is believed to gain {100 * theirs:+.1f} points over the base, the new one {100 * mine:+.1f}"
     return None
+
+
+def _gain_of(incumbent: Slot, material: Material, scores: Sequence[Score]) -> float | None:
+    """What the incumbent is believed to gain over the base of today: the belief it was made with, if it was made on
+    that base, and what it then gained on new samples. The belief counts as much as BELIEF_RECORDINGS."""
+    lineage, base = incumbent.lineage, material.manifest.base
+    believed = lineage.gain if lineage.base == base.onnx.digest else None
+    metric = material.manifest.task.metric
+    measured = measured_gain(scores, version=lineage.version, base_version=base.version, metric=metric)
+    if measured is None:
+        return believed
+    gain, recordings = measured
+    if believed is None:
+        return gain if recordings >= BELIEF_RECORDINGS else None
+    return (BELIEF_RECORDINGS * believed + recordings * gain) / (BELIEF_RECORDINGS + recordings)
 
 
 def _of_another_task(incumbent: Slot, material: Material) -> bool:
@@ -304,15 +323,15 @@ def _of_another_task(incumbent: Slot, material: Material) -> bool:
 
 
 def _duel(incumbent: Slot, material: Material, evidence: Evidence, recipe: str, unseen: np.ndarray) -> str | None:
-    rows = evidence.rows[unseen]
+    rows, task = evidence.rows[unseen], material.manifest.task
     logits, _ = Predictor(incumbent.model).run(material.mine.samples.x[rows])
-    old = float(hits(logits, material.mine.samples.y[rows]).mean())
+    old = float(row_scores(task.metric, logits, material.mine.samples.y[rows]).mean())
     new = float(evidence.hits[recipe][unseen].mean())
     if new >= old:
         return None
     return (
-        f"on {len(rows)} samples that neither had seen it is right in {100 * old:.0f} %,"
-        f" the new one in {100 * new:.0f} %"
+        f"on {len(rows)} samples that neither had seen its {task.metric} is {100 * old:.0f} %,"
+        f" that of the new one {100 * new:.0f} %"
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -13,10 +14,12 @@ from edgectl.commands import Invocation
 from edgectl.commands.train import _recorded
 from edgectl.config import Places, load
 from edgectl.models import GOLDEN, MODEL, Models
+from edgectl.store import Score
 from edgelearn.personalize import recipes
 from edgelearn.personalize.choose import Belief, Choice
 from edgelearn.personalize.setting import Personal, Setting
 from edgelearn.personalize.veto import Evidence
+from edgewire import samples as sample_columns
 from edgewire import tensors
 from edgewire.tasks import InputSchema
 from tests.board.synced import BOTH, Synced
@@ -155,18 +158,33 @@ def test_every_training_is_reported_not_only_those_that_made_a_model(ready: Sync
 # The incumbent
 
 
-def duel(board: Synced, *, right: float, unseen: int, deleted: tuple[str, ...] = ()) -> str | None:
+def duel(
+    board: Synced,
+    *,
+    right: float,
+    unseen: int,
+    deleted: tuple[str, ...] = (),
+    scores: Sequence[Score] = (),
+    base: str | None = None,
+) -> str | None:
     """Whether the incumbent stays, against a challenger that is right on that share of the samples in its folds."""
-    material = training.prepare(board.board.home, manifest(board), board.store(), seed=0, device="cpu", threads=1)
+    with board.store() as store:
+        material = training.prepare(board.board.home, manifest(board), store, seed=0, device="cpu", threads=1)
     slot = models(board).current()
     assert slot is not None
     known = (*material.mine.digests[unseen:], *deleted)
-    slot = replace(slot, lineage=replace(slot.lineage, samples=known, gain=0.5))
+    lineage = replace(slot.lineage, samples=known, gain=0.5, base=base or slot.lineage.base)
     rows = np.arange(len(material.mine))
     hits = (rows < right * len(rows)).astype(np.float64)
     evidence = Evidence(rows, rows, {"base": hits, "local": hits})
     choice = Choice("local", "", (Belief("base", 0, 0, ""), Belief("local", 0.1, 0.1, "")))
-    return training._incumbent_stays(slot, material, evidence, choice, training.Options())
+    slot = replace(slot, lineage=lineage)
+    return training._incumbent_stays(slot, material, evidence, choice, training.Options(), scores)
+
+
+def lived(count: int, *, right: bool, base_right: bool) -> list[Score]:
+    """So many new recordings, as version 1 and the base predicted them."""
+    return [Score(i, 0, 1, right, 0.5, 1, base_right, 0.5, 0.0) for i in range(count)]
 
 
 @pytest.fixture
@@ -185,6 +203,76 @@ def test_the_incumbent_goes_where_the_new_one_is_as_good(trained: Synced) -> Non
 
 def test_with_too_few_new_samples_what_is_believed_decides(trained: Synced) -> None:
     assert "believed" in (duel(trained, right=1.0, unseen=2) or "")
+
+
+def test_what_it_did_on_new_samples_counts_as_much_as_what_was_believed(trained: Synced) -> None:
+    no_better = lived(30, right=True, base_right=True)
+    assert "+50.0 points" in (duel(trained, right=1.0, unseen=2) or "")
+    assert "+12.5 points" in (duel(trained, right=1.0, unseen=2, scores=no_better) or "")
+    worse = lived(30, right=False, base_right=True)
+    assert duel(trained, right=1.0, unseen=2, scores=worse) is None
+
+
+def test_on_another_base_only_what_was_measured_beside_it_defends_the_incumbent(trained: Synced) -> None:
+    better = lived(30, right=True, base_right=False)
+    assert duel(trained, right=1.0, unseen=2, base="f" * 64) is None
+    assert duel(trained, right=1.0, unseen=2, base="f" * 64, scores=better[:9]) is None
+    assert "+100.0 points" in (duel(trained, right=1.0, unseen=2, base="f" * 64, scores=better) or "")
+
+
+def test_where_samples_are_ranked_the_incumbent_is_scored_by_ranking(
+    trained: Synced, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It ranks all samples right, although it calls every one of them by the same label."""
+
+    class Ranker:
+        def __init__(self, model: object) -> None: ...
+
+        def run(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            return np.column_stack([np.zeros(len(x)), y[: len(x)] - 9.0]), np.zeros((len(x), 1))
+
+    with trained.store() as store:
+        material = training.prepare(trained.board.home, manifest(trained), store, seed=0, device="cpu", threads=1)
+    y = np.arange(len(material.mine)) % 2
+    ranked = replace(material.manifest.task, metric="auc")
+    samples = replace(material.mine.samples, y=y)
+    material = replace(
+        material, manifest=replace(material.manifest, task=ranked), mine=replace(material.mine, samples=samples)
+    )
+    monkeypatch.setattr(training, "Predictor", Ranker)
+    slot, rows = models(trained).current(), np.arange(len(y))
+    assert slot is not None
+    all_rows = np.ones(len(y), bool)
+    chance = Evidence(rows, rows, {"local": np.full(len(y), 0.9)})
+    perfect = Evidence(rows, rows, {"local": np.ones(len(y))})
+    assert "auc is 100 %" in (training._duel(slot, material, chance, "local", all_rows) or "")
+    assert training._duel(slot, material, perfect, "local", all_rows) is None
+
+
+def test_a_better_incumbent_stays_through_a_whole_training(ready: Synced) -> None:
+    """Made of many samples; the challenger would be made of the few that are left and some new ones."""
+    ready.add(STYLE, per_class=20, seed=1)
+    train(ready, recipe="local", veto=False)
+    with ready.store() as store:
+        store.expire(BOTH.id, older_than=None, ids=None)
+    ready.add(STYLE, per_class=2, seed=2)
+    again = train(ready, recipe="local")
+    assert (again.shipped, again.changed, serving(ready)) == ("incumbent", False, 1), again.reason
+
+
+def test_a_worse_incumbent_goes(ready: Synced) -> None:
+    wrong = world.samples(STYLE, 6, 3)
+    with ready.store() as store:
+        store.expire(BOTH.id, older_than=None, ids=None)
+        turned = sample_columns.make(wrong[0], (wrong[1] + 1) % world.CLASSES)
+        store.add_samples(BOTH, turned, now=time.time())
+    train(ready, recipe="local", veto=False)
+    with ready.store() as store:
+        store.expire(BOTH.id, older_than=None, ids=None)
+    ready.add(STYLE, per_class=6, seed=4)
+    again = train(ready)
+    assert again.shipped != "incumbent", again.reason
+    assert serving(ready) == 2
 
 
 def test_what_rests_on_deleted_samples_defends_no_incumbent(trained: Synced) -> None:
