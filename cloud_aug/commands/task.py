@@ -4,32 +4,69 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from cloud_aug.commands.options import Data, Json, opened
 from cloud_aug.output import say, show, table
-from edgewire.errors import NotFound
+from edgewire.errors import NotFound, UsageError
+
+if TYPE_CHECKING:
+    from edgewire.tasks import Task
 
 app = typer.Typer(no_args_is_help=True, help="What is to be learned.")
 
-From = Annotated[Path, typer.Option("--from", help="A data file (NPZ or CSV) with x and y.")]
-Id = Annotated[str, typer.Option("--id", help="The new task's id: a-z, 0-9 and -.")]
+Name = Annotated[str | None, typer.Argument(metavar="[NAME]", help="A template; without a name they are listed.")]
+From = Annotated[
+    Path | None,
+    typer.Option("--from", help="Instead: a data file with x and y, or a folder of images or WAV files per label."),
+]
+Id = Annotated[str | None, typer.Option("--id", help="The new task's id: a-z, 0-9 and -. [default: the template's]")]
 Title = Annotated[str | None, typer.Option("--title", help="What people call it. [default: the id]")]
 Out = Annotated[Path | None, typer.Option("-o", "--out", help="Where to write it. [default: stdout]")]
 
 
 @app.command()
-def template(source: From, task_id: Id, title: Title = None, out: Out = None) -> None:
-    """Draft a task that fits a data file, for you to read, edit and publish."""
-    from edgewire.decoding import encode
-    from edgewire.files import write_atomic
+def template(name: Name = None, source: From = None, task_id: Id = None, title: Title = None, out: Out = None) -> None:
+    """Print a task to start from, or draft one that fits your data, for you to read, edit and publish."""
+    from cloud_aug import templates
+
+    if source is not None:
+        _write(_draft(name, source, task_id, title), out)
+    elif name is not None:
+        found = templates.find(name)
+        for note in found.notes:
+            say(note)
+        _write(_named(found.task, task_id, title), out)
+    else:
+        rows: list[tuple[object, ...]] = [(known, make().about) for known, make in templates.TEMPLATES.items()]
+        typer.echo(table(rows, ("template", "for")))
+
+
+def _draft(name: str | None, source: Path, task_id: str | None, title: str | None) -> Task:
     from edgewire.readers import draft_task
 
-    drafted = draft_task(source, task_id=task_id, title=title or task_id)
-    text = json.dumps(json.loads(encode(drafted)), indent=2, ensure_ascii=False) + "\n"
+    if name is not None or task_id is None:
+        raise UsageError("a draft takes --from and --id, and no template's name")
+    return _named(draft_task(source, task_id=task_id, title=task_id), task_id, title)
+
+
+def _named(task: Task, task_id: str | None, title: str | None) -> Task:
+    """Raises InvalidMessage for an id or a title that cannot be."""
+    from edgewire.decoding import convert, plain
+
+    changed = replace(task, id=task_id or task.id, title=title or task.title)
+    return convert(type(task), plain(changed), what="task")
+
+
+def _write(task: Task, out: Path | None) -> None:
+    from edgewire.decoding import encode
+    from edgewire.files import write_atomic
+
+    text = json.dumps(json.loads(encode(task)), indent=2, ensure_ascii=False) + "\n"
     if out is None:
         typer.echo(text, nl=False)
     else:
