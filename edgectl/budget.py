@@ -55,14 +55,14 @@ class Budget:
         resident_mib: Callable[[], float | None] = memory.resident_mib,
     ) -> None:
         self.seconds, self.memory_mib = seconds, memory_mib
-        self._clock, self._resident_mib = clock, resident_mib
+        self.clock, self._resident_mib = clock, resident_mib
         reserve_s = 0.0 if seconds is None else min(_RESERVE * seconds, _LONGEST_RESERVE_S)
         begun = clock() if started is None else started
         self._until = None if seconds is None else begun + seconds - reserve_s
 
     def check(self) -> None:
         """Raise Spent if a limit is reached."""
-        if self._until is not None and self._clock() >= self._until:
+        if self._until is not None and self.clock() >= self._until:
             raise Spent("time", f"the {self.seconds:g} s of its time budget were used up")
         if self.memory_mib is not None and (self._resident_mib() or 0.0) > self.memory_mib:
             raise Spent("memory", f"more than the {self.memory_mib:g} MiB of its memory budget were needed")

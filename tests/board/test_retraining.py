@@ -1,0 +1,166 @@
+"""Training when it pays, and a cheap no otherwise."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from edgectl import enrolment, retraining, tasks
+from edgectl.budget import Budget
+from edgectl.store import Score
+from edgewire import samples as sample_columns
+from tests.board.conftest import ROOT
+from tests.board.synced import BOTH, Synced
+from tests.learn import world
+
+STYLE = world.style(41, 1.6)
+LAST = {"local_samples": 40, "gain": 0.1}
+
+
+@pytest.fixture
+def ready(synced: Synced) -> Synced:
+    """Forty samples."""
+    add(synced, 40)
+    synced.sync()
+    return synced
+
+
+def add(board: Synced, count: int, *, seed: int = 0, label: int | None = None) -> None:
+    """So many samples, of all labels but the last unless one is named."""
+    x, y = world.samples(STYLE, count, seed)
+    rows = np.flatnonzero(y == label if label is not None else y != world.CLASSES - 1)[:count]
+    with board.store() as store:
+        store.add_samples(board.task, sample_columns.make(x[rows], y[rows]), now=time.time())
+
+
+def manifest(board: Synced):  # type: ignore[no-untyped-def]
+    return tasks.known_task(board.board.home, enrolment.load(board.board.home), BOTH.id, time.time())
+
+
+def trained(board: Synced, **record: object) -> None:
+    """Note a training on what is there now, without doing it."""
+    asked = retraining.asked_digest(retraining.Options())
+    published = retraining.published_digest(board.board.home, manifest(board))
+    with board.store() as store:
+        newest = max(number for number, _, _ in store.recordings(BOTH.id))
+        run = store.start_run(BOTH.id, "train", time.time())
+        whole = {"asked": asked, "published": published, "newest_sample": newest, **LAST, **record}
+        store.finish_run(run, "local", whole, time.time())
+
+
+def due(board: Synced, **options: object) -> retraining.Due:
+    made = retraining.Options(**options)  # type: ignore[arg-type]
+    with board.store() as store:
+        return retraining.due(board.board.home, manifest(board), store, made, now=time.time())
+
+
+def test_the_first_training_pays(ready: Synced) -> None:
+    assert due(ready).reason == "no training has ended yet"
+
+
+def test_with_nothing_new_it_does_not_pay(ready: Synced) -> None:
+    trained(ready)
+    skipped = due(ready).skipped
+    assert skipped is not None
+    assert "nothing changed" in skipped.reason
+    assert due(ready, force=True).reason == "it was forced"
+
+
+@pytest.mark.parametrize(("new", "pays"), [(3, False), (4, True)])
+def test_a_tenth_more_samples_pay(ready: Synced, new: int, pays: bool) -> None:
+    trained(ready)
+    add(ready, new, seed=1)
+    found = due(ready)
+    assert (found.skipped is None) is pays
+    if found.skipped is not None:
+        assert "3 new samples are less than a tenth of the 40" in found.skipped.reason
+    else:
+        assert found.reason == "4 new samples came, the last training had 40"
+
+
+def test_the_first_sample_of_a_label_pays(ready: Synced) -> None:
+    trained(ready)
+    add(ready, 1, seed=1, label=world.CLASSES - 1)
+    assert due(ready).reason == f"the first samples of {BOTH.labels[-1]} came"
+
+
+def test_samples_that_were_deleted_pay(ready: Synced) -> None:
+    trained(ready)
+    with ready.store() as store:
+        store.expire(BOTH.id, older_than=None, ids=[1, 2])
+    assert due(ready).reason.startswith("2 of the samples")
+
+
+def test_another_directory_pays(ready: Synced) -> None:
+    trained(ready)
+    ready.publish(seed=5)
+    ready.sync()
+    assert "packs arrived" in due(ready).reason
+
+
+def test_what_a_search_brings_does_not_pay_by_itself(ready: Synced) -> None:
+    """Each search about other samples brings other ones; the pool is the same."""
+    answers = iter(range(2, 9))
+
+    def search(board: str, task_id: str, body: bytes) -> bytes:
+        x, y = world.samples(STYLE, next(answers), 7)
+        return sample_columns.to_bytes(sample_columns.make(x, y), task_id)
+
+    ready.board.server.search = search
+    ready.sync(mode="embedding")
+    trained(ready)
+    before = ready.cache.retrieval()
+    add(ready, 1, seed=1)
+    ready.sync(mode="embedding")
+    assert ready.cache.retrieval() != before
+    assert due(ready).skipped is not None
+
+
+def test_asking_for_something_else_pays(ready: Synced) -> None:
+    trained(ready)
+    assert "asked for" in due(ready, recipe="local").reason
+
+
+def test_drift_pays_once(ready: Synced) -> None:
+    trained(ready)
+    wrong = [Score(1000 + i, 0, None, i < 20, 0.5, 1, i < 20, 0.5, time.time()) for i in range(40)]
+    with ready.store() as store:
+        store._connection.execute("UPDATE sample SET scored_at = NULL")
+        numbers = [number for number, _, _ in store.recordings(BOTH.id)]
+        store.add_scores(BOTH.id, dict(zip(numbers, wrong, strict=True)), now=time.time())
+    assert due(ready).reason.startswith("drift: the errors of the model that serves rose from 0 %")
+    trained(ready)
+    assert due(ready).skipped is not None
+
+
+@pytest.mark.parametrize(
+    ("cut", "budget", "pays"),
+    [
+        ("time", Budget(seconds=10), False),
+        ("time", Budget(seconds=11), True),
+        ("time", Budget(), True),
+        ("memory", Budget(memory_mib=500, seconds=99), False),
+        ("memory", Budget(memory_mib=600), True),
+        ("", Budget(), False),
+    ],
+)
+def test_a_larger_budget_pays_where_the_last_one_cut(ready: Synced, cut: str, budget: Budget, pays: bool) -> None:
+    trained(ready, cut=cut, max_seconds=10, max_memory_mib=500)
+    assert (due(ready, budget=budget).skipped is None) is pays
+
+
+def test_a_no_imports_no_torch_and_leaves_no_run(ready: Synced) -> None:
+    trained(ready)
+    script = "import sys; from edgectl.cli import run; run(['train', '--json']); print('torch' in sys.modules)"
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(command, capture_output=True, env=ready.board.environment, cwd=ROOT, check=True)
+    said, torch = done.stdout.splitlines()
+    assert json.loads(said)["skipped"] is True
+    assert torch == b"False"
+    with ready.store() as store:
+        assert len(store.runs(BOTH.id, 9)) == 1
