@@ -112,12 +112,12 @@ def _too_large() -> str:
 
 
 def _decode(file: BinaryIO, schema: InputSchema) -> np.ndarray:
-    from PIL import ImageOps
-    from PIL.Image import Resampling
-
     height, width, *_ = schema.shape
     mode = "RGB" if schema.shape[2:] == (3,) else "L"
     with _open(file) as image:
+        from PIL import ImageOps
+        from PIL.Image import Resampling
+
         image.draft(mode, (2 * max(height, width),) * 2)  # a large JPEG is decoded at a fraction of its size
         upright = ImageOps.exif_transpose(image)
         fitted = ImageOps.fit(_eight_bit(upright, mode), (width, height), method=Resampling.BILINEAR)
