@@ -6,7 +6,7 @@ import argparse
 import os
 from pathlib import Path
 
-from benchmarks.personalize import answer
+from benchmarks.personalize import answer, curves, document, report
 from benchmarks.personalize.answer import Answer
 from benchmarks.personalize.plan import Wanted, make_plan
 from benchmarks.personalize.run import Run, say
@@ -48,6 +48,15 @@ def _show(found: Answer, arguments: argparse.Namespace) -> None:
     if arguments.json:
         answer.write_json(found, arguments.json)
         say(f"written: {arguments.json}")
+    if arguments.html:
+        report.write(found, arguments.html)
+        say(f"written: {arguments.html}")
+    if arguments.curves:
+        paths = curves.write_pngs(found.rows, found.summary, arguments.curves)
+        say(f"written: {', '.join(map(str, paths))}")
+    if arguments.markdown:
+        document.write(found, arguments.markdown)
+        say(f"written: {arguments.markdown}")
 
 
 def _arguments() -> argparse.Namespace:

@@ -115,7 +115,7 @@ def name_of(recipe: str, *, oracle: bool) -> str:
 
 
 def interval(value: float, low: float | None, high: float | None) -> str:
-    return f"{value:+.1f} ({low:+.1f} to {high:+.1f})"
+    return f"{value:+.1f} ({low:+.1f} to {high:+.1f})".replace("-", "−")
 
 
 def share(value: float | None) -> str:

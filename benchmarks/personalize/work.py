@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.module import register_module_forward_pre_hook
+from torch.nn.modules.module import register_module_forward_hook
 
 from benchmarks.personalize.records import Row, Spent, Units
 from benchmarks.protocols import Board, Fold, folds
@@ -26,7 +26,6 @@ from edgelearn.device import use_threads
 from edgelearn.examples import groups_from_names, make
 from edgelearn.metrics import row_scores
 from edgelearn.models.build import Weights, load, outputs
-from edgelearn.models.front import Front
 from edgelearn.personalize.choose import Figure, choose
 from edgelearn.personalize.recipes import RECIPES, usable
 from edgelearn.personalize.rehearsal import rehearse
@@ -70,7 +69,7 @@ def start_worker() -> None:
     """One thread, and rows through models counted."""
     os.environ["OMP_NUM_THREADS"] = "1"
     use_threads(1)
-    register_module_forward_pre_hook(_count)
+    register_module_forward_hook(_count)
 
 
 # The stage
@@ -295,10 +294,11 @@ class _Game:
 _seen = 0
 
 
-def _count(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-    """Every model begins with a front. A row that is trained on goes forward once and back for about twice that."""
+def _count(_module: nn.Module, inputs: tuple[Tensor, ...], outputs: object) -> None:
+    """Whole models alone give (logits, embedding). A row that is trained on goes forward once and back for about twice
+    that."""
     global _seen
-    if isinstance(module, Front):
+    if isinstance(outputs, tuple) and len(outputs) == 2:
         _seen += len(inputs[0]) * (3 if torch.is_grad_enabled() else 1)
 
 
