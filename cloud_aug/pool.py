@@ -90,7 +90,7 @@ def ingest(
     now: float,
     on_progress: Progress | None = None,
 ) -> Ingested:
-    """Take in a data file, a transaction per batch: killed anywhere, the next run adds what is missing.
+    """Take in a data file or folder, a transaction per batch: killed anywhere, the next run adds what is missing.
 
     Rows with part 'pool' where the file has parts. Rows without a user count as one contributor, named after the file.
     Raises NotFound, InvalidSamples (nothing was taken in then) or UsageError for a consent that cannot be.
@@ -98,7 +98,7 @@ def ingest(
     check_consent(consent, now=now)
     task = tasks.load(cloud, task_id)
     samples = readers.read(path, task, part="pool")
-    users = np.where(samples.user == "", f"file-{path.stem[:60]}", samples.user)
+    users = np.where(samples.user == "", f"file-{path.resolve().stem[:60]}", samples.user)
     samples = replace(samples, user=users)
     names = [str(name) for name in np.unique(users)]
     with cloud.database.writing() as connection:

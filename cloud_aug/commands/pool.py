@@ -21,7 +21,13 @@ Contributor = Annotated[str, typer.Option("--contributor", help="Whose samples."
 
 @app.command()
 def ingest(
-    file: Annotated[Path, typer.Argument(help="NPZ or CSV; column 'user' names the contributor.")],
+    file: Annotated[
+        Path,
+        typer.Argument(
+            help="NPZ or CSV, column 'user' names the contributor; or one contributor's folder of images, WAV or CSV"
+            " files, a sub-folder per label."
+        ),
+    ],
     task: TaskOption,
     consent: Consented,
     until: Until,

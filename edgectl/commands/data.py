@@ -44,7 +44,13 @@ def _task_of_samples(here: Invocation, flag: str | None) -> str:
 @group.command()
 def add(
     ctx: typer.Context,
-    file: Annotated[Path, typer.Argument(metavar="FILE|-", help="NPZ, or CSV with a header; see the README.")],
+    file: Annotated[
+        Path,
+        typer.Argument(
+            metavar="FILE|FOLDER|-",
+            help="NPZ, or CSV with a header; or a folder with a sub-folder of images, WAV or CSV files per label.",
+        ),
+    ],
     task: TaskFlag = None,
     part: Annotated[str | None, typer.Option(help="Only rows of that part: pool, local or test.")] = None,
     json: JsonFlag = False,

@@ -21,7 +21,9 @@ def register(app: typer.Typer) -> None:
 
 def evaluate(
     ctx: typer.Context,
-    file: Annotated[Path, typer.Argument(metavar="FILE|-", help="Labelled samples that were not added: NPZ or CSV.")],
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE|FOLDER|-", help="Labelled samples that were not added; as for data add.")
+    ],
     task: TaskFlag = None,
     part: Annotated[str | None, typer.Option(help="Only rows of that part: pool, local or test.")] = None,
     recipes: Annotated[

@@ -23,14 +23,22 @@ def register(app: typer.Typer) -> None:
 
 def infer(
     ctx: typer.Context,
-    file: Annotated[Path, typer.Argument(metavar="FILE|-", help="NPZ, or CSV with a header; labels are not needed.")],
+    file: Annotated[
+        Path,
+        typer.Argument(
+            metavar="FILE|FOLDER|-", help="NPZ, CSV with a header, an image, a WAV file, or a folder; needs no labels."
+        ),
+    ],
     task: TaskFlag = None,
     part: Annotated[str | None, typer.Option(help="Only rows of that part: pool, local or test.")] = None,
     top: Annotated[int, typer.Option(min=1, help="How many labels to print per sample.")] = 1,
     device: Annotated[str | None, typer.Option(metavar="cpu|cuda|auto", help="Where to run.")] = None,
     json: JsonFlag = False,
 ) -> None:
-    """Label samples with the model that serves: one line per sample, label and probability."""
+    """Label samples with the model that serves: one line per sample, label and probability.
+
+    Of a folder, each line begins with the file's name. Of a recording, each window is a sample.
+    """
     from edgectl.inference import Predictor, probabilities
     from edgectl.serving import serving
     from edgewire import readers
@@ -43,10 +51,15 @@ def infer(
     predictor = Predictor(model.model, threads=here.threads, device=here.settings.text("device") or "auto")
     shares = probabilities(predictor.run(samples.x)[0])
     ranked = (-shares).argsort(axis=1, kind="stable")[:, :top]
-    emit(_report(model, predictor.provider, shares, ranked), _lines(model, shares, ranked), as_json=json)
+    lines = _lines(model, shares, ranked)
+    if path is not None and path.is_dir():
+        lines = [f"{name}\t{line}" for name, line in zip(samples.group, lines, strict=True)]
+    emit(_report(model, predictor.provider, shares, ranked, samples.group), lines, as_json=json)
 
 
-def _report(model: Serving, provider: str, shares: np.ndarray, ranked: np.ndarray) -> dict[str, Any]:
+def _report(
+    model: Serving, provider: str, shares: np.ndarray, ranked: np.ndarray, groups: np.ndarray
+) -> dict[str, Any]:
     labels = model.task.labels
     return {
         "task": model.task.id,
@@ -55,11 +68,12 @@ def _report(model: Serving, provider: str, shares: np.ndarray, ranked: np.ndarra
         "provider": provider,
         "predictions": [
             {
+                **({"group": str(group)} if group else {}),
                 "label": labels[order[0]],
                 "probability": round(float(row[order[0]]), 6),
                 "top": [{"label": labels[k], "probability": round(float(row[k]), 6)} for k in order],
             }
-            for row, order in zip(shares, ranked, strict=True)
+            for row, order, group in zip(shares, ranked, groups, strict=True)
         ],
     }
 

@@ -78,7 +78,7 @@ def _read_columns(
         raise InvalidSamples(
             f"{source.name} has no label", hint="put it into FOLDER/LABEL/ and give the folder: a sub-folder per label"
         )
-    named = Source(path.name if path is not None else source.name, path=path, data=source.data)
+    named = Source(sources.plain(path.name) if path is not None else source.name, path=path, data=source.data)
     return _read_files(kind, [named], task, limit_bytes)
 
 

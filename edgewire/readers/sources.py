@@ -105,8 +105,13 @@ def _files(folder: Path, name: str, *, label: str | None, deepest: bool = False)
             continue
         if entry.is_symlink() or not entry.is_file():
             raise InvalidSamples(f"{shown} is not a plain file", hint="links are not followed: copy the file there")
-        found.append(Source(shown[-_NAME_LIMIT:], label, entry))
+        found.append(Source(plain(shown)[-_NAME_LIMIT:], label, entry))
     return found
+
+
+def plain(name: str) -> str:
+    """A file's name may hold line breaks, and bytes that are no text at all."""
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in name)
 
 
 def _entries(folder: Path) -> list[Path]:
