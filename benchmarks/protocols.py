@@ -13,12 +13,14 @@ from demo.data import find, windows
 from edgewire.tasks import InputSchema, ModelSpec, Task
 
 MIN_TEST_ROWS, MIN_LOCAL_ROWS = 20, 4
+SHARES = (20, 50)  # percent of a user's rows, the earliest, that are local where time decides
+HISTORY = 20  # items of a click sample's history
 
 
 @dataclass(frozen=True)
 class Board:
     """One user as a board. order: local rows in the order in which shots take them, per class; test: rows that may be
-    tested on, where they are not local."""
+    tested on, where they are not local; in_time: rows are in the order of time, and shots are percent of them."""
 
     name: str
     x: np.ndarray
@@ -26,20 +28,25 @@ class Board:
     group: np.ndarray
     order: dict[int, np.ndarray]
     test: np.ndarray
+    in_time: bool = False
 
     def local(self, shots: int) -> np.ndarray:
-        """Rows of the first `shots` samples of each class: those of fewer shots are among those of more."""
+        """Rows of the first `shots` samples of each class (in time: the earliest `shots` percent of all): those of
+        fewer shots are among those of more."""
+        if self.in_time:
+            return np.arange(len(self.y) * shots // 100)
         return np.concatenate([rows[:shots] for _, rows in sorted(self.order.items())])
 
     def held_out(self, shots: int) -> np.ndarray:
-        """Test rows where `shots` samples of each class are local."""
-        return np.setdiff1d(self.test, self.local(shots))
+        """Test rows where that is local. In time: none where they have one class only, which nothing can rank."""
+        rows = np.setdiff1d(self.test, self.local(shots))
+        return rows[:0] if self.in_time and len(np.unique(self.y[rows])) < 2 else rows
 
 
 @dataclass(frozen=True)
 class Fold:
-    """A pool and the boards that it serves. x (n, *shape), y, user: of the pool; left_out: users with too few rows;
-    group: the recording of each pool row (None: each row its own)."""
+    """A pool and the boards that it serves. x (n, *shape), y, user: of the pool; left_out: users with too few rows, or
+    with one class in all of their tests; group: the recording of each pool row (None: each row its own)."""
 
     name: str
     task: Task
@@ -54,7 +61,7 @@ class Fold:
 
 def folds(data: str, seed: int) -> Iterator[Fold]:
     """The folds of a data set by name, or of a generic file."""
-    known = {"myo": _myo, "wisdm": _wisdm, "mnist": _mnist}
+    known = {"myo": _myo, "wisdm": _wisdm, "mnist": _mnist, "amazon": _amazon, "movielens": _movielens}
     if data in known:
         return known[data](seed)
     return _file(Path(data), seed)
@@ -109,6 +116,70 @@ def _mnist(seed: int) -> Iterator[Fold]:
     boards = [_by_class(f"writer-{name}", x, y, writer == name, int(seed + name)) for name in chosen]
     outside = ~np.isin(writer, chosen)
     yield Fold("all", task, x[outside], y[outside], writer[outside], boards, 0, epochs=2)
+
+
+def _amazon(seed: int) -> Iterator[Fold]:
+    """Boards: 200 seeded users with at least 40 rows; label: five stars; histories as the data set has them."""
+    data = dict(np.load(find("amazon_electronics_din.npz"), allow_pickle=False))
+    lengths = data["history_length"].astype(np.int64)
+    x = _click_samples(data["item"], data["history"], np.cumsum(lengths), lengths)
+    items = int(max(data["item"].max(), data["history"].max()))
+    names, counts = np.unique(data["user"], return_counts=True)
+    chosen = np.random.default_rng(seed).permutation(names[counts >= 40])[:200]
+    yield _clicks("amazon", "Five stars for electronics", items, x, data["label"], data["user"], chosen)
+
+
+def _movielens(seed: int) -> Iterator[Fold]:
+    """Boards: 100 seeded users; label: a rating of at least 4; histories: what the user rated so at an earlier time."""
+    data = dict(np.load(find("movielens_latest_small.npz"), allow_pickle=False))
+    names, item = np.unique(data["item"], return_inverse=True)
+    item = item.reshape(-1) + 1
+    order = np.lexsort((item, data["timestamp"], data["user"]))
+    user, item, time = data["user"][order], item[order], data["timestamp"][order]
+    liked = data["rating"][order] >= 4
+    # who liked it before: counted in the list of all liked rows, where a user's are in one piece
+    moment = np.stack([user, time], axis=1)
+    before = _count_before(moment[liked], moment)
+    first = np.searchsorted(user[liked], user)
+    x = _click_samples(item, item[liked], before, before - first)
+    chosen = np.random.default_rng(seed).permutation(np.unique(user))[:100]
+    yield _clicks("movielens", "Four stars for a film", len(names), x, liked, user, chosen)
+
+
+def _count_before(moments: np.ndarray, when: np.ndarray) -> np.ndarray:
+    """How many of the sorted moments (n, 2) are before each of `when` (m, 2)."""
+    codes = np.unique(np.concatenate([moments, when]), axis=0, return_inverse=True)[1].reshape(-1)
+    return np.searchsorted(codes[: len(moments)], codes[len(moments) :])
+
+
+def _click_samples(item: np.ndarray, liked: np.ndarray, end: np.ndarray, length: np.ndarray) -> np.ndarray:
+    """int32 (n, 1 + HISTORY): each candidate, then the last of the `length` items before liked[end], the latest
+    first."""
+    back = np.arange(1, HISTORY + 1)
+    there = back <= length[:, None]
+    history = np.where(there, liked[np.where(there, end[:, None] - back, 0)], 0)
+    return np.column_stack([item, history]).astype(np.int32)
+
+
+def _clicks(
+    name: str, title: str, items: int, x: np.ndarray, label: np.ndarray, user: np.ndarray, chosen: np.ndarray
+) -> Fold:
+    """Rows of each user are in the order of time already."""
+    schema = InputSchema((1 + HISTORY,), "int32", items=items)
+    task = Task(name, title, schema, ("no", "yes"), ModelSpec("din", width=32, embedding=16), "auc")
+    y = label.astype(np.int64)
+    boards = []
+    for who in chosen:
+        rows = np.flatnonzero(user == who)
+        here = np.arange(len(rows))
+        boards.append(Board(f"user-{who}", x[rows], y[rows], here, {}, here, in_time=True))
+    kept = [board for board in boards if any(_ranked(board, share) for share in SHARES)]
+    outside = ~np.isin(user, chosen)
+    return Fold("all", task, x[outside], y[outside], user[outside], kept, len(boards) - len(kept), epochs=2)
+
+
+def _ranked(board: Board, share: int) -> bool:
+    return len(board.local(share)) >= MIN_LOCAL_ROWS and len(board.held_out(share)) >= MIN_TEST_ROWS
 
 
 def _file(path: Path, seed: int) -> Iterator[Fold]:
