@@ -90,10 +90,10 @@ def _train(home: Home, manifest: Manifest, store: Store, options: Options, *, no
 class _Work:
     """Trainings within a budget, in the order in which they are worth most.
 
-    With a time limit, what the rehearsal alone would choose is trained first, so that there is something to ship; then
-    the evidence is gathered, recipe by recipe, while as much time is left as a training takes; then the choice is
-    trained, if it is another. Without one, only the choice is trained. A training that is cut off is dropped: no
-    evidence speaks for a half-trained model.
+    With a time limit, what the rehearsal alone would choose (`local`, where it would choose the base) is trained first,
+    so that there is something to ship; then the evidence is gathered, recipe by recipe, while as much time is left as a
+    training takes; then the choice is trained, if it is another. Without one, only the choice is trained. A training
+    that is cut off is dropped: no evidence speaks for a half-trained model.
     """
 
     material: Material
@@ -145,6 +145,8 @@ class _Work:
     ) -> tuple[Choice, str | None, Personal | None]:
         choice = _choose(self.material, evidence, self.options, names)
         stays = _incumbent_stays(incumbent, self.material, evidence, choice, self.options, self.scores)
+        if self.cut and choice.recipe == "base" and incumbent is not None and evidence is None and stays is None:
+            stays = f"the {self.cut} budget ended before anything spoke against it"
         if stays is not None or (choice.recipe == "base" and incumbent is None):
             _tell_beliefs(choice, self.options)
             return choice, stays, None
@@ -162,10 +164,10 @@ class _Work:
         return self.done[name]
 
     def _first(self) -> str:
-        names = _names(self.material, self.options)
-        if self.options.recipe == "auto":
-            return _choose(self.material, None, self.options, names).recipe
-        return self.options.recipe
+        if self.options.recipe != "auto":
+            return self.options.recipe
+        chosen = _choose(self.material, None, self.options, _names(self.material, self.options)).recipe
+        return "local" if chosen == "base" else chosen
 
     def _ready(self, names: Sequence[str]) -> list[str]:
         return [name for name in names if name == "base" or name in self.done]

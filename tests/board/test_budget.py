@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from edgectl import enrolment, material, retraining, tasks, training
-from edgectl.budget import PACK_COPIES, Budget, Need, Spent, plan
+from edgectl.budget import LATER_MIB, PACK_COPIES, Budget, Need, Spent, plan
 from edgectl.models import Models
 from edgelearn.models.build import build
 from edgelearn.models.cost import model_bytes, row_bytes
@@ -78,7 +78,7 @@ def test_a_process_may_not_grow_beyond_what_the_machine_has() -> None:
     assert Budget(resident_mib=lambda: None).limit_mib(available_mib=100.0) is None
 
 
-NEED = Need(resident_mib=200, local_bytes=0, row_bytes=MIB, model_bytes=0, packs_bytes=(10 * MIB, 20 * MIB))
+NEED = Need(resident_mib=200 - LATER_MIB, local_bytes=0, row_bytes=MIB, model_bytes=0, packs_bytes=(10 * MIB, 20 * MIB))
 
 
 @pytest.mark.parametrize(
@@ -141,10 +141,11 @@ def serving(board: Synced) -> int | None:
 @dataclass
 class Staged:
     """Recipes and folds that take as many seconds of a clock as `costs` says, and then look whether time is up. done:
-    what was done; good: recipes that the folds speak for."""
+    what was done; prior: what the rehearsal found; good: recipes that the folds speak for."""
 
     clock: Clock = field(default_factory=Clock)
     done: list[str] = field(default_factory=list)
+    prior: list[Figure] = field(default_factory=list)
     costs: dict[str, float] = field(default_factory=lambda: {"matched": 2.0, "fold": 4.0})
     good: set[str] = field(default_factory=lambda: {"mpda"})
 
@@ -169,13 +170,16 @@ class Staged:
 def staged(ready: Synced, monkeypatch: pytest.MonkeyPatch) -> Staged:
     """With a prior by which `matched` gains most."""
     made, real = Staged(), material.prepare
-    prior = [Figure(name, 3, gain, 0.1, 0.0, 6) for name, gain in (("local", 0.1), ("matched", 0.2), ("mpda", 0.15))]
+    made.prior += [
+        Figure(name, 3, gain, 0.1, 0.0, 6) for name, gain in (("local", 0.1), ("matched", 0.2), ("mpda", 0.15))
+    ]
 
     def prepare(*arguments: object, **options: object) -> material.Material:
-        return replace(real(*arguments, **options), prior=tuple(prior))  # type: ignore[arg-type]
+        return replace(real(*arguments, **options), prior=tuple(made.prior))  # type: ignore[arg-type]
 
     monkeypatch.setattr(training, "prepare", prepare)
     monkeypatch.setattr(training, "gather", made.gather)
+    monkeypatch.setattr(training, "usable", lambda setting: ("base", "local", "matched", "mpda"))
     for name in ("base", "local", "matched", "mpda"):
         monkeypatch.setitem(training.RECIPES, name, made.recipe(name))
     return made
@@ -228,13 +232,21 @@ def test_an_explicit_recipe_without_a_veto_is_all_or_nothing(ready: Synced, stag
     assert staged.done == ["train mpda"]
 
 
+def test_without_a_rehearsal_the_simplest_training_comes_first(ready: Synced, staged: Staged) -> None:
+    staged.prior.clear()
+    staged.good = {"local"}
+    outcome = train(ready, budget=Budget(seconds=10 / 0.9, clock=staged.clock))
+    assert staged.done == ["train local", "evidence base,local", "evidence base,matched"]
+    assert (outcome.shipped, outcome.omitted) == ("local", ["evidence for mpda"])
+
+
 def test_a_budget_never_puts_the_base_in_the_place_of_what_serves(ready: Synced, staged: Staged) -> None:
-    """The rehearsal would choose the base, the folds another recipe, and there is no time to train that."""
+    """Nothing is known of any recipe, and there is no time to find out."""
+    staged.prior.clear()
     train(ready, recipe="local", veto=False)
-    staged.costs["matched"] = 1000.0
-    staged.good = {"matched"}
-    with pytest.raises(TimedOut):
-        train(ready, recipe="matched", budget=Budget(seconds=100, clock=staged.clock))
+    staged.costs["fold"] = 1000.0
+    outcome = train(ready, budget=Budget(seconds=100, clock=staged.clock))
+    assert (outcome.shipped, outcome.reason) == ("incumbent", "the time budget ended before anything spoke against it")
     assert serving(ready) == 1
 
 
@@ -249,7 +261,7 @@ def test_memory_that_runs_out_while_training_is_refused_and_nothing_changes(read
 def test_with_less_memory_fewer_packs_are_read_and_the_outcome_says_so(
     ready: Synced, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    need = Need(200, 0, MIB, 0, (10 * MIB, 10 * MIB))
+    need = Need(200 - LATER_MIB, 0, MIB, 0, (10 * MIB, 10 * MIB))
     monkeypatch.setattr(material, "_need", lambda *_: need)
     outcome = train(ready, recipe="matched", veto=False, budget=Budget(memory_mib=275, resident_mib=lambda: 200.0))
     assert (outcome.cut, outcome.omitted) == (
