@@ -96,7 +96,7 @@ class _Run:
         dense = [p for name, p in self.trained.items() if name not in shared]
         rows = [p for name, p in self.trained.items() if name in shared]
         groups = [{"params": dense, "weight_decay": self.settings.weight_decay}, {"params": rows, "weight_decay": 0.0}]
-        return torch.optim.Adam([g for g in groups if g["params"]], lr=self.settings.learning_rate)
+        return torch.optim.Adam([g for g in groups if g["params"]], lr=self.settings.learning_rate, fused=True)
 
     def _columns(self, local: Examples, outside: Examples | None) -> tuple[Tensor, Tensor]:
         parts = [local, outside] if outside else [local]

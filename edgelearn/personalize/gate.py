@@ -46,9 +46,10 @@ class Gated:
     verdicts: tuple[Verdict, ...]
 
 
-def gate(setting: Setting, candidates: Sequence[Candidate]) -> Gated:
-    """Greedy selection from the base model on the local samples, which the base has never seen."""
-    best = setting.base
+def gate(setting: Setting, start: Weights, candidates: Sequence[Candidate]) -> Gated:
+    """Greedy selection from `start` on the local samples. Those are new to the base; a model that was trained on them
+    fits them already, so that from there only what helps beyond memory is kept."""
+    best = start
     losses = _local_losses(setting, best)
     kept: list[Candidate] = []
     verdicts = []

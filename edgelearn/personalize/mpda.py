@@ -1,16 +1,26 @@
-"""Recipe `mpda`: match, let the gate decide, then train jointly on local and kept samples (MPDA's variant "both")."""
+"""Recipes `mpda` and `mpda_local`: match, let the gate decide, then train jointly on local and kept samples (MPDA's
+variant "both"). The gate's greedy path starts from the base, or from the model that was fine-tuned on the board."""
 
 from __future__ import annotations
 
+from edgelearn.models.build import Weights
 from edgelearn.personalize.gate import gate
-from edgelearn.personalize.joint import train_jointly
+from edgelearn.personalize.joint import train_jointly, train_locally
 from edgelearn.personalize.match import nearest
 from edgelearn.personalize.setting import Personal, Setting, count_samples
 
 
 def mpda(setting: Setting) -> Personal:
+    return _gated(setting, setting.base)
+
+
+def mpda_local(setting: Setting) -> Personal:
+    return _gated(setting, train_locally(setting, setting.base, setting.settings.local))
+
+
+def _gated(setting: Setting, start: Weights) -> Personal:
     candidates = nearest(setting)
-    gated = gate(setting, candidates)
+    gated = gate(setting, start, candidates)
     return Personal(
         train_jointly(setting, gated.weights, gated.kept),
         candidates=len(candidates),

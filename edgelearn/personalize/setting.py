@@ -12,6 +12,7 @@ from torch import nn
 from edgelearn.examples import Examples
 from edgelearn.fit import FitSettings
 from edgelearn.models.build import Weights, load, outputs
+from edgelearn.personalize.population import Population, survey
 from edgewire.tasks import Task
 
 
@@ -39,12 +40,17 @@ class Settings:
     """The knobs of personalization. Defaults were chosen on pool users only.
 
     gate_alpha: probability that the gate keeps anything at all when every candidate is useless;
-    gate_lr, gate_epochs: how a candidate domain is tried; matched: how many contributors are candidates.
+    gate_lr, gate_epochs: how a candidate domain is tried; matched: how many contributors are candidates;
+    nearest: outside samples per class.
     """
 
     local: FitSettings = field(default_factory=lambda: FitSettings(steps=150))
+    head: FitSettings = field(default_factory=lambda: FitSettings(steps=150, learning_rate=3e-3))
+    bayes: FitSettings = field(default_factory=lambda: FitSettings(steps=60, learning_rate=3e-4))
+    bayes_deep: FitSettings = field(default_factory=lambda: FitSettings(steps=150, learning_rate=5e-4))
     joint: FitSettings = field(default_factory=lambda: FitSettings(steps=200, batch_size=48, local_mass=0.7))
     matched: int = 5
+    nearest: int = 60
     gate_alpha: float = 0.08
     gate_epochs: int = 4
     gate_lr: float = 1e-3
@@ -81,9 +87,16 @@ class Setting:
         """The base model's logits and embeddings of the local samples."""
         return outputs(self.base_model(), self.local.x)
 
+    @cached_property
+    def population(self) -> Population | None:
+        """What the candidates say about people in general, None if too little."""
+        return survey([(candidate.embedding, candidate.y) for candidate in self.candidates], self.n_classes)
+
     def only(self, rows: np.ndarray) -> Setting:
         """The same problem for a board that has only these local rows."""
-        return replace(self, local=self.local.take(rows))
+        fewer = replace(self, local=self.local.take(rows))
+        fewer.__dict__["population"] = self.population  # of the candidates, which stay: no need to survey them again
+        return fewer
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ def test_a_planted_similar_contributor_is_matched_first_and_kept():
 def test_a_contributor_with_flipped_labels_is_refused():
     x, y = world.samples(STYLE, 30, 5)
     liar = world.candidate("liar", x, (y + 1) % world.CLASSES)
-    gated = gate(world.board(STYLE, [liar]), [liar])
+    gated = gate(world.board(STYLE, [liar]), world.base(), [liar])
     assert gated.kept == ()
     assert gated.verdicts[0].improvement < 0
 
@@ -39,14 +39,14 @@ def test_with_only_useless_candidates_nine_of_ten_boards_keep_none():
             x, y = world.samples(world.style(3000 + 10 * seed + i, 0.3), 8, seed)
             useless.append(world.candidate(f"u{i}", x, rng.permutation(y)))
         setting = world.board(world.style(5000 + seed, 0.3), useless, per_class=5, seed=seed)
-        empty_handed += not gate(setting, nearest(setting)).kept
+        empty_handed += not gate(setting, setting.base, nearest(setting)).kept
     assert empty_handed >= 45
 
 
 def test_what_the_gate_refuses_leaves_the_weights_alone():
     x, y = world.samples(STYLE, 30, 5)
     liar = world.candidate("liar", x, (y + 1) % world.CLASSES)
-    gated = gate(world.board(STYLE, [liar]), [liar])
+    gated = gate(world.board(STYLE, [liar]), world.base(), [liar])
     assert gated.weights is world.base()
 
 

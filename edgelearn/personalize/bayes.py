@@ -1,0 +1,73 @@
+"""Recipes `bayes` and `bayes_deep`: start from what contributors make likely, then train gently on the board's samples.
+
+The head is the sum of two: one trained on the board's cached embeddings (only a linear layer, so this takes
+milliseconds), and the linear layer of the guessed class means (see `population`). A short training of the whole model
+follows, small enough not to undo the guess: first the head, then everything (Kumar et al., "Fine-tuning can distort
+pretrained features and underperform out-of-distribution", ICLR 2022). `bayes` trusts the guess and barely trains;
+`bayes_deep` takes a tenth of it as a start and trains on. Nothing of a contributor is trained on: the pool takes part
+through its statistics.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from edgelearn.examples import Examples
+from edgelearn.fit import FitSettings, Source, fit
+from edgelearn.models.build import Weights
+from edgelearn.personalize.joint import train_locally
+from edgelearn.personalize.setting import Personal, Setting
+
+
+def bayes(setting: Setting) -> Personal:
+    return _personal(setting, 1.0, setting.settings.bayes)
+
+
+def bayes_deep(setting: Setting) -> Personal:
+    return _personal(setting, 0.1, setting.settings.bayes_deep)
+
+
+def _personal(setting: Setting, mass: float, settings: FitSettings) -> Personal:
+    start = add_guess(setting, train_head(setting), mass)
+    return Personal(
+        train_locally(setting, start, settings),
+        candidates=len(setting.candidates),
+        decisions=(f"class means guessed from {len(setting.candidates)} contributors, weight {mass:g}",),
+    )
+
+
+def train_head(setting: Setting) -> Weights:
+    """The base with a head trained on the board's cached embeddings."""
+    logits, embedding = setting.local_outputs
+    model = _Head(setting.base["head.weight"], setting.base["head.bias"]).to(setting.device)
+    rest = logits - embedding @ setting.base["head.weight"].T - setting.base["head.bias"]  # what is not the head's
+    local = Examples(np.concatenate([embedding, rest], axis=1), setting.local.y, setting.local.group)
+    for _ in fit(model, Source(local, teacher=logits), setting.settings.head, seed=setting.seed):
+        setting.on_step()
+    head = {f"head.{name}": tensor.detach().cpu().numpy() for name, tensor in model.head.state_dict().items()}
+    return {**setting.base, **head}
+
+
+class _Head(nn.Module):
+    """A model's last layer alone, for samples (batch, dim + classes): embedding, and logits that others add."""
+
+    def __init__(self, weight: np.ndarray, bias: np.ndarray) -> None:
+        super().__init__()
+        self.head = nn.Linear(weight.shape[1], weight.shape[0])
+        self.head.load_state_dict({"weight": torch.from_numpy(weight.copy()), "bias": torch.from_numpy(bias.copy())})
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        embedding, rest = x[:, : self.head.in_features], x[:, self.head.in_features :]
+        return self.head(embedding) + rest, embedding
+
+
+def add_guess(setting: Setting, weights: Weights, mass: float) -> Weights:
+    """`mass` times the guessed head added to the model's own; unchanged where the contributors say nothing."""
+    population = setting.population
+    if population is None:
+        return weights
+    weight, bias = population.head(population.guess(setting.local_outputs[1], setting.local.y))
+    own = {"head.weight": weights["head.weight"] + mass * weight, "head.bias": weights["head.bias"] + mass * bias}
+    return {**weights, **own}
