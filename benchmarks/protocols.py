@@ -70,7 +70,9 @@ def folds(data: str, seed: int) -> Iterator[Fold]:
 def _myo(seed: int) -> Iterator[Fold]:
     """Boards: the 18 evaluation users; local: repetition 0 of session training0; test: both test sessions."""
     data = np.load(find("myo_armband.npz"), allow_pickle=False)
-    task = Task("myo", "Gestures", InputSchema((52, 8), "int8"), tuple("0123456"), ModelSpec("cnn1d", width=32))
+    task = Task(
+        "myo", "Gestures", InputSchema((52, 8), "int8", ring=True), tuple("0123456"), ModelSpec("cnn1d", width=32)
+    )
     users = np.unique(data["user"])
     pool = [windows(data, data["user"] == user) for user in users if user.startswith("PreT")]
     boards = []

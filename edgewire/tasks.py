@@ -35,7 +35,8 @@ class Windows:
 class InputSchema:
     """One sample. shape: without the batch axis; missing: whether NaN is allowed and means "not measured"; windows:
     for tasks whose samples are cut from recordings; items: for tasks whose samples are item ids, how many there
-    are (both left out of the JSON where they are not set).
+    are; ring: the channels are sensors of one kind in a circle (an armband), which may be worn turned: for `cnn1d`
+    (all three are left out of the JSON where they are not set).
 
     A click sample is a candidate item (1..items) and the history of items liked before it, the most recent first,
     filled up with 0 (no item): int32 (1 + length,).
@@ -46,6 +47,7 @@ class InputSchema:
     missing: bool = False
     windows: Windows | UnsetType = UNSET
     items: Annotated[int, Meta(ge=1, le=1 << 20)] | UnsetType = UNSET
+    ring: bool | UnsetType = UNSET
 
     @property
     def values(self) -> int:
@@ -108,6 +110,8 @@ class Task:
             found.append("labels repeat")
         if self.metric == "auc" and len(self.labels) != 2:
             found.append(f"metric 'auc' ranks two labels, the task has {len(self.labels)}")
+        if self.input.ring is True and self.model.name != "cnn1d":
+            found.append(f"input.ring is for model 'cnn1d', not '{self.model.name}'")
         if self.input.values > MAX_VALUES_PER_SAMPLE:
             found.append(f"a sample has {self.input.values} values, the limit is {MAX_VALUES_PER_SAMPLE}")
         if self.input.missing and self.input.dtype != "float32":

@@ -17,20 +17,28 @@ from edgelearn.personalize.random import random
 from edgelearn.personalize.retrieved import retrieved
 from edgelearn.personalize.setting import Personal, Setting
 
-RECIPES: dict[str, Callable[[Setting], Personal]] = {
+Recipe = Callable[[Setting], Personal]
+
+
+def _aligned(recipe: Recipe) -> Recipe:
+    """Every recipe but `base` starts from the aligned base: turning it is part of personalization."""
+    return lambda setting: recipe(setting.aligned)
+
+
+RECIPES: dict[str, Recipe] = {
     "base": base,
-    "local": local,
-    "random": random,
-    "bayes": bayes,
-    "bayes_deep": bayes_deep,
-    "matched": matched,
-    "retrieved": retrieved,
-    "nearest": nearest,
-    "coda": coda,
-    "delta": delta,
-    "mpda": mpda,
-    "mpda_local": mpda_local,
-    "average": average,
+    "local": _aligned(local),
+    "random": _aligned(random),
+    "bayes": _aligned(bayes),
+    "bayes_deep": _aligned(bayes_deep),
+    "matched": _aligned(matched),
+    "retrieved": _aligned(retrieved),
+    "nearest": _aligned(nearest),
+    "coda": _aligned(coda),
+    "delta": _aligned(delta),
+    "mpda": _aligned(mpda),
+    "mpda_local": _aligned(mpda_local),
+    "average": _aligned(average),
 }
 
 # what `auto` chooses among; `random` is a control, never a choice

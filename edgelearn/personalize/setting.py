@@ -12,6 +12,7 @@ from torch import nn
 from edgelearn.examples import Examples
 from edgelearn.fit import FitSettings
 from edgelearn.models.build import Weights, load, outputs
+from edgelearn.personalize.align import best_turn, turn, turn_weights
 from edgelearn.personalize.population import Population, survey
 from edgewire.tasks import Task
 
@@ -91,6 +92,17 @@ class Setting:
     def population(self) -> Population | None:
         """What the candidates say about people in general, None if too little."""
         return survey([(candidate.embedding, candidate.y) for candidate in self.candidates], self.n_classes)
+
+    @cached_property
+    def aligned(self) -> Setting:
+        """The same problem with the base turned to fit how this board is worn, and the candidates turned along."""
+        by = best_turn(self.task, self.base, self.local, device=self.device)
+        if by == 0:
+            return self
+        candidates = [replace(candidate, x=turn(candidate.x, -by)) for candidate in self.candidates]
+        turned = replace(self, base=turn_weights(self.base, by), candidates=candidates)
+        turned.__dict__["population"] = self.population  # embeddings stay as they were
+        return turned
 
     def only(self, rows: np.ndarray) -> Setting:
         """The same problem for a board that has only these local rows."""
