@@ -24,7 +24,7 @@ p, ul { max-width: 46rem; }
 .answer { font-size: 1.15rem; border-left: 4px solid var(--c0); padding: .25rem 0 .25rem 1rem; margin: 1rem 0 1.5rem; }
 .soft, figcaption, caption { color: var(--soft); font-size: .88rem; }
 .scroll { overflow-x: auto; margin: .5rem 0 1rem; }
-table { border-collapse: collapse; font-size: .88rem; font-variant-numeric: tabular-nums; }
+table { border-collapse: collapse; font-size: .84rem; font-variant-numeric: tabular-nums; }
 caption { text-align: left; padding: 0 0 .4rem; }
 th, td { padding: .3rem .55rem; text-align: right; white-space: nowrap; border-bottom: 1px solid var(--line); }
 th { font-weight: 600; vertical-align: bottom; }

@@ -6,7 +6,7 @@ import argparse
 import os
 from pathlib import Path
 
-from benchmarks.personalize import answer, curves, document, report
+from benchmarks.personalize import answer, curves, document, https, report
 from benchmarks.personalize.answer import Answer
 from benchmarks.personalize.plan import Wanted, make_plan
 from benchmarks.personalize.run import Run, say
@@ -39,7 +39,8 @@ def main() -> None:
     run = Run(arguments.work, wanted.recipes, arguments.processes)
     run.play(plan)
     run.weigh(plan)
-    found = answer.make(run, plan, wanted)
+    pairs = https.play(plan, wanted.recipes, arguments.through_https, arguments.work) if arguments.through_https else []
+    found = answer.make(run, plan, wanted, pairs)
     _show(found, arguments)
 
 
@@ -74,6 +75,10 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--processes", type=int, default=os.cpu_count() or 1, help="one thread each; default: the cores"
     )
+    parser.add_argument(
+        "--through-https", type=int, nargs="?", const=2, default=0, metavar="BOARDS",
+        help="also play so many boards (2) through a real service and the commands, and compare",
+    )  # fmt: skip
     parser.add_argument("--quick", action="store_true", help="a rough answer within three minutes")
     parser.add_argument("--json", type=Path, metavar="OUT", help="write rows, summary and figures there")
     parser.add_argument("--html", type=Path, metavar="OUT", help="write a report for people there")

@@ -8,11 +8,11 @@ from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-from benchmarks.figures import Figure, at_most, machine, noted
+from benchmarks.figures import Figure, at_most, exactly, machine, noted
 from benchmarks.figures import table as figure_table
 from benchmarks.personalize.overall import Overall, best_single, compare
 from benchmarks.personalize.plan import Plan, Wanted
-from benchmarks.personalize.records import Row, Spent
+from benchmarks.personalize.records import Pair, Row, Spent
 from benchmarks.personalize.run import Run
 from benchmarks.personalize.summary import Summary, summarize
 
@@ -30,6 +30,7 @@ class Answer:
     summary: list[Summary]
     overall: list[Overall]
     figures: list[Figure]
+    pairs: list[Pair]
     left_out: dict[str, int]
 
     @property
@@ -37,7 +38,7 @@ class Answer:
         return {data: self.wanted.shots_of(data) for data in self.wanted.data}
 
 
-def make(run: Run, plan: Plan, wanted: Wanted) -> Answer:
+def make(run: Run, plan: Plan, wanted: Wanted, pairs: list[Pair]) -> Answer:
     """What the run's journal says about the plan's games."""
     games = {(game.place.code, game.board, game.shots) for game in plan.games}
     names = {*wanted.recipes}
@@ -49,7 +50,9 @@ def make(run: Run, plan: Plan, wanted: Wanted) -> Answer:
     for (data, _), count in plan.left_out.items():
         left_out[data] = left_out.get(data, 0) + count
     figures = _figures(summary, overall, run.spent.of(plan.codes), wanted)
-    return Answer(wanted, rows, summary, overall, figures, left_out)
+    if pairs:
+        figures.append(_same_through_https(pairs))
+    return Answer(wanted, rows, summary, overall, figures, pairs, left_out)
 
 
 def _figures(
@@ -77,9 +80,16 @@ def _figures(
     return found
 
 
+def _same_through_https(pairs: Sequence[Pair]) -> Figure:
+    different = sum(not pair.same for pair in pairs)
+    anchor = f"the functions called directly; {len(pairs)} boards and recipes"
+    return exactly("through HTTPS: accuracies that differ", different, "pairs", 0, anchor=anchor)
+
+
 def text(answer: Answer) -> str:
     """For a terminal."""
-    parts = [QUESTION, table(answer.summary), overall_table(answer.overall), figure_table(answer.figures)]
+    parts = [QUESTION, table(answer.summary), overall_table(answer.overall), https_table(answer.pairs)]
+    parts.append(figure_table(answer.figures))
     return "\n\n".join(part for part in parts if part)
 
 
@@ -134,6 +144,17 @@ def overall_table(overall: Sequence[Overall]) -> str:
     return layout([header] + [overall_cells(one) for one in overall]) if overall else ""
 
 
+def https_table(pairs: Sequence[Pair]) -> str:
+    header = ("data", "board", "shots", "recipe", "through HTTPS", "functions", "")
+    return layout([header] + [https_cells(pair) for pair in pairs]) if pairs else ""
+
+
+def https_cells(pair: Pair) -> tuple[str, ...]:
+    verdict = "same" if pair.same else "DIFFERS"
+    scores = (f"{100 * pair.https:.2f}", f"{100 * pair.direct:.2f}")
+    return Path(pair.data).stem, pair.board, str(pair.shots), pair.recipe, *scores, verdict
+
+
 def overall_cells(one: Overall) -> tuple[str, str, str]:
     against = "" if one.auto_minus is None else interval(one.auto_minus, one.auto_low, one.auto_high)
     gain = "" if one.recipe == "local" else interval(one.gain, one.low, one.high)
@@ -159,6 +180,7 @@ def write_json(answer: Answer, path: Path) -> None:
         "figures": [asdict(figure) for figure in answer.figures],
         "summary": [asdict(one) for one in answer.summary],
         "overall": [asdict(one) for one in answer.overall],
+        "through_https": [asdict(pair) for pair in answer.pairs],
         "left_out": answer.left_out,
         "rows": rows,
         "machine": machine(),

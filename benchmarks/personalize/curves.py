@@ -218,9 +218,8 @@ def _gains(summary: Sequence[Summary]) -> Figure:
     for block in blocks:
         at += 0.5
         ticks.append(at)
-        labels.append(
-            f"{Path(block[0]).stem}, {block[1]} {'%' if block[0] in IN_PERCENT else 'shots' if block[1] > 1 else 'shot'}"
-        )
+        unit = "%" if block[0] in IN_PERCENT else "shots" if block[1] > 1 else "shot"
+        labels.append(f"{Path(block[0]).stem}, {block[1]} {unit}")
         for one in (one for one in shown if (one.data, one.shots) == block):
             at += 0.6
             colour, _, width = style_of(one.recipe, names)

@@ -81,6 +81,22 @@ class Peak:
         return self.data, self.shots, self.recipe, self.code
 
 
+@dataclass(frozen=True)
+class Pair:
+    """One board and recipe. https, direct: accuracy on held-out rows; recipe: of `auto`, with what either chose."""
+
+    data: str
+    board: str
+    shots: int
+    recipe: str
+    https: float
+    direct: float
+
+    @property
+    def same(self) -> bool:
+        return abs(self.https - self.direct) < 1e-5  # `edgectl eval` rounds
+
+
 T = TypeVar("T", Row, Spent, Peak)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from benchmarks.figures import machine
 from benchmarks.figures import table as figure_table
 from benchmarks.personalize import curves, words
-from benchmarks.personalize.answer import QUESTION, Answer, cells
+from benchmarks.personalize.answer import QUESTION, Answer, cells, https_cells
 from benchmarks.personalize.document import TEXT
 from demo import page
 
@@ -50,6 +50,7 @@ def _parts(answer: Answer) -> list[str]:
         "<h2>What <code>auto</code> chose</h2>",
         page.table(chosen_header, chosen, caption="Share of boards and seeds"),
         *_errors(answer),
+        *_https(answer),
         "<h2>How it was measured</h2>",
         *_method(answer),
         f"<details><summary>Goals and costs</summary><pre>{escape(figure_table(answer.figures))}</pre></details>",
@@ -80,6 +81,17 @@ def _errors(answer: Answer) -> list[str]:
         return []
     caption = "Percent of the errors of local, with the 95 % interval over users; positive is better"
     return ["<h2>Fewer errors than <code>local</code></h2>", page.table(header, rows, caption=caption)]
+
+
+def _https(answer: Answer) -> list[str]:
+    if not answer.pairs:
+        return []
+    header = ("data", "board", "shots", "recipe", "through HTTPS", "functions", "")
+    caption = "Accuracy in % through a real service and the commands, and by calling the functions"
+    return [
+        "<h2>The same through HTTPS</h2>",
+        page.table(header, [https_cells(p) for p in answer.pairs], caption=caption),
+    ]
 
 
 def _method(answer: Answer) -> list[str]:

@@ -84,7 +84,7 @@ def blocks(answer: Answer) -> list[tuple[str, list[Summary]]]:
 
 
 HEADER = (
-    "recipe", "users", "mean", "worst 10 %", "gain over local (95 %)", "harmed", "control", "clearly harmed",
+    "recipe", "users", "mean", "worst 10 %", "gain over local (95 %)", "harmed", "control", "clearly",
     "labels", "kept", "1000 rows", "seconds", "MiB",
 )  # fmt: skip
 
