@@ -155,7 +155,7 @@ def _changed(home: Home, manifest: Manifest, store: Store, options: Options, las
         return "something else is asked for than last time"
     if record.get("cut") and _more_generous(options.budget, record):
         return f"the {record['cut']} budget that cut the last training is larger now"
-    return _new_samples(store, manifest.task.id, last) or _drifted(store, manifest, last)
+    return _drifted(store, manifest, last) or _new_samples(store, manifest.task.id, last)
 
 
 def _more_generous(budget: Budget, record: dict[str, object]) -> bool:
