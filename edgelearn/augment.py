@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -13,8 +14,6 @@ from edgelearn.models.front import Front
 from edgewire.tasks import Task
 
 Change = Callable[[Tensor, torch.Generator], Tensor]  # standardised (batch, *shape) -> the same shape
-
-_LIMITS = {"uint8": (0.0, 255.0), "int8": (-128.0, 127.0)}
 
 
 def time_shift(share: float) -> Change:
@@ -75,7 +74,7 @@ def augmentation(task: Task, model: nn.Module, changes: Sequence[Change] | None 
     front = model.get_submodule("front")
     if not isinstance(front, Front):
         raise ValueError("the model has no front")
-    limits = _LIMITS.get(task.input.dtype)
+    limits = None if task.input.dtype == "float32" else np.iinfo(task.input.dtype)
     mean, std = front.mean.clone(), front.std.clone()
 
     def augment(x: Tensor, generator: torch.Generator) -> Tensor:
@@ -83,7 +82,7 @@ def augmentation(task: Task, model: nn.Module, changes: Sequence[Change] | None 
         for change in chosen:
             scaled = change(scaled, generator)
         raw = scaled * std + mean
-        return raw if limits is None else raw.clamp(*limits)
+        return raw if limits is None else raw.clamp(limits.min, limits.max)
 
     return augment
 

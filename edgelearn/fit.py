@@ -20,7 +20,8 @@ Augment = Callable[[Tensor, torch.Generator], Tensor]  # raw samples (batch, *sh
 
 @dataclass(frozen=True)
 class FitSettings:
-    """steps: optimizer steps; local_mass: share of every batch drawn from the first source, where there is a second."""
+    """steps: optimizer steps; local_mass: share of every batch drawn from the first source, where there is a second;
+    smoothing: of the labels, the probability that is spread over all classes (Szegedy et al., 2016)."""
 
     steps: int
     batch_size: int = 32
@@ -28,6 +29,7 @@ class FitSettings:
     weight_decay: float = 1e-4
     local_mass: float = 0.6
     cosine: bool = True
+    smoothing: float = 0.0
     distil: float = 1.0  # weight of the base model's opinion, used only while some classes have no samples
 
 
@@ -134,7 +136,7 @@ class _Run:
     def _loss(self, x: Tensor, rows: Tensor) -> Tensor:
         logits, _ = self.model(x)  # (batch, classes)
         if self.absent is None or self.teacher is None:
-            return F.cross_entropy(logits, self.y[rows])
+            return F.cross_entropy(logits, self.y[rows], label_smoothing=self.settings.smoothing)
         loss = F.cross_entropy(logits.masked_fill(self.absent, -1e9), self.y[rows])
         local = rows < self.n_local
         opinion = F.log_softmax(self.teacher[rows[local]], dim=1)

@@ -16,6 +16,8 @@ from edgewire.tasks import Task
 LEARNING_RATE = 3e-3
 BATCH_SIZE = 64
 MAX_ROWS_PER_CONTRIBUTOR = 2000
+SMOOTHING = {"cnn1d": 0.1, "cnn2d": 0.1}  # by model, where it pays
+REVISION = 2  # of how a base is made of samples and settings; a new one makes new bases of old pools
 
 
 def train_base(
@@ -35,7 +37,9 @@ def train_base(
     model = build(task, seed=seed)
     fit_front(model, x[rows])
     steps = epochs * math.ceil(len(rows) / BATCH_SIZE)
-    settings = FitSettings(steps, batch_size=BATCH_SIZE, learning_rate=LEARNING_RATE, weight_decay=1e-4)
+    settings = FitSettings(
+        steps, batch_size=BATCH_SIZE, learning_rate=LEARNING_RATE, smoothing=SMOOTHING.get(task.model.name, 0.0)
+    )
     source = Source(make(x[rows], y[rows]), augment=augmentation(task, model, changes))
     for step in fit(model, source, settings, seed=seed):
         if on_step is not None:
