@@ -44,7 +44,7 @@ def main() -> None:
         raise SystemExit(f"demo: {error}") from None
     with tempfile.TemporaryDirectory(prefix="edgectl-demo-") as folder:
         results = _play(Path(folder), problem)
-    path = report.write(results, problem.title, Path(arguments.report))
+    path = report.write(results, problem.title, problem.about, Path(arguments.report))
     print(
         f"\nAccuracy on held-out samples, in %\n\n{report.table(results)}\n\n{report.sentences(results)}"
         f"\n\nWritten: {path}"
@@ -56,7 +56,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--data", default="digits", help="digits, myo, wisdm, or an NPZ file in the generic format")
     parser.add_argument("--boards", type=int, default=6)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--report", default="demo-report", help="folder for report.json")
+    parser.add_argument("--report", default="demo-report", help="folder for report.json and report.html")
     return parser.parse_args()
 
 

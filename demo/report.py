@@ -1,10 +1,13 @@
-"""The demo's results: a table for people, a few sentences, and report.json."""
+"""The demo's results: a table for people, a few sentences, report.json and report.html."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
+from html import escape
 from pathlib import Path
+
+from demo import page
 
 RECIPES = ("base", "local", "random", "mpda")
 
@@ -36,21 +39,42 @@ def mean(results: list[BoardResult], field: str) -> float:
     return sum(getattr(result, field) for result in results) / len(results)
 
 
-def write(results: list[BoardResult], title: str, folder: Path) -> Path:
-    """Write report.json; its path."""
+def write(results: list[BoardResult], title: str, about: str, folder: Path) -> Path:
+    """Write report.json, and report.html, whose path is returned."""
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / "report.json"
     report = {
         "schema_version": 1,
         "data": title,
         "boards": [asdict(result) for result in results],
         "mean": {name: round(mean(results, name), 6) for name in (*RECIPES, "shipped")},
     }
-    path.write_text(json.dumps(report, indent=2) + "\n")
+    (folder / "report.json").write_text(json.dumps(report, indent=2) + "\n")
+    path = folder / "report.html"
+    path.write_text(page.page(f"Personal models: {title}", _html(results, title, about)))
     return path
 
 
-def table(results: list[BoardResult]) -> str:
+def _html(results: list[BoardResult], title: str, about: str) -> list[str]:
+    header, *rows = cells(results)
+    return [
+        f"<h1>Personal models: {escape(title)}</h1>",
+        page.paragraph(about, kind="soft"),
+        page.paragraph(answer(results), kind="answer"),
+        "<h2>Every board</h2>",
+        page.table(header, rows, caption="Accuracy on held-out samples, in %", strong=[len(rows) - 1]),
+        page.paragraph(caveats(results)),
+        page.paragraph(
+            "Each board enrolled with a one-time token, synced over TLS, and trained with its sockets closed. `base` "
+            "is the shared model as it is, `local` is trained on the board's own samples alone, `random` also on "
+            "contributors picked blindly, `mpda` also on those that the board's gate accepted; `shipped` is what "
+            "`auto` chose.",
+            kind="soft",
+        ),
+    ]
+
+
+def cells(results: list[BoardResult]) -> list[tuple[str, ...]]:
+    """The table: a header, a row per board, and the means."""
     header = ("board", "mode", "base", "local", "random", "mpda", "shipped", "kept samples", "KiB down", "seconds")
     rows = [
         (
@@ -65,29 +89,42 @@ def table(results: list[BoardResult]) -> str:
         for result in results
     ]
     means = ("mean", "", *(f"{100 * mean(results, name):.1f}" for name in (*RECIPES, "shipped")), "", "", "")
-    cells = [header, *rows, means]
-    widths = [max(len(row[i]) for row in cells) for i in range(len(header))]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells]
+    return [header, *rows, means]
+
+
+def table(results: list[BoardResult]) -> str:
+    shown = cells(results)
+    widths = [max(len(row[i]) for row in shown) for i in range(len(shown[0]))]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in shown]
     rule = "-" * max(map(len, lines))
     return "\n".join([lines[0], rule, *lines[1:-1], rule, lines[-1]])
 
 
 def sentences(results: list[BoardResult]) -> str:
     """What happened, from the figures alone."""
+    return f"{answer(results)} {caveats(results)}"
+
+
+def answer(results: list[BoardResult]) -> str:
     base, shipped = mean(results, "base"), mean(results, "shipped")
-    best = max(RECIPES, key=lambda name: mean(results, name))
     worse = [result.board for result in results if result.shipped < result.base]
     rows = sum(result.test_samples for result in results)
-    kept = sum(result.kept for result in results)
-    looked = sum(result.candidates for result in results)
     harmed = f"{len(worse)} of {len(results)} boards got worse than the base ({', '.join(worse)})"
     if not worse:
         harmed = "no board got worse than the base model"
     return (
         f"The base model alone is right in {100 * base:.1f} %, the models that the boards shipped in "
-        f"{100 * shipped:.1f} % of {rows} held-out samples; {harmed}. As a single recipe for all boards, "
-        f"'{best}' would have done best ({100 * mean(results, best):.1f} %). Of {looked} candidate samples, the gate "
-        f"of `mpda` accepted {kept}."
+        f"{100 * shipped:.1f} % of {rows} held-out samples; {harmed}."
+    )
+
+
+def caveats(results: list[BoardResult]) -> str:
+    best = max(RECIPES, key=lambda name: mean(results, name))
+    kept = sum(result.kept for result in results)
+    looked = sum(result.candidates for result in results)
+    return (
+        f"As a single recipe for all boards, '{best}' would have done best ({100 * mean(results, best):.1f} %). Of "
+        f"{looked} candidate samples, the gate of `mpda` accepted {kept}."
         " In mode embedding, 'random' draws from what the search returned, which is not random."
-        f" Few boards and few samples: differences of a point or two are luck."
+        " Few boards and few samples: differences of a point or two are luck."
     )

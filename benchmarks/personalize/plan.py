@@ -12,11 +12,11 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.personalize.work import Place
-from benchmarks.protocols import MIN_LOCAL_ROWS, MIN_TEST_ROWS, Board, Fold, folds
+from benchmarks.protocols import MIN_LOCAL_ROWS, MIN_TEST_ROWS, SHARES, Board, Fold, folds
 from edgewire.decoding import encode, plain
 
 ROOT = Path(__file__).resolve().parents[2]
-PER_CLASS, PERCENT = (1, 3, 10), (20, 50)
+PER_CLASS = (1, 3, 10)
 # `local` alone is measured here, too: how many labels would it need to be as good?
 LADDER, PERCENT_LADDER = (1, 2, 3, 5, 7, 10, 20, 30), (5, 10, 20, 35, 50, 70)
 IN_PERCENT = ("amazon", "movielens")  # shots: the share of the user's rows, the earliest ones, that is local
@@ -36,7 +36,7 @@ class Wanted:
     recipes: tuple[str, ...]
 
     def shots_of(self, data: str) -> tuple[int, ...]:
-        return self.shots or (PERCENT if data in IN_PERCENT else PER_CLASS)
+        return self.shots or (SHARES if data in IN_PERCENT else PER_CLASS)
 
     def ladder_of(self, data: str) -> tuple[int, ...]:
         rungs = PERCENT_LADDER if data in IN_PERCENT else LADDER

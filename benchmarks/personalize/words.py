@@ -105,12 +105,11 @@ def chosen(answer: Answer) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
 def fewer_errors(answer: Answer) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
     """Header and rows: by how many percent of its errors each recipe beats `local`, for data sets with accuracy."""
     shown = [one for one in answer.summary if one.fewer_errors is not None and not one.oracle and one.recipe != "local"]
+    found = {(one.data, one.shots, one.recipe): one for one in shown}
+    columns = list(dict.fromkeys((one.data, one.shots) for one in shown))
     names = sorted({one.recipe for one in shown}, key=order_of)
-    rows = []
-    for data, shots in dict.fromkeys((one.data, one.shots) for one in shown):
-        by_name = {one.recipe: one for one in shown if (one.data, one.shots) == (data, shots)}
-        rows.append((f"{Path(data).stem}, {shots}", *(_errors(by_name.get(name)) for name in names)))
-    return ("data, shots", *names), rows
+    rows = [(name, *(_errors(found.get((*column, name))) for column in columns)) for name in names]
+    return ("recipe", *(f"{Path(data).stem}, {shots}" for data, shots in columns)), rows
 
 
 def _errors(one: Summary | None) -> str:

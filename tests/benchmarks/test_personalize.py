@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from benchmarks.personalize import plan, work
+from benchmarks.personalize import document, plan, report, words, work
+from benchmarks.personalize.answer import Answer
 from benchmarks.personalize.overall import best_single, compare
-from benchmarks.personalize.records import Journal, Row, Units
+from benchmarks.personalize.plan import Wanted
+from benchmarks.personalize.records import Journal, Pair, Row, Units
 from benchmarks.personalize.summary import labels_needed, paired_interval, summarize
 from benchmarks.protocols import Board
 
@@ -170,6 +174,61 @@ def test_a_recording_has_the_same_number_in_whatever_order_its_rows_come() -> No
     assert len(set(first.tolist())) == 4
 
 
+def answered(pairs: Sequence[Pair] = ()) -> Answer:
+    """Two data sets, one of them ranked; made so that `auto` is as good as `matched`."""
+    rows = [
+        row(user, recipe, hits(right), data=data, shots=shots, metric=metric, chosen=chosen)
+        for data, metric, counts in (("d", "accuracy", (1, 3)), ("movielens", "auc", (20, 50)))
+        for shots in counts
+        for user, more in (("u", 0), ("v", 4))
+        for recipe, right, chosen in (
+            ("base", 40 - more, ""),
+            ("local", 50 + more, ""),
+            ("matched", 60, ""),
+            ("auto", 60, "matched"),
+        )
+    ]
+    wanted = Wanted(
+        ("d", "movielens"), (1, 3), seeds=1, boards=0, folds=0, recipes=("base", "local", "matched", "auto")
+    )
+    shots = {"d": (1, 3), "movielens": (20, 50)}
+    return Answer(wanted, rows, summarize(rows, shots), compare(rows, shots), [], list(pairs), {"d": 2, "movielens": 0})
+
+
+def test_the_page_asks_no_other_host_and_says_who_was_harmed(tmp_path: Path) -> None:
+    pair = Pair("d", "<u>", 1, "auto: matched, matched", 0.5, 0.5)
+    report.write(answered([pair]), tmp_path / "r.html")
+    text = (tmp_path / "r.html").read_text()
+    assert {link.split('"')[0] for link in text.split("http://")[1:]} == {
+        "www.w3.org/1999/xlink",
+        "www.w3.org/2000/svg",
+    }
+    assert "https://" not in text
+    assert "<u>" not in text
+    assert text.count("<svg") == 3
+    assert "Clearly harmed" in text
+    ids = re.findall(r'\bid="([^"]+)"', text)
+    assert len(ids) == len(set(ids))
+    assert set(re.findall(r"url\(#([^)]+)\)", text)) <= set(ids)
+
+
+def test_the_document_has_every_figure_and_no_gap(tmp_path: Path) -> None:
+    text = document.document(answered())
+    assert not re.search(r"\{[a-z_]+\}", text)
+    assert "| matched | 2 | 60.0 |" in text
+    assert "### movielens: 20 % of the user's earliest rows (AUC in %, 2 users)" in text
+    assert "| d, 1 | 100 % |" in text
+
+
+def test_the_answer_names_the_best_single_recipe() -> None:
+    assert "about as much as the best single recipe for everybody, `matched`" in words.verdict(answered())
+
+
+def test_a_pair_that_differs_by_one_sample_is_shown_to_differ() -> None:
+    assert Pair("d", "u", 1, "local", 0.123456, 0.1234564).same
+    assert not Pair("d", "u", 1, "local", 0.50, 0.51).same
+
+
 def pool_and_boards(path: Path) -> Path:
     """A file with a pool of eight people in two styles, and two boards."""
     rng = np.random.default_rng(3)
@@ -221,6 +280,9 @@ def test_the_number_of_processes_changes_nothing_and_a_second_run_measures_nothi
     assert "4 of 4 boards and shots" in said
     assert measured(one) == measured(two)
     assert len(measured(one)) == 2 * (2 * 2 + 1)  # boards: two recipes twice, and another rung of `local`
-    said = command(tmp_path / "two", *asked, "--processes", "2", "--json", again)
+    said = command(tmp_path / "two", *asked, "--json", again, "--html", tmp_path / "r.html", "--curves", tmp_path)
     assert "to measure" not in said
     assert measured(two) == measured(again)
+    assert "matched" in (tmp_path / "r.html").read_text()
+    pngs = {path.name: path.read_bytes()[:4] for path in tmp_path.glob("*.png")}
+    assert pngs == {"learning-curve-people.png": b"\x89PNG", "gains.png": b"\x89PNG"}

@@ -70,7 +70,13 @@ def result(board: str, **changes: float) -> BoardResult:
 
 def test_the_report_has_the_promised_fields_and_honest_sentences(tmp_path: Path) -> None:
     results = [result("one"), result("two", shipped=0.4)]
-    report = json.loads(write(results, "Digits", tmp_path / "out").read_text())
+    path = write(results, "<Digits>", "About & more.", tmp_path / "out")
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    page = path.read_text()
+    assert "&lt;Digits&gt;" in page
+    assert "About &amp; more." in page
+    assert "1 of 2 boards got worse than the base (two)" in page
+    assert "//" not in page.replace("<!doctype", "")
     assert report["mean"] == {"base": 0.5, "local": 0.6, "random": 0.55, "mpda": 0.7, "shipped": 0.55}
     promised = {
         "board",
