@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import os
 from pathlib import Path
 
@@ -38,7 +39,7 @@ def main() -> None:
     except (ValueError, OSError, EdgeError) as error:
         raise SystemExit(f"personalize: {error}") from None
     run = Run(arguments.work, wanted.recipes, arguments.processes)
-    run.play(plan)
+    run.play(plan, limit_s=60 * arguments.minutes)
     if not arguments.quick:
         run.weigh(plan)
     pairs = https.play(plan, wanted.recipes, arguments.through_https, arguments.work) if arguments.through_https else []
@@ -82,6 +83,7 @@ def _arguments() -> argparse.Namespace:
         help="also play so many boards (2) through a real service and the commands, and compare",
     )  # fmt: skip
     parser.add_argument("--quick", action="store_true", help="a rough answer within three minutes")
+    parser.add_argument("--minutes", type=float, default=math.inf, help="begin nothing new after so many")
     parser.add_argument("--json", type=Path, metavar="OUT", help="write rows, summary and figures there")
     parser.add_argument("--html", type=Path, metavar="OUT", help="write a report for people there")
     parser.add_argument("--curves", type=Path, metavar="DIR", help="write learning curves there, PNG")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import multiprocessing
 import os
 import subprocess
@@ -51,8 +52,8 @@ class Run:
         self.spent = Journal(folder / "spent.jsonl", Spent)
         self.peaks = Journal(folder / "peaks.jsonl", Peak)
 
-    def play(self, plan: Plan) -> None:
-        """Play what is not in the journal yet."""
+    def play(self, plan: Plan, *, limit_s: float = math.inf) -> None:
+        """Play what is not in the journal yet; begin nothing new after limit_s."""
         games = [game for game in plan.games if not self._played(game)]
         strangers = len(self.rows.found) - len(self.rows.of(plan.codes)) + self.rows.unreadable
         if strangers:
@@ -63,7 +64,9 @@ class Run:
         os.environ["OMP_NUM_THREADS"] = "1"  # before a worker imports torch
         context = multiprocessing.get_context("spawn")
         with ProcessPoolExecutor(self.processes, mp_context=context, initializer=start_worker) as workers:
-            self._schedule(workers, games)
+            left = self._schedule(workers, games, until=time.monotonic() + limit_s)
+        if left:
+            say(f"out of time: {left} boards and shots are left; the same command goes on from here")
 
     def _played(self, game: Game) -> bool:
         place = game.place
@@ -73,8 +76,8 @@ class Run:
             for name, training in wanted
         )
 
-    def _schedule(self, workers: ProcessPoolExecutor, games: Sequence[Game]) -> None:
-        """In order, but a game waits for its stage, and meanwhile later ones may start."""
+    def _schedule(self, workers: ProcessPoolExecutor, games: Sequence[Game], *, until: float) -> int:
+        """In order, but a game waits for its stage, and meanwhile later ones may start. How many did not."""
         waiting: list[Place | Game] = []
         for game in games:
             if game.place not in waiting:
@@ -83,9 +86,9 @@ class Run:
         progress = Progress(sum(map(_weight, waiting)))
         ready: set[Place] = set()
         running: dict[Future[Any], Place | Game] = {}
-        while waiting or running:
+        while running or (waiting and time.monotonic() < until):
             for job in [job for job in waiting if isinstance(job, Place) or job.place in ready]:
-                if len(running) >= self.processes:
+                if len(running) >= self.processes or time.monotonic() >= until:
                     break
                 waiting.remove(job)
                 running[self._submit(workers, job)] = job
@@ -95,6 +98,7 @@ class Run:
                 if isinstance(job, Place):
                     ready.add(job)
                 progress.advance(_weight(job), _name(job))
+        return sum(isinstance(job, Game) for job in waiting)
 
     def _submit(self, workers: ProcessPoolExecutor, job: Place | Game) -> Future[Any]:
         if isinstance(job, Place):

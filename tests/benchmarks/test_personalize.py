@@ -276,6 +276,8 @@ def test_the_number_of_processes_changes_nothing_and_a_second_run_measures_nothi
     asked = ("--data", file, "--shots", "2", "--seeds", "1", "--recipes", "local,matched")
     one, two, again = tmp_path / "1.json", tmp_path / "2.json", tmp_path / "3.json"
     command(tmp_path / "one", *asked, "--processes", "1", "--json", one)
+    said = command(tmp_path / "two", *asked, "--minutes", "0")
+    assert "out of time: 4 boards and shots are left" in said
     said = command(tmp_path / "two", *asked, "--processes", "2", "--json", two)
     assert "4 of 4 boards and shots" in said
     assert measured(one) == measured(two)
