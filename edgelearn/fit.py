@@ -35,12 +35,14 @@ class FitSettings:
 
 @dataclass(frozen=True)
 class Source:
-    """What a run trains on. teacher: the base model's logits (n, classes) on the local samples, for classes that are
-    absent; augment: what each batch goes through, with a generator that depends on (seed, step number) only."""
+    """What a run trains on. teacher: logits (n, classes) of an earlier model on the local samples, for classes that are
+    absent; alive: bool (classes,), those of them that are kept alive (None: all); augment: what each batch goes
+    through, with a generator that depends on (seed, step number) only."""
 
     local: Examples
     outside: Examples | None = None
     teacher: np.ndarray | None = None
+    alive: np.ndarray | None = None
     augment: Augment | None = None
 
 
@@ -107,11 +109,14 @@ class _Run:
         return torch.from_numpy(x).to(self.device), torch.from_numpy(y).to(self.device)
 
     def _absent_classes(self, source: Source, outside: Examples | None) -> tuple[Tensor | None, Tensor | None]:
-        """Classes nobody brings samples of take no part in the loss, and the base model's opinion keeps them alive."""
+        """Classes that nobody brings samples of, but that are to be kept alive, take no part in the loss, and the
+        teacher's opinion of them stays."""
         if source.teacher is None:
             return None, None
         seen = torch.zeros(source.teacher.shape[1], dtype=torch.bool, device=self.device)
         seen[self.y] = True
+        if source.alive is not None:
+            seen |= ~torch.from_numpy(source.alive).to(self.device)
         if bool(seen.all()):
             return None, None
         return torch.from_numpy(source.teacher).to(self.device), ~seen

@@ -3,8 +3,8 @@
 The head is the sum of two: one trained on the board's cached embeddings (only a linear layer, so this takes
 milliseconds), and the linear layer of the guessed class means (see `population`). A short training of the whole model
 follows, small enough not to undo the guess: first the head, then everything (Kumar et al., "Fine-tuning can distort
-pretrained features and underperform out-of-distribution", ICLR 2022). `bayes` trusts the guess and barely trains;
-`bayes_deep` takes a tenth of it as a start and trains on. Nothing of a contributor is trained on: the pool takes part
+pretrained features and underperform out-of-distribution", ICLR 2022). `bayes` leans on the guess and barely
+trains; `bayes_deep` takes less of it and trains on. Nothing of a contributor is trained on: the pool takes part
 through its statistics.
 """
 
@@ -22,7 +22,7 @@ from edgelearn.personalize.setting import Personal, Setting
 
 
 def bayes(setting: Setting) -> Personal:
-    return _personal(setting, 1.0, setting.settings.bayes)
+    return _personal(setting, 0.3, setting.settings.bayes)
 
 
 def bayes_deep(setting: Setting) -> Personal:
@@ -44,7 +44,9 @@ def train_head(setting: Setting) -> Weights:
     model = _Head(setting.base["head.weight"], setting.base["head.bias"]).to(setting.device)
     rest = logits - embedding @ setting.base["head.weight"].T - setting.base["head.bias"]  # what is not the head's
     local = Examples(np.concatenate([embedding, rest], axis=1), setting.local.y, setting.local.group)
-    for _ in fit(model, Source(local, teacher=logits), setting.settings.head, seed=setting.seed):
+    for _ in fit(
+        model, Source(local, teacher=logits, alive=setting.expected), setting.settings.head, seed=setting.seed
+    ):
         setting.on_step()
     head = {f"head.{name}": tensor.detach().cpu().numpy() for name, tensor in model.head.state_dict().items()}
     return {**setting.base, **head}

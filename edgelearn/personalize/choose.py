@@ -19,9 +19,9 @@ from edgelearn.personalize.veto import Evidence
 
 @dataclass(frozen=True)
 class Figure:
-    """What a rehearsal found. shots: samples per class; gain: mean difference in accuracy to the base model over
-    `boards` rehearsed boards; spread: its standard deviation between boards; harm: share of boards that lost
-    accuracy."""
+    """What a rehearsal found. shots: samples per class; gain: mean difference in the task's metric to the base model
+    over `boards` rehearsed boards; spread: standard deviation between boards of what it gained beyond the mean of all
+    recipes on that board; harm: share of boards that lost."""
 
     recipe: str
     shots: int

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from edgelearn.examples import Examples, join
 from edgelearn.fit import FitSettings, Source, fit
-from edgelearn.models.build import Weights, get_weights, load
+from edgelearn.models.build import Weights, get_weights, load, outputs
 from edgelearn.personalize.setting import Candidate, Setting
 
 
@@ -20,16 +20,18 @@ def train_outside(setting: Setting, start: Weights, outside: Examples | None) ->
     """The same for any outside samples."""
     if outside is None:
         return train_locally(setting, start, setting.settings.local)
-    return _train(setting, start, Source(setting.local, outside, setting.local_outputs[0]), setting.settings.joint)
+    return _train(setting, start, outside, setting.settings.joint)
 
 
 def train_locally(setting: Setting, start: Weights, settings: FitSettings) -> Weights:
     """Weights after training from `start` on local samples only."""
-    return _train(setting, start, Source(setting.local, teacher=setting.local_outputs[0]), settings)
+    return _train(setting, start, None, settings)
 
 
-def _train(setting: Setting, start: Weights, source: Source, settings: FitSettings) -> Weights:
+def _train(setting: Setting, start: Weights, outside: Examples | None, settings: FitSettings) -> Weights:
+    """Classes without samples keep what `start` thinks of them, if nearly every contributor has them."""
     model = load(setting.task, start).to(setting.device)
-    for _ in fit(model, source, settings, seed=setting.seed):
+    teacher = setting.local_outputs[0] if start is setting.base else outputs(model, setting.local.x)[0]
+    for _ in fit(model, Source(setting.local, outside, teacher, setting.expected), settings, seed=setting.seed):
         setting.on_step()
     return get_weights(model)

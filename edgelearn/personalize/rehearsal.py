@@ -6,13 +6,14 @@ contributors can be treated as boards whose truth is known. The result is publis
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from edgelearn.augment import Change
 from edgelearn.examples import Examples, make
-from edgelearn.metrics import accuracy
+from edgelearn.metrics import score
 from edgelearn.models.build import Weights, load, outputs
 from edgelearn.personalize.choose import Figure
 from edgelearn.personalize.recipes import RECIPES
@@ -22,6 +23,7 @@ from edgelearn.retrieval.prototypes import class_means
 from edgewire.tasks import Task
 
 MIN_TEST_SAMPLES = 10
+PARTS = 3  # base models that a rehearsal trains: the more, the more each resembles the real one
 
 
 @dataclass(frozen=True)
@@ -44,41 +46,46 @@ def rehearse(
     epochs: int,
     group: np.ndarray | None = None,
     shots: tuple[int, ...] = (1, 3, 10),
-    boards: int = 6,
+    boards: int = 12,
+    recipes: Sequence[str] = tuple(RECIPES),
     settings: Settings | None = None,
+    changes: Sequence[Change] | None = None,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[Figure]:
     """Gain, spread and harm of every recipe at every number of shots. x: (n, *shape); y, contributor: int (n,);
     group: int (n,), the recording a sample came from (None: unknown, each its own). What a rehearsed board is tested on
     shares no recording with its shots: overlapping windows would make every recipe that trains look good.
 
-    Returns [] where too few contributors are there to hold some out. on_progress(done, total) may raise to stop.
+    Cross-fitted: the contributors that play boards are dealt into PARTS, and each part meets a base that was trained
+    without it. Returns [] where too few contributors are there to hold some out. on_progress(done, total) may raise
+    to stop.
     """
     people = np.unique(contributor)
-    held = _held_out(people, boards, np.random.default_rng((seed, 3)))
-    if len(held) < 2:
-        return []
-    total = 1 + len(held) * len(shots)
-    in_base = ~np.isin(contributor, held)
-    base = train_base(task, x[in_base], y[in_base], contributor[in_base], seed=seed, epochs=epochs)
-    stage = _set_stage(task, base, x[in_base], y[in_base], contributor[in_base])
-    on_progress(1, total)
-    gains: dict[tuple[str, int], list[float]] = {}
-    done = 1
-    for person in held:
-        rows = np.flatnonzero(contributor == person)
-        for count in shots:
+    parts = _held_out(people, boards, np.random.default_rng((seed, 3)))
+    total = len(parts) + sum(map(len, parts)) * len(shots)
+    gains: dict[int, list[dict[str, float]]] = {count: [] for count in shots}
+    done = 0
+    for held in parts:
+        kept = ~np.isin(contributor, held)
+        base = train_base(task, x[kept], y[kept], contributor[kept], seed=seed, epochs=epochs, changes=changes)
+        stage = _set_stage(task, base, x[kept], y[kept], contributor[kept])
+        on_progress(done := done + 1, total)
+        for person in held:
+            rows = np.flatnonzero(contributor == person)
             own = make(x[rows], y[rows], None if group is None else group[rows])
-            for name, gain in _play(stage, own, count, settings or Settings(), seed + done):
-                gains.setdefault((name, count), []).append(gain)
-            done += 1
-            on_progress(done, total)
-    return [_figure(name, count, found) for (name, count), found in sorted(gains.items())]
+            for count in shots:
+                found = _play(stage, own, count, recipes, settings or Settings(), seed + done)
+                if found:
+                    gains[count].append(found)
+                on_progress(done := done + 1, total)
+    return [figure for count in shots for figure in _figures(count, gains[count])]
 
 
-def _held_out(people: np.ndarray, boards: int, rng: np.random.Generator) -> np.ndarray:
-    """At most a third of the contributors: the base of the rehearsal must still resemble the real one."""
-    return np.sort(rng.permutation(people)[: min(boards, len(people) // 3)])
+def _held_out(people: np.ndarray, boards: int, rng: np.random.Generator) -> list[np.ndarray]:
+    """The contributors that play boards, in parts of at most a third: each part's base must resemble the real one."""
+    chosen = rng.permutation(people)[: min(boards, len(people) // 3 * PARTS)]
+    parts = [np.sort(part) for part in np.array_split(chosen, PARTS) if len(part)]
+    return parts if len(chosen) >= 2 else []
 
 
 def _set_stage(task: Task, base: Weights, x: np.ndarray, y: np.ndarray, contributor: np.ndarray) -> _Stage:
@@ -99,20 +106,32 @@ def _deal(own: Examples, shots: int, seed: int) -> tuple[Examples, Examples]:
     return own.take(local), own.take(np.flatnonzero(~np.isin(own.group, own.group[local])))
 
 
-def _play(stage: _Stage, own: Examples, shots: int, settings: Settings, seed: int) -> Iterator[tuple[str, float]]:
-    """Each recipe's gain over the base on what is left of one held-out contributor; nothing if too little is left."""
+def _play(
+    stage: _Stage, own: Examples, shots: int, recipes: Sequence[str], settings: Settings, seed: int
+) -> dict[str, float]:
+    """Each recipe's gain over the base on what is left of one held-out contributor; {} if too little is left."""
     local, test = _deal(own, shots, seed)
     if len(test) < MIN_TEST_SAMPLES:
-        return
+        return {}
     setting = Setting(stage.task, stage.base, local, stage.candidates, stage.global_means, settings, seed)
-    reference = accuracy(outputs(load(stage.task, stage.base), test.x)[0], test.y)
-    for name, recipe in RECIPES.items():
-        if name != "base":
-            weights = recipe(setting).weights
-            yield name, accuracy(outputs(load(stage.task, weights), test.x)[0], test.y) - reference
+
+    def measured(weights: Weights) -> float:
+        return score(stage.task.metric, outputs(load(stage.task, weights), test.x)[0], test.y)
+
+    reference = measured(stage.base)
+    return {name: measured(RECIPES[name](setting).weights) - reference for name in recipes if name != "base"}
 
 
-def _figure(recipe: str, shots: int, gains: list[float]) -> Figure:
-    spread = float(np.std(gains, ddof=1)) if len(gains) > 1 else 0.1
-    harm = float(np.mean([gain < 0 for gain in gains]))
-    return Figure(recipe, shots, float(np.mean(gains)), spread, harm, len(gains))
+def _figures(shots: int, boards: list[dict[str, float]]) -> list[Figure]:
+    """The recipes' figures over the boards of one number of shots. The spread leaves out what all recipes gain on a
+    board: it says how much a board's own best differs from everybody's."""
+    if not boards:
+        return []
+    names = list(boards[0])
+    gains = np.asarray([[board[name] for name in names] for board in boards])  # (boards, recipes)
+    apart = gains - gains.mean(axis=1, keepdims=True)
+    spreads = apart.std(axis=0, ddof=1) if len(boards) > 1 else np.full(len(names), 0.1)
+    return [
+        Figure(name, shots, float(gains[:, i].mean()), float(spreads[i]), float((gains[:, i] < 0).mean()), len(boards))
+        for i, name in enumerate(names)
+    ]

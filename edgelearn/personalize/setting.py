@@ -16,6 +16,8 @@ from edgelearn.personalize.align import best_turn, turn, turn_weights
 from edgelearn.personalize.population import Population, survey
 from edgewire.tasks import Task
 
+EXPECTED_SHARE = 0.9
+
 
 @dataclass(frozen=True)
 class Candidate:
@@ -89,6 +91,15 @@ class Setting:
         return outputs(self.base_model(), self.local.x)
 
     @cached_property
+    def expected(self) -> np.ndarray:
+        """Which classes nearly every contributor has, bool (classes,). A board without samples of such a class will
+        meet it yet; of another class it may never: then that it has none is evidence. All, where nobody is known."""
+        if not self.candidates:
+            return np.ones(self.n_classes, bool)
+        has = [np.bincount(candidate.y, minlength=self.n_classes) > 0 for candidate in self.candidates]
+        return np.asarray(np.mean(has, axis=0) >= EXPECTED_SHARE)
+
+    @cached_property
     def population(self) -> Population | None:
         """What the candidates say about people in general, None if too little."""
         return survey([(candidate.embedding, candidate.y) for candidate in self.candidates], self.n_classes)
@@ -107,6 +118,7 @@ class Setting:
     def only(self, rows: np.ndarray) -> Setting:
         """The same problem for a board that has only these local rows."""
         fewer = replace(self, local=self.local.take(rows))
+        fewer.__dict__["expected"] = self.expected
         fewer.__dict__["population"] = self.population  # of the candidates, which stay: no need to survey them again
         return fewer
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edgelearn.metrics import hits
+from edgelearn.metrics import row_scores
 from edgelearn.models.build import load, outputs
 from edgelearn.personalize.recipes import RECIPES
 from edgelearn.personalize.setting import Setting
@@ -74,7 +74,7 @@ def gather(
         held = setting.local.take(test)
         for name in recipes:
             logits, _ = outputs(load(setting.task, RECIPES[name](inside).weights).to(setting.device), held.x)
-            hit[name].append(hits(logits, held.y))
+            hit[name].append(row_scores(setting.task.metric, logits, held.y))
         on_fold(number, len(folds))
     rows = np.concatenate(folds)
     return Evidence(
