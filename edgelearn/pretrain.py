@@ -10,10 +10,10 @@ import numpy as np
 from edgelearn.augment import Change, augmentation
 from edgelearn.examples import make
 from edgelearn.fit import FitSettings, Source, fit
-from edgelearn.models.build import Weights, build, fit_front, get_weights
-from edgewire.tasks import Task
+from edgelearn.models.build import Weights, build, fit_front, fit_items, get_weights
+from edgewire.tasks import CLICK_MODELS, Task
 
-LEARNING_RATE = 3e-3
+LEARNING_RATE, CLICK_LEARNING_RATE = 3e-3, 1e-3
 BATCH_SIZE = 64
 MAX_ROWS_PER_CONTRIBUTOR = 2000
 SMOOTHING = {"cnn1d": 0.1, "cnn2d": 0.1}  # by model, where it pays
@@ -36,9 +36,11 @@ def train_base(
     rows = _balanced_rows(contributor, np.random.default_rng((seed, 0)))
     model = build(task, seed=seed)
     fit_front(model, x[rows])
+    fit_items(model, x, y, contributor)
     steps = epochs * math.ceil(len(rows) / BATCH_SIZE)
+    rate = CLICK_LEARNING_RATE if task.model.name in CLICK_MODELS else LEARNING_RATE
     settings = FitSettings(
-        steps, batch_size=BATCH_SIZE, learning_rate=LEARNING_RATE, smoothing=SMOOTHING.get(task.model.name, 0.0)
+        steps, batch_size=BATCH_SIZE, learning_rate=rate, smoothing=SMOOTHING.get(task.model.name, 0.0)
     )
     source = Source(make(x[rows], y[rows]), augment=augmentation(task, model, changes))
     for step in fit(model, source, settings, seed=seed):

@@ -14,7 +14,7 @@ from edgelearn.models.cnn2d import Cnn2d
 from edgelearn.models.din import Din
 from edgelearn.models.dssm import Dssm
 from edgelearn.models.front import Front
-from edgelearn.models.items import Table
+from edgelearn.models.items import Items, Table
 from edgelearn.models.lenet5 import LeNet5
 from edgelearn.models.mlp import Mlp
 from edgelearn.models.wide_deep import WideDeep
@@ -98,6 +98,13 @@ def fit_front(model: nn.Module, x: np.ndarray) -> None:
         std = np.nan_to_num(np.nanstd(values, axis=axes, keepdims=True)[0])
     front.mean.copy_(torch.from_numpy(mean.astype(np.float32)).reshape(kept))
     front.std.copy_(torch.from_numpy(np.where(std < 1e-6, 1.0, std).astype(np.float32)).reshape(kept))
+
+
+def fit_items(model: nn.Module, x: np.ndarray, y: np.ndarray, contributor: np.ndarray) -> None:
+    """Set what a click model knows of its items from the pool's samples: nothing to do for other models."""
+    items = getattr(model, "items", None)
+    if isinstance(items, Items):
+        items.fit(x[:, 0], y, contributor)
 
 
 @torch.no_grad()

@@ -22,23 +22,23 @@ class Din(nn.Module):
         self.items = Items(task)
         self.unit = nn.Linear(4 * ITEM_DIM, width)
         self.attention = nn.Linear(width, 1)
-        self.hidden = nn.Linear(3 * ITEM_DIM + 1, width)
+        self.hidden = nn.Linear(3 * ITEM_DIM, width)
         self.norm = nn.LayerNorm(width)
         self.embedding = nn.Linear(width, embedding)
         self.head = nn.Linear(embedding, 2)
+        nn.init.zeros_(self.head.weight)  # what everybody likes is known before training, the rest is learned on top
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        candidate, history, there = self.items(x)
-        interest, length = self._interest(candidate, history, there)
-        features = torch.cat([interest, candidate, interest * candidate, length.log1p()], dim=1)  # (batch, 3 dim + 1)
+        candidate, liking, history, there = self.items(x)
+        interest = self._interest(candidate, history, there)
+        features = torch.cat([interest, candidate, interest * candidate], dim=1)  # (batch, 3 dim)
         embedding = self.embedding(self.norm(self.hidden(features)).relu()).relu()  # (batch, embedding)
-        return self.head(embedding) + two_logits(self.items.liking(x)), embedding
+        return self.head(embedding) + two_logits(liking), embedding
 
-    def _interest(self, candidate: Tensor, history: Tensor, there: Tensor) -> tuple[Tensor, Tensor]:
-        """Sum pooling of the history (batch, dim), and how many items it has (batch, 1)."""
+    def _interest(self, candidate: Tensor, history: Tensor, there: Tensor) -> Tensor:
+        """Sum pooling of the history (batch, dim)."""
         wanted = candidate.unsqueeze(1).expand_as(history)
         unit = self.unit(torch.cat([history, wanted, history - wanted, history * wanted], dim=2)).relu()
-        weight = self.attention(unit) * there  # (batch, length, 1)
-        length = there.sum(dim=1)
+        weight: Tensor = self.attention(unit) * there  # (batch, length, 1)
         # scaled by the root of the length: sums over 2 and over 50 items are then of like size
-        return (weight * history).sum(dim=1) / (1 + length).sqrt(), length
+        return (weight * history).sum(dim=1) / (1 + there.sum(dim=1)).sqrt()

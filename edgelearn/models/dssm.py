@@ -9,6 +9,8 @@ from torch import Tensor, nn
 from edgelearn.models.items import ITEM_DIM, Items, two_logits
 from edgewire.tasks import Task
 
+SCALE = 0.6  # small at first: what everybody likes is known before training, the rest is learned on top
+
 
 class Dssm(nn.Module):
     """Boards train all but the tables of items."""
@@ -22,10 +24,10 @@ class Dssm(nn.Module):
         self.head = nn.Linear(embedding, 2)
         nn.init.zeros_(self.head.bias)
         with torch.no_grad():
-            self.head.weight.copy_(two_logits(torch.ones(embedding, 1)).T / embedding**0.5)
+            self.head.weight.copy_(SCALE * two_logits(torch.ones(embedding, 1)).T / embedding**0.5)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        candidate, history, there = self.items(x)
+        candidate, liking, history, there = self.items(x)
         mean = history.sum(dim=1) / (1 + there.sum(dim=1))  # (batch, dim); the 1 draws short histories to the middle
         embedding = self.person(mean) * self.item(candidate)  # (batch, embedding)
-        return self.head(embedding) + two_logits(self.items.liking(x)), embedding
+        return self.head(embedding) + two_logits(liking), embedding

@@ -1,4 +1,4 @@
-"""What the click models share: a vector and a bias for every item, and how a sample is taken apart.
+"""What the click models share: what is known of every item, and how a sample is taken apart.
 
 A sample is the candidate item, then the history, most recent first, 0 where there is none (edgewire.tasks.InputSchema).
 """
@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from edgewire.tasks import Task
 
 ITEM_DIM = 8  # most items of a click log have a handful of samples: a longer vector learns them by heart
+RATE_PRIOR, LIKING_PRIOR, TRUST_PRIOR = 5.0, 10.0, 100.0  # samples that say nothing; chosen on held-out contributors
 
 
 class Table(nn.Module):
@@ -53,26 +55,47 @@ class _Decay(torch.autograd.Function):
 
 
 class Items(nn.Module):
-    """The tables of all items of a task."""
+    """What the pool knows of every item of a task.
+
+    liking: how well everybody likes it, in log-odds; trust: 0..1, how far its vector counts. Both come from the pool in
+    closed form (`fit_items`): most items have a handful of samples, and gradients would learn those by heart.
+    """
+
+    liking: Tensor
+    trust: Tensor
 
     def __init__(self, task: Task) -> None:
         super().__init__()
         count = task.input.items
         if not isinstance(count, int):
             raise ValueError(f"task '{task.id}' does not say how many items there are")
-        self.vector = Table(count + 1, ITEM_DIM, spread=0.05, decay=1e-2)
-        self.bias = Table(count + 1, 1, spread=0.0, decay=1e-2)
+        self.vector = Table(count + 1, ITEM_DIM, spread=1.0, decay=1e-3)
+        self.register_buffer("liking", torch.zeros(count + 1, 1))
+        self.register_buffer("trust", torch.ones(count + 1, 1))
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The candidate's vector (batch, dim), the history's (batch, length, dim), and where it has items (batch,
-        length, 1)."""
-        vectors = self.vector(x)  # (batch, 1 + length, dim)
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """The candidate's vector (batch, dim) and liking (batch, 1); the history's vectors (batch, length, dim), and
+        where it has items (batch, length, 1)."""
+        flat = x.reshape(-1)
+        trust = self.trust.index_select(0, flat).reshape(*x.shape, 1)
+        vectors = self.vector(x) * trust  # (batch, 1 + length, dim)
         there = (x[:, 1:] > 0).to(vectors.dtype).unsqueeze(2)
-        return vectors[:, 0], vectors[:, 1:] * there, there
+        return vectors[:, 0], self.liking.index_select(0, x[:, 0]), vectors[:, 1:] * there, there
 
-    def liking(self, x: Tensor) -> Tensor:
-        """How well everybody likes the candidate (batch, 1), in log-odds."""
-        return torch.as_tensor(self.bias(x[:, 0]))
+    @torch.no_grad()
+    def fit(self, candidate: np.ndarray, y: np.ndarray, contributor: np.ndarray) -> None:
+        """liking and trust from the pool. candidate, y (0 or 1), contributor: int (n,).
+
+        A label counts against its contributor's own rate: who likes everything says little. Few labels say little too:
+        rates and residuals are shrunk as if by RATE_PRIOR and LIKING_PRIOR more labels that say nothing.
+        """
+        who = np.unique(contributor, return_inverse=True)[1].reshape(-1)
+        rate = (np.bincount(who, y) + RATE_PRIOR * y.mean()) / (np.bincount(who) + RATE_PRIOR)
+        count = np.bincount(candidate, minlength=len(self.liking))
+        residual = np.bincount(candidate, y - rate[who], minlength=len(self.liking)) / (count + LIKING_PRIOR)
+        # log-odds change by 4 per unit of probability around one half
+        self.liking.copy_(torch.from_numpy(4 * residual).reshape(-1, 1))
+        self.trust.copy_(torch.from_numpy(count / (count + TRUST_PRIOR)).reshape(-1, 1))
 
 
 def two_logits(score: Tensor) -> Tensor:

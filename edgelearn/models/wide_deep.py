@@ -1,6 +1,6 @@
 """Wide & Deep: items and pairs remembered, and what generalises from them (Cheng et al., 2016, arXiv 1606.07792).
 
-Wide: a bias for each item, and one for each pair of candidate and history item, hashed into a table of bounded size.
+Wide: what everybody likes, and a bias for each pair of candidate and history item, hashed into a table of bounded size.
 Deep: the mean of the history and the candidate through two layers.
 """
 
@@ -24,19 +24,18 @@ class WideDeep(nn.Module):
         width, embedding = task.model.width, task.model.embedding
         self.items = Items(task)
         self.crosses = Table(CROSSES, 1, spread=0.0, decay=1e-2)
-        self.hidden = nn.Linear(2 * ITEM_DIM + 1, width)
+        self.hidden = nn.Linear(2 * ITEM_DIM, width)
         self.norm = nn.LayerNorm(width)
         self.embedding = nn.Linear(width, embedding)
         self.head = nn.Linear(embedding, 2)
+        nn.init.zeros_(self.head.weight)  # what everybody likes is known before training, the rest is learned on top
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        candidate, history, there = self.items(x)
-        length = there.sum(dim=1)  # (batch, 1)
-        mean = history.sum(dim=1) / (1 + length)  # (batch, dim)
-        hidden = self.norm(self.hidden(torch.cat([mean, candidate, length.log1p()], dim=1))).relu()
+        candidate, liking, history, there = self.items(x)
+        mean = history.sum(dim=1) / (1 + there.sum(dim=1))  # (batch, dim)
+        hidden = self.norm(self.hidden(torch.cat([mean, candidate], dim=1))).relu()
         embedding = self.embedding(hidden).relu()  # (batch, embedding)
-        wide = self.items.liking(x) + self._pairs(x, there)
-        return self.head(embedding) + two_logits(wide), embedding
+        return self.head(embedding) + two_logits(liking + self._pairs(x, there)), embedding
 
     def _pairs(self, x: Tensor, there: Tensor) -> Tensor:
         """What is remembered of the candidate beside each recent item: the mean over them (batch, 1)."""
