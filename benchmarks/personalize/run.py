@@ -119,9 +119,12 @@ class Run:
         """Peak memory of every recipe on the first board of each data set, at the most shots that it has."""
         jobs: list[tuple[Game, str]] = []
         for data in dict.fromkeys(game.place.data for game in plan.games):
-            mine = [game for game in plan.games if game.place.data == data and game.whole]
+            mine = [game for game in plan.games if game.place.data == data and game.whole and self._played(game)]
             if mine:
-                game = max((game for game in mine if game.number == mine[0].number), key=lambda game: game.shots)
+                game = max(
+                    (game for game in mine if game.number == mine[0].number and game.place == mine[0].place),
+                    key=lambda game: game.shots,
+                )
                 jobs += [(game, name) for name in self.recipes if not self._weighed(game, name)]
         if jobs:
             say(f"peak memory of {len(jobs)} recipes, each in a process of its own")
