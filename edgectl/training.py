@@ -27,8 +27,8 @@ from edgectl.store import Score, Store
 from edgelearn.export import PARITY_TOLERANCE, parity, patch_onnx
 from edgelearn.metrics import hits, row_scores
 from edgelearn.models.build import Weights, load, outputs
-from edgelearn.personalize.choose import Choice, choose, veto
-from edgelearn.personalize.recipes import RECIPES, usable
+from edgelearn.personalize.choose import Choice, choose, shortlist, veto
+from edgelearn.personalize.recipes import RECIPES, choices
 from edgelearn.personalize.setting import Personal, Setting
 from edgelearn.personalize.veto import Evidence, gather
 from edgewire import tensors
@@ -181,7 +181,8 @@ class _Work:
 def _names(material: Material, options: Options) -> tuple[str, ...]:
     """The recipes in question, simplest first."""
     if options.recipe == "auto":
-        return usable(material.setting)
+        setting = material.setting
+        return shortlist(choices(setting), material.prior, shots=setting.local.shots(setting.n_classes))
     return tuple(dict.fromkeys(("base", "local", options.recipe)))
 
 

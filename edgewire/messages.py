@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated
 
 from msgspec import Meta
 
@@ -24,7 +24,8 @@ Digest = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
 UploadId = Annotated[str, Meta(pattern=r"^[0-9a-f]{32}$")]
 BoardId = Annotated[str, Meta(pattern=r"^b[0-9a-f]{16}$")]
 Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")]
-Recipe = Literal["base", "local", "random", "matched", "mpda"]
+# a name, not a list: a board of a newer release may know recipes that its cloud does not, and the other way round
+Recipe = Annotated[str, Meta(pattern=r"^[a-z][a-z0-9_]{0,31}$")]
 
 
 @dataclass(frozen=True)
@@ -151,8 +152,8 @@ class Report:
     task: TaskId
     base: Digest
     mode: Mode
-    requested: Literal["base", "local", "random", "matched", "mpda", "auto"]
-    shipped: Literal["base", "local", "random", "matched", "mpda", "incumbent"]
+    requested: Recipe  # or "auto"
+    shipped: Recipe  # or "incumbent"
     samples: Annotated[int, Meta(ge=0)]
     candidates: Annotated[int, Meta(ge=0)]
     kept: Annotated[int, Meta(ge=0)]

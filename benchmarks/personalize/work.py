@@ -26,8 +26,8 @@ from edgelearn.device import use_threads
 from edgelearn.examples import groups_from_names, make
 from edgelearn.metrics import row_scores
 from edgelearn.models.build import Weights, load, outputs
-from edgelearn.personalize.choose import Figure, choose
-from edgelearn.personalize.recipes import RECIPES, usable
+from edgelearn.personalize.choose import Figure, choose, shortlist
+from edgelearn.personalize.recipes import RECIPES, choices
 from edgelearn.personalize.rehearsal import rehearse
 from edgelearn.personalize.setting import Candidate, Personal, Setting, Settings
 from edgelearn.personalize.veto import gather
@@ -186,9 +186,14 @@ def make_setting(stage: Stage, board: Board, shots: int, seed: int) -> Setting:
 
 def choose_recipe(stage: Stage, setting: Setting) -> str:
     """What `auto` ships."""
-    names = usable(setting)
-    shots = setting.local.shots(len(stage.fold.task.labels))
+    names = questioned(stage, setting)
+    shots = setting.local.shots(setting.n_classes)
     return choose(names, stage.prior, gather(setting, names), shots=shots).recipe
+
+
+def questioned(stage: Stage, setting: Setting) -> tuple[str, ...]:
+    """What `auto` chooses among, as `edgectl train` does."""
+    return shortlist(choices(setting), stage.prior, shots=setting.local.shots(setting.n_classes))
 
 
 def unit_ids(board: Board) -> np.ndarray:
@@ -223,7 +228,7 @@ class _Game:
     def rows(self, recipes: tuple[str, ...], *, control: bool) -> Iterator[Row]:
         setting = make_setting(self.stage, self.board, self.shots, self.place.seed)
         other = make_setting(self.stage, self.board, self.shots, self.place.seed + CONTROL_SEED)
-        needed = set(recipes) | (set(usable(setting)) if "auto" in recipes else set())
+        needed = set(recipes) | (set(questioned(self.stage, setting)) if "auto" in recipes else set())
         trained = {name: self._train(setting, name) for name in RECIPES if name in needed}
         again = {name: self._train(other, name) for name in trained} if control else {}
         for training, results in enumerate((trained, again)):

@@ -17,7 +17,11 @@ if TYPE_CHECKING:
     from edgectl.store import Store
     from edgewire.messages import Manifest
 
-RECIPES = ("auto", "base", "local", "random", "matched", "mpda")
+# spelt out here, because edgelearn's registry imports torch; a test compares the two
+RECIPES = (
+    "auto", "base", "local", "random", "bayes", "bayes_deep", "matched", "retrieved", "nearest", "coda", "delta",
+    "mpda", "mpda_local", "average",
+)  # fmt: skip
 
 
 def register(app: typer.Typer) -> None:

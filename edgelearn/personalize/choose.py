@@ -57,6 +57,18 @@ class Choice:
     beliefs: tuple[Belief, ...]
 
 
+def shortlist(names: Sequence[str], prior: Sequence[Figure], *, shots: float, count: int = 2) -> tuple[str, ...]:
+    """Which of these recipes are worth a board's time: `base`, `local`, and the `count` of the others that the
+    rehearsal found best at that number of shots; all that `names` has first, where nothing was rehearsed.
+
+    A board's own evidence corrects a rehearsal; it is too noisy to search through a dozen of recipes with.
+    """
+    others = [name for name in names if name not in ("base", "local")]
+    gains = {name: found[0] for name in others if (found := _at_shots(name, prior, shots)) is not None}
+    best = sorted(gains, key=lambda name: -gains[name]) if gains else others
+    return tuple(name for name in names if name in ("base", "local", *best[:count]))
+
+
 def choose(recipes: Sequence[str], prior: Sequence[Figure], evidence: Evidence | None, *, shots: float) -> Choice:
     """The recipe with the highest believed gain; a tie goes to the earlier (simpler) one. `recipes` must contain
     'base'."""

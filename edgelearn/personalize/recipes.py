@@ -41,10 +41,10 @@ RECIPES: dict[str, Recipe] = {
     "average": _aligned(average),
 }
 
-# what `auto` chooses among; `random` is a control, never a choice
+# what `auto` may choose; `random` is a control, never a choice
 CHOICES = tuple(name for name in RECIPES if name != "random")
 
 
-def usable(setting: Setting) -> tuple[str, ...]:
-    """The choices that make sense here: without candidates, the others would only repeat `local`."""
+def choices(setting: Setting) -> tuple[str, ...]:
+    """Those that make sense here: without candidates, the others would only repeat `local`."""
     return CHOICES if setting.candidates else ("base", "local")

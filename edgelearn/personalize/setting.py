@@ -16,7 +16,7 @@ from edgelearn.personalize.align import best_turn, turn, turn_weights
 from edgelearn.personalize.population import Population, survey
 from edgewire.tasks import Task
 
-EXPECTED_SHARE = 0.9
+EXPECTED_SHARE = 0.98
 
 
 @dataclass(frozen=True)

@@ -179,7 +179,7 @@ def staged(ready: Synced, monkeypatch: pytest.MonkeyPatch) -> Staged:
 
     monkeypatch.setattr(training, "prepare", prepare)
     monkeypatch.setattr(training, "gather", made.gather)
-    monkeypatch.setattr(training, "usable", lambda setting: ("base", "local", "matched", "mpda"))
+    monkeypatch.setattr(training, "choices", lambda setting: ("base", "local", "matched", "mpda"))
     for name in ("base", "local", "matched", "mpda"):
         monkeypatch.setitem(training.RECIPES, name, made.recipe(name))
     return made

@@ -162,3 +162,9 @@ def test_a_rehearsal_reports_every_recipe_at_every_number_of_shots():
         (recipe, shots) for recipe in RECIPES if recipe != "base" for shots in (1, 3)
     }
     assert all(figure.boards == 2 and 0 <= figure.harm <= 1 for figure in figures)
+
+
+def test_the_command_offers_the_recipes_that_there_are() -> None:
+    from edgectl.commands import train
+
+    assert ("auto", *RECIPES) == train.RECIPES
