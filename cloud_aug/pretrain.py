@@ -15,7 +15,7 @@ from edgelearn.device import use_threads
 from edgelearn.examples import groups_from_names
 from edgelearn.export import export_onnx
 from edgelearn.personalize.rehearsal import rehearse
-from edgelearn.pretrain import train_base
+from edgelearn.pretrain import REVISION, train_base
 from edgewire import tensors
 from edgewire.decoding import convert, encode, plain
 from edgewire.errors import CorruptFile, NotFound, UsageError
@@ -30,7 +30,7 @@ Progress = Callable[[str, int, int], None]
 class TrainSettings:
     """shots: samples per class to rehearse recipes at; boards: contributors held out; rehearse: whether at all.
     threads: of torch; models for boards are so small that a second one seldom helps, and results depend on their
-    number."""
+    number; augment: whether samples are changed as `edgelearn.augment` says."""
 
     seed: int = 0
     epochs: int = 30
@@ -38,6 +38,7 @@ class TrainSettings:
     shots: tuple[int, ...] = (1, 3, 10)
     boards: int = 6
     threads: int = 1
+    augment: bool = True
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ def train(cloud: Cloud, task_id: str, settings: TrainSettings, *, now: float, on
         shared = pool.load(cloud, task, now=now)
         if len(shared.samples) == 0:
             raise UsageError(f"the pool of '{task_id}' is empty", hint="run 'cloud-aug pool ingest'")
-        made_from = digest(encode([plain(task.model), shared.digest, plain(settings)]))
+        made_from = digest(encode([REVISION, plain(task.model), shared.digest, plain(settings)]))
         with cloud.database.reading() as connection:
             before = bases.find(connection, task_id)
         if before is not None and before.made_from == made_from and _whole(cloud, before):
@@ -89,7 +90,15 @@ def _make(
     contributor = np.unique(shared.samples.user, return_inverse=True)[1].reshape(-1).astype(np.int64)
     seed, epochs = settings.seed, settings.epochs
     weights = train_base(
-        task, x, y, contributor, seed=seed, epochs=epochs, on_step=lambda done, total: on_progress("train", done, total)
+        task,
+        x,
+        y,
+        contributor,
+        seed=seed,
+        epochs=epochs,
+        group=groups_from_names(shared.samples.group),
+        on_step=lambda done, total: on_progress("train", done, total),
+        changes=None if settings.augment else (),
     )
     onnx = cloud.blobs.put(export_onnx(task, weights))
     blob = cloud.blobs.put(tensors.pack(weights, {"format": "weights/1", "task": task.id}))
@@ -111,6 +120,7 @@ def _rehearse(
         shots=settings.shots,
         boards=settings.boards,
         epochs=settings.epochs,
+        changes=None if settings.augment else (),
         on_progress=lambda done, total: on_progress("rehearse", done, total),
     )
     return tuple(convert(RecipeFigure, plain(figure), what="rehearsal") for figure in found)

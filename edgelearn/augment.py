@@ -55,11 +55,11 @@ def noise(size: float) -> Change:
     return change
 
 
-# by model; what is not listed was not measured, and is trained on its samples as they are
-CHANGES: dict[str, tuple[Change, ...]] = {
-    "mlp": (noise(0.7),),
-    "cnn1d": (time_shift(0.15), channel_gain(0.3)),
-    "cnn2d": (image_shift(0.09),),
+# by model and name; a model that is not listed was not measured, and is trained on its samples as they are
+CHANGES: dict[str, dict[str, Change]] = {
+    "mlp": {"noise": noise(0.7)},
+    "cnn1d": {"shift": time_shift(0.15), "gain": channel_gain(0.3)},
+    "cnn2d": {"shift": image_shift(0.09)},
 }
 
 
@@ -68,7 +68,7 @@ def augmentation(task: Task, model: nn.Module, changes: Sequence[Change] | None 
 
     Their result is float32 inside the limits of the task's dtype; a missing value stays one. None: nothing to change.
     """
-    chosen = CHANGES.get(task.model.name, ()) if changes is None else changes
+    chosen = tuple(CHANGES.get(task.model.name, {}).values()) if changes is None else changes
     if not chosen:
         return None
     front = model.get_submodule("front")

@@ -22,6 +22,14 @@ Shots = Annotated[str, typer.Option("--shots", help="Samples per class to rehear
 Threads = Annotated[int, typer.Option("--threads", min=1, help="Of torch. The result depends on it.")]
 Boards = Annotated[int, typer.Option("--boards", min=2, help="Contributors that play the board.")]
 
+Augment = Annotated[
+    bool,
+    typer.Option(
+        "--augment/--no-augment",
+        help="Train on shifted, scaled or noisy copies, too. Not where a label depends on such things.",
+    ),
+]
+
 
 @app.command()
 def train(
@@ -32,6 +40,7 @@ def train(
     shots: Shots = "1,3,10",
     boards: Boards = 6,
     threads: Threads = 1,
+    augment: Augment = True,
     data: Data = None,
     as_json: Json = False,
 ) -> None:
@@ -39,7 +48,7 @@ def train(
     from cloud_aug.pretrain import TrainSettings
     from cloud_aug.pretrain import train as run
 
-    settings = TrainSettings(seed, epochs, rehearse, _numbers(shots), boards, threads)
+    settings = TrainSettings(seed, epochs, rehearse, _numbers(shots), boards, threads, augment)
     cloud = opened(data)
     with progress() as bar:
         done = run(cloud, task, settings, now=time.time(), on_progress=bar)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 import time
 
@@ -63,6 +64,16 @@ def test_training_the_base_twice_with_one_seed_keeps_the_first(made):
         made, "toy", TrainSettings(seed=1, epochs=1, rehearse=False), now=NOW, on_progress=toys.quiet
     )
     assert (other.changed, other.record.base.version) == (True, 2)
+
+
+def test_a_base_without_augmentation_is_another_base(made):
+    settings = TrainSettings(epochs=2, rehearse=False)
+    with_copies = pretrain.train(made, "toy", settings, now=NOW, on_progress=toys.quiet).record
+    without = pretrain.train(
+        made, "toy", dataclasses.replace(settings, augment=False), now=NOW, on_progress=toys.quiet
+    ).record
+    assert without.base.version == with_copies.base.version + 1
+    assert without.base.weights.digest != with_copies.base.weights.digest
 
 
 def test_cohorts_have_at_least_as_many_contributors_as_the_task_demands(made):
