@@ -36,7 +36,7 @@ def play(plan: Plan, recipes: Sequence[str], boards: int, folder: Path) -> list[
         mine = [game for game in plan.games if game.place == first and game.whole]
         counts = sorted({game.shots for game in mine})
         middle = [game for game in mine if game.shots == counts[len(counts) // 2]][:boards]
-        prepare(first, folder, rehearsed=True)
+        prepare(first, folder, rehearsed="auto" in names)
         found += _play(find_stage(first, folder).fold, middle, names, folder)
     return found
 
@@ -44,7 +44,7 @@ def play(plan: Plan, recipes: Sequence[str], boards: int, folder: Path) -> list[
 def _play(fold: Fold, games: Sequence[Game], names: Sequence[str], folder: Path) -> Iterator[Pair]:
     with tempfile.TemporaryDirectory(prefix="personalize-https-") as made:
         work, port = Path(made), free_port()
-        _set_up_cloud(fold, games[0].place.seed, work, port)
+        _set_up_cloud(fold, games[0].place.seed, work, port, rehearsed="auto" in names)
         with server(work / "cloud", port, work / "server.log"):
             for game in games:
                 board = fold.boards[game.number]
@@ -54,7 +54,7 @@ def _play(fold: Fold, games: Sequence[Game], names: Sequence[str], folder: Path)
                     yield Pair(game.place.data, game.board, game.shots, shown, through[name][0], score)
 
 
-def _set_up_cloud(fold: Fold, seed: int, work: Path, port: int) -> None:
+def _set_up_cloud(fold: Fold, seed: int, work: Path, port: int, *, rehearsed: bool) -> None:
     env = {"CLOUD_AUG_DATA": str(work / "cloud")}
     task = replace(fold.task, privacy=replace(fold.task.privacy, fetch_all_below_bytes=FETCH_ALL_BYTES))
     (work / "task.json").write_bytes(encode(task))
@@ -65,7 +65,7 @@ def _set_up_cloud(fold: Fold, seed: int, work: Path, port: int) -> None:
     call("cloud-aug", "init", "--host", "127.0.0.1", "--url", f"https://127.0.0.1:{port}", env=env)
     call("cloud-aug", "task", "publish", work / "task.json", env=env)
     call("cloud-aug", "pool", "ingest", work / "pool.npz", "--task", task.id, *consent, env=env)
-    train = ("--epochs", str(fold.epochs), "--seed", str(seed))
+    train = ("--epochs", str(fold.epochs), "--seed", str(seed), "--rehearse" if rehearsed else "--no-rehearse")
     call("cloud-aug", "base", "train", "--task", task.id, *train, env=env)
     call("cloud-aug", "index", "build", "--task", task.id, env=env)
 

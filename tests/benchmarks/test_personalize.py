@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks.personalize import document, plan, report, words, work
+from benchmarks.personalize import document, https, plan, report, words, work
 from benchmarks.personalize.answer import Answer
 from benchmarks.personalize.overall import best_single, compare
 from benchmarks.personalize.plan import Wanted
@@ -288,3 +288,13 @@ def test_the_number_of_processes_changes_nothing_and_a_second_run_measures_nothi
     assert "matched" in (tmp_path / "r.html").read_text()
     pngs = {path.name: path.read_bytes()[:4] for path in tmp_path.glob("*.png")}
     assert pngs == {"learning-curve-people.png": b"\x89PNG", "gains.png": b"\x89PNG"}
+
+
+@pytest.mark.slow
+def test_a_board_that_syncs_and_trains_over_https_is_as_good_as_the_functions_say(file: Path, tmp_path: Path) -> None:
+    recipes = ("local", "random", "matched")
+    games = plan.make_plan(Wanted((str(file),), (2,), seeds=1, boards=1, folds=0, recipes=recipes))
+    pairs = https.play(games, recipes, 1, tmp_path)
+    assert [pair.recipe for pair in pairs] == ["local", "matched"]
+    assert [pair.https for pair in pairs] == pytest.approx([pair.direct for pair in pairs], abs=1e-5)
+    assert pairs[0].direct > 0.5
