@@ -27,7 +27,7 @@ PARTS = 3  # base models that a rehearsal trains: the more, the more each resemb
 
 
 @dataclass(frozen=True)
-class _Stage:
+class Stage:
     """What every rehearsed board shares: the base trained without them, and the others as candidates."""
 
     task: Task
@@ -68,7 +68,7 @@ def rehearse(
     for held in parts:
         kept = ~np.isin(contributor, held)
         base = train_base(task, x[kept], y[kept], contributor[kept], seed=seed, epochs=epochs, changes=changes)
-        stage = _set_stage(task, base, x[kept], y[kept], contributor[kept])
+        stage = set_stage(task, base, x[kept], y[kept], contributor[kept])
         on_progress(done := done + 1, total)
         for person in held:
             rows = np.flatnonzero(contributor == person)
@@ -88,16 +88,17 @@ def _held_out(people: np.ndarray, boards: int, rng: np.random.Generator) -> list
     return parts if len(chosen) >= 2 else []
 
 
-def _set_stage(task: Task, base: Weights, x: np.ndarray, y: np.ndarray, contributor: np.ndarray) -> _Stage:
+def set_stage(task: Task, base: Weights, x: np.ndarray, y: np.ndarray, contributor: np.ndarray) -> Stage:
+    """The base and everybody it was trained on as candidates. x: (n, *shape); y, contributor: int (n,)."""
     _, embedding = outputs(load(task, base), x)
     candidates = [
         Candidate(f"c{person}", x[contributor == person], y[contributor == person], embedding[contributor == person])
         for person in np.unique(contributor)
     ]
-    return _Stage(task, base, candidates, class_means(embedding, y, len(task.labels))[0])
+    return Stage(task, base, candidates, class_means(embedding, y, len(task.labels))[0])
 
 
-def _deal(own: Examples, shots: int, seed: int) -> tuple[Examples, Examples]:
+def deal(own: Examples, shots: int, seed: int) -> tuple[Examples, Examples]:
     """(shots of each class, what is left in other recordings). The shots come from as few recordings as they can."""
     rng = np.random.default_rng((seed, 5))
     turn = rng.permutation(int(own.group.max()) + 1)[own.group]
@@ -107,10 +108,10 @@ def _deal(own: Examples, shots: int, seed: int) -> tuple[Examples, Examples]:
 
 
 def _play(
-    stage: _Stage, own: Examples, shots: int, recipes: Sequence[str], settings: Settings, seed: int
+    stage: Stage, own: Examples, shots: int, recipes: Sequence[str], settings: Settings, seed: int
 ) -> dict[str, float]:
     """Each recipe's gain over the base on what is left of one held-out contributor; {} if too little is left."""
-    local, test = _deal(own, shots, seed)
+    local, test = deal(own, shots, seed)
     if len(test) < MIN_TEST_SAMPLES:
         return {}
     setting = Setting(stage.task, stage.base, local, stage.candidates, stage.global_means, settings, seed)

@@ -5,7 +5,7 @@ from edgelearn.examples import groups_from_names, make
 from edgelearn.models.build import load, outputs
 from edgelearn.personalize.choose import Belief, Figure, choose, veto
 from edgelearn.personalize.recipes import RECIPES
-from edgelearn.personalize.rehearsal import _deal, rehearse
+from edgelearn.personalize.rehearsal import deal, rehearse
 from edgelearn.personalize.veto import Evidence, gather, make_folds
 from tests.learn import world
 
@@ -146,7 +146,7 @@ def test_a_rehearsed_board_is_never_tested_on_a_recording_that_it_trained_on():
     y, group = np.tile([0, 1], 30), np.repeat(np.arange(6), 10)  # six recordings, five samples of each class in each
     own = make(np.arange(60.0)[:, None], y, group)
     for seed in range(5):
-        local, test = _deal(own, 7, seed)
+        local, test = deal(own, 7, seed)
         assert np.bincount(local.y).tolist() == [7, 7]
         assert len(test) == 40  # seven of five: from two recordings
         assert not set(local.x.ravel() // 10) & set(test.x.ravel() // 10)
