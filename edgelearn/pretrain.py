@@ -46,6 +46,7 @@ def train_base(
     for step in fit(model, source, settings, seed=seed):
         if on_step is not None:
             on_step(step.number, step.total)
+    fit_items(model, x, y, contributor, trained=True)
     return get_weights(model)
 
 

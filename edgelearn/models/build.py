@@ -100,11 +100,18 @@ def fit_front(model: nn.Module, x: np.ndarray) -> None:
     front.std.copy_(torch.from_numpy(np.where(std < 1e-6, 1.0, std).astype(np.float32)).reshape(kept))
 
 
-def fit_items(model: nn.Module, x: np.ndarray, y: np.ndarray, contributor: np.ndarray) -> None:
-    """Set what a click model knows of its items from the pool's samples: nothing to do for other models."""
+def fit_items(
+    model: nn.Module, x: np.ndarray, y: np.ndarray, contributor: np.ndarray, *, trained: bool = False
+) -> None:
+    """Set what a click model knows of its items from the pool's samples, before it is trained, and again after that:
+    what the rest has learned changes what is left to say of an item. Nothing to do for other models."""
     items = getattr(model, "items", None)
     if isinstance(items, Items):
-        items.fit(x[:, 0], y, contributor)
+        expected = np.full(len(y), y.mean())
+        if trained:
+            logits = outputs(model, x)[0].astype(np.float64)
+            expected = 1 / (1 + np.exp(logits[:, 0] - logits[:, 1]))
+        items.fit(x[:, 0], y, contributor, expected)
 
 
 @torch.no_grad()

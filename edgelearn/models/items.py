@@ -83,18 +83,20 @@ class Items(nn.Module):
         return vectors[:, 0], self.liking.index_select(0, x[:, 0]), vectors[:, 1:] * there, there
 
     @torch.no_grad()
-    def fit(self, candidate: np.ndarray, y: np.ndarray, contributor: np.ndarray) -> None:
-        """liking and trust from the pool. candidate, y (0 or 1), contributor: int (n,).
+    def fit(self, candidate: np.ndarray, y: np.ndarray, contributor: np.ndarray, expected: np.ndarray) -> None:
+        """Add to liking, and set trust, by what is left to explain. candidate, y (0 or 1), contributor: int (n,);
+        expected: probability of label 1 so far (n,).
 
         A label counts against its contributor's own rate: who likes everything says little. Few labels say little too:
-        rates and residuals are shrunk as if by RATE_PRIOR and LIKING_PRIOR more labels that say nothing.
+        means are shrunk as if by so many more labels without any news.
         """
         who = np.unique(contributor, return_inverse=True)[1].reshape(-1)
-        rate = (np.bincount(who, y) + RATE_PRIOR * y.mean()) / (np.bincount(who) + RATE_PRIOR)
+        news = y - expected
+        news = news - (np.bincount(who, news) / (np.bincount(who) + RATE_PRIOR))[who]
         count = np.bincount(candidate, minlength=len(self.liking))
-        residual = np.bincount(candidate, y - rate[who], minlength=len(self.liking)) / (count + LIKING_PRIOR)
+        mean = np.bincount(candidate, news, minlength=len(self.liking)) / (count + LIKING_PRIOR)
         # log-odds change by 4 per unit of probability around one half
-        self.liking.copy_(torch.from_numpy(4 * residual).reshape(-1, 1))
+        self.liking.add_(torch.from_numpy(4 * mean).to(self.liking).reshape(-1, 1))
         self.trust.copy_(torch.from_numpy(count / (count + TRUST_PRIOR)).reshape(-1, 1))
 
 

@@ -119,6 +119,19 @@ def test_liking_counts_against_the_contributors_own_rate_and_is_shrunk() -> None
     assert weights["items.trust"][[0, 1, 2, 3], 0] == pytest.approx([0, 3 / 103, 2 / 102, 0])
 
 
+def test_what_training_explained_already_is_not_said_of_the_item_again() -> None:
+    model = build(task("dssm"))
+    x = np.asarray([[1, 0], [1, 0], [2, 0]], np.int32)
+    liking = model.get_submodule("items").get_buffer("liking")
+    with torch.no_grad():
+        model.get_submodule("head").weight.zero_()
+        liking[1], liking[2] = 30.0, 30.0  # both are certain to be liked
+    fit_items(model, x, np.asarray([1, 1, 0]), np.asarray([0, 0, 1]), trained=True)
+    assert liking[1, 0] == pytest.approx(30.0)
+    # the news is -1, of which its contributor, with one sample, explains a sixth
+    assert liking[2, 0] == pytest.approx(30.0 - 4 * (5 / 6) / 11, rel=1e-5)
+
+
 @pytest.mark.parametrize("name", MODELS)
 def test_what_everybody_likes_is_known_after_one_pass(name: ModelName) -> None:
     x, y = clicks(2000, 7)
