@@ -81,7 +81,7 @@ def prepare(
         ) from None
     every = retrieval.files if retrieval else ()
     need = _need(manifest.task, model, mine, [cache.path(name).stat().st_size for name in every])
-    settings = Settings()
+    settings = Settings.of(manifest.task)
     batch = max(settings.local.batch_size, settings.joint.batch_size)
     chosen = plan(need, batch=batch, limit_mib=budget.limit_mib(available_mib=memory.available_mib()))
     files = every[: chosen.packs]

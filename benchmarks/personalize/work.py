@@ -107,7 +107,8 @@ def _make_base(place: Place, path: Path) -> None:
     fold = find_fold(place.data, place.seed, place.fold)
     with _clock() as seconds:
         pool, contributor = in_pool_order(fold)
-        base = train_base(fold.task, pool.x, pool.y, contributor, seed=place.seed, epochs=fold.epochs)
+        recordings = groups_from_names(pool.group)
+        base = train_base(fold.task, pool.x, pool.y, contributor, seed=place.seed, epochs=fold.epochs, group=recordings)
         model = load(fold.task, base)
         made = make_candidates([pool], set(), embed=lambda x: outputs(model, x)[1])
     arrays = {f"weight.{name}": array for name, array in base.items()}
@@ -181,7 +182,9 @@ def make_setting(stage: Stage, board: Board, shots: int, seed: int) -> Setting:
     own = set(sample_digests(make_samples(board.x[local], board.y[local])))
     candidates = [c for c, held in zip(stage.candidates, stage.held, strict=True) if own.isdisjoint(held)]
     examples = make(board.x[local], board.y[local], board.group[local])
-    return Setting(stage.fold.task, stage.base, examples, candidates, stage.global_means, Settings(), seed)
+    return Setting(
+        stage.fold.task, stage.base, examples, candidates, stage.global_means, Settings.of(stage.fold.task), seed
+    )
 
 
 def choose_recipe(stage: Stage, setting: Setting) -> str:

@@ -16,7 +16,7 @@ from edgelearn.examples import Examples, make
 from edgelearn.metrics import score
 from edgelearn.models.build import Weights, load, outputs
 from edgelearn.personalize.choose import Figure
-from edgelearn.personalize.recipes import RECIPES
+from edgelearn.personalize.recipes import CHOICES, RECIPES
 from edgelearn.personalize.setting import Candidate, Setting, Settings
 from edgelearn.pretrain import train_base
 from edgelearn.retrieval.prototypes import class_means
@@ -46,8 +46,8 @@ def rehearse(
     epochs: int,
     group: np.ndarray | None = None,
     shots: tuple[int, ...] = (1, 3, 10),
-    boards: int = 12,
-    recipes: Sequence[str] = tuple(RECIPES),
+    boards: int = 9,
+    recipes: Sequence[str] = CHOICES,
     settings: Settings | None = None,
     changes: Sequence[Change] | None = None,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
@@ -67,14 +67,17 @@ def rehearse(
     done = 0
     for held in parts:
         kept = ~np.isin(contributor, held)
-        base = train_base(task, x[kept], y[kept], contributor[kept], seed=seed, epochs=epochs, changes=changes)
+        recordings = None if group is None else group[kept]
+        base = train_base(
+            task, x[kept], y[kept], contributor[kept], seed=seed, epochs=epochs, group=recordings, changes=changes
+        )
         stage = set_stage(task, base, x[kept], y[kept], contributor[kept])
         on_progress(done := done + 1, total)
         for person in held:
             rows = np.flatnonzero(contributor == person)
             own = make(x[rows], y[rows], None if group is None else group[rows])
             for count in shots:
-                found = _play(stage, own, count, recipes, settings or Settings(), seed + done)
+                found = _play(stage, own, count, recipes, settings or Settings.of(task), seed + done)
                 if found:
                     gains[count].append(found)
                 on_progress(done := done + 1, total)

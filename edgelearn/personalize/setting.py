@@ -59,6 +59,11 @@ class Settings:
     gate_lr: float = 1e-3
     folds: int = 4
 
+    @classmethod
+    def of(cls, task: Task) -> Settings:
+        """Those for a task's kind of model: tables are learnt by heart sooner than windows and images."""
+        return cls(local=FitSettings(steps=50)) if task.model.name == "mlp" else cls()
+
 
 @dataclass(frozen=True)
 class Setting:

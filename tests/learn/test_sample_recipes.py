@@ -11,7 +11,7 @@ from edgelearn.personalize.average import mean_weights
 from edgelearn.personalize.coda import likeness
 from edgelearn.personalize.delta import cluster, directory_weights
 from edgelearn.personalize.gathered import nearest_rows
-from edgelearn.personalize.recipes import CHOICES, RECIPES
+from edgelearn.personalize.recipes import RECIPES
 from tests.learn import world
 
 STYLE = world.style(7, 1.6)
@@ -51,7 +51,7 @@ def test_mean_of_weights() -> None:
     assert found["a"].dtype == np.float32
 
 
-@pytest.mark.parametrize("name", [name for name in CHOICES if name not in ("base", "local")])
+@pytest.mark.parametrize("name", [name for name in RECIPES if name not in ("base", "local", "random")])
 def test_every_recipe_helps_a_board_of_a_strong_style(name: str) -> None:
     """Ten contributors of whom five share the board's style: any recipe must beat the base by far."""
     people = []
