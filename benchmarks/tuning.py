@@ -86,7 +86,9 @@ def measure(fold: Fold, *, boards: int, seeds: int, shots: Sequence[int]) -> dic
     held = np.sort(np.random.default_rng(17).permutation(np.unique(fold.user))[:boards])
     kept = ~np.isin(fold.user, held)
     x, y, user = fold.x[kept], fold.y[kept], fold.user[kept]
-    stage = set_stage(fold.task, train_base(fold.task, x, y, user, seed=0, epochs=fold.epochs), x, y, user)
+    group = None if fold.group is None else fold.group[kept]
+    base = train_base(fold.task, x, y, user, seed=0, epochs=fold.epochs, group=group)
+    stage = set_stage(fold.task, base, x, y, user)
     found: dict[int, Scores] = {count: {} for count in shots}
     for person in held:
         for count in shots:
