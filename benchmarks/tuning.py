@@ -106,7 +106,7 @@ def _play(stage: Stage, fold: Fold, person: object, shots: int, seed: int) -> di
     local, test = deal(own, shots, seed)
     if len(test) < MIN_TEST_SAMPLES:
         return {}
-    setting = Setting(fold.task, stage.base, local, stage.candidates, stage.global_means, Settings(), seed)
+    setting = Setting(fold.task, stage.base, local, stage.candidates, stage.global_means, Settings.of(fold.task), seed)
     return {name: 100 * score(fold.task.metric, logits, test.y) for name, logits in Variants(setting, test.x).answers()}
 
 
