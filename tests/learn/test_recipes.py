@@ -1,10 +1,12 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from edgelearn.examples import groups_from_names, make
 from edgelearn.models.build import load, outputs
-from edgelearn.personalize.choose import Belief, Figure, choose, veto
-from edgelearn.personalize.recipes import RECIPES
+from edgelearn.personalize.choose import Belief, Figure, choose, shortlist, veto
+from edgelearn.personalize.recipes import CHOICES, RECIPES
 from edgelearn.personalize.rehearsal import deal, rehearse
 from edgelearn.personalize.veto import Evidence, gather, make_folds
 from tests.learn import world
@@ -92,7 +94,8 @@ def test_evidence_scores_every_held_out_sample_once():
 def test_the_veto_falls_back_when_augmentation_hurts():
     x, y = world.samples(STYLE, 40, 5)
     liars = [world.candidate(f"liar-{i}", x, (y + 1) % world.CLASSES) for i in range(3)]
-    setting = world.board(STYLE, liars)
+    trusting = replace(world.QUICK, joint=replace(world.QUICK.joint, local_mass=0.2))
+    setting = world.board(STYLE, liars, settings=trusting)
     evidence = gather(setting, ("base", "local", "matched"))
     beliefs = choose(("base", "local", "matched"), (), evidence, shots=6).beliefs
     recipe, reason = veto("matched", ("base", "local"), beliefs)
@@ -159,7 +162,7 @@ def test_a_rehearsal_reports_every_recipe_at_every_number_of_shots():
         world.TASK, x, y, np.repeat(np.arange(6), 40), seed=0, epochs=5, shots=(1, 3), boards=2, settings=world.QUICK
     )
     assert {(figure.recipe, figure.shots) for figure in figures} == {
-        (recipe, shots) for recipe in RECIPES if recipe != "base" for shots in (1, 3)
+        (recipe, shots) for recipe in CHOICES if recipe != "base" for shots in (1, 3)
     }
     assert all(figure.boards == 2 and 0 <= figure.harm <= 1 for figure in figures)
 
@@ -168,3 +171,20 @@ def test_the_command_offers_the_recipes_that_there_are() -> None:
     from edgectl.commands import train
 
     assert ("auto", *RECIPES) == train.RECIPES
+
+
+def test_a_board_looks_at_what_the_rehearsal_found_best_at_its_shots() -> None:
+    prior = [Figure(name, 1, gain, 0.1, 0.0, 9) for name, gain in (("local", 0.3), ("bayes", 0.2), ("matched", 0.1))]
+    prior += [Figure(name, 10, gain, 0.1, 0.0, 9) for name, gain in (("local", 0.3), ("bayes", 0.1), ("matched", 0.2))]
+    names = ("base", "local", "bayes", "matched")
+    assert shortlist(names, prior, shots=1, count=1) == ("base", "local", "bayes")
+    assert shortlist(names, prior, shots=10, count=1) == ("base", "local", "matched")
+    assert shortlist(names, (), shots=1, count=1) == ("base", "local", "bayes")
+
+
+def test_a_class_that_some_contributors_lack_is_not_expected() -> None:
+    everything = [world.candidate(f"p{i}", *world.samples(world.style(i, 0.5), 6, i)) for i in range(3)]
+    x, y = world.samples(world.style(9, 0.5), 6, 9)
+    setting = world.board(STYLE, [*everything, world.candidate("few", x[y != 2], y[y != 2])])
+    assert setting.expected.tolist() == [True, True, False, True]
+    assert world.board(STYLE, []).expected.all()
