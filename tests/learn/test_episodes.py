@@ -7,7 +7,7 @@ import pytest
 
 from edgelearn.episodes import EpisodeSettings, deal, practise
 from edgelearn.examples import Examples, make
-from edgelearn.models.build import get_weights, load, outputs
+from edgelearn.models.build import build, get_weights, load, outputs
 from edgelearn.retrieval.prototypes import class_means
 from tests.learn import world
 
@@ -53,11 +53,11 @@ def _prototype_accuracy(weights: dict[str, np.ndarray]) -> float:
 
 def test_practice_makes_embeddings_in_which_few_samples_tell_classes_apart() -> None:
     pool, contributor = _pool(20)
-    model = load(world.TASK, world.base())
+    model = build(world.TASK, seed=0)  # one that knows nothing yet
     before = _prototype_accuracy(get_weights(model))
     rounds = list(practise(model, pool, contributor, EpisodeSettings(150), seed=0))
     assert rounds == list(range(1, 151))
-    assert _prototype_accuracy(get_weights(model)) > before + 0.02
+    assert _prototype_accuracy(get_weights(model)) > before + 0.03
 
 
 def test_the_same_seed_gives_the_same_bytes() -> None:
