@@ -36,7 +36,7 @@ class TrainSettings:
     epochs: int = 30
     rehearse: bool = True
     shots: tuple[int, ...] = (1, 3, 10)
-    boards: int = 9
+    boards: int = 18
     threads: int = 1
     augment: bool = True
 

@@ -38,7 +38,7 @@ def train(
     seed: Seed = 0,
     rehearse: Rehearse = True,
     shots: Shots = "1,3,10",
-    boards: Boards = 9,
+    boards: Boards = 18,
     threads: Threads = 1,
     augment: Augment = True,
     data: Data = None,

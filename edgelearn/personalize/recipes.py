@@ -43,7 +43,7 @@ RECIPES: dict[str, Recipe] = {
 
 # what is rehearsed, and what `auto` chooses among: the others were never the best for any pool that was measured, or
 # cost much more for the same (docs/decisions/0005); `random` is a control, never a choice
-CHOICES = ("base", "local", "bayes", "bayes_deep", "matched", "retrieved", "coda")
+CHOICES = ("base", "local", "bayes", "bayes_deep", "matched")
 
 
 def choices(setting: Setting) -> tuple[str, ...]:

@@ -46,7 +46,7 @@ def rehearse(
     epochs: int,
     group: np.ndarray | None = None,
     shots: tuple[int, ...] = (1, 3, 10),
-    boards: int = 9,
+    boards: int = 18,
     recipes: Sequence[str] = CHOICES,
     settings: Settings | None = None,
     changes: Sequence[Change] | None = None,
