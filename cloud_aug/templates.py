@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from edgewire.errors import NotFound
-from edgewire.tasks import LENET5_EMBEDDING, InputSchema, ModelSpec, Task, Windows
+from edgewire.tasks import LENET5_EMBEDDING, InputSchema, ModelName, ModelSpec, Task, Windows
 
 
 @dataclass(frozen=True)
@@ -110,12 +110,48 @@ def audio() -> Template:
     )
 
 
+def din() -> Template:
+    return _clicks("din", "din", "the history is read with the candidate in mind (din)")
+
+
+def dssm() -> Template:
+    return _clicks("dssm", "dssm", "two towers and their product: the first to try (dssm)")
+
+
+def wide_deep() -> Template:
+    return _clicks("wide-deep", "wide_deep", "pairs of items remembered, and two layers (wide_deep)")
+
+
+def _clicks(name: str, model: ModelName, about: str) -> Template:
+    task = Task(
+        name,
+        "What will be liked",
+        InputSchema((21,), "int32", items=1000),
+        ("no", "yes"),
+        ModelSpec(model, width=32, embedding=16),
+        "auc",
+    )
+    return Template(
+        task,
+        f"clicks on items: {about}",
+        (
+            "input.items: how many items there are; their ids are 1 to that",
+            "input.shape: 1 and the length of the history: a sample is the candidate, then the items liked before it,"
+            " most recent first, filled up with 0",
+            "data: NPZ with x of whole numbers; a history holds only what was liked before",
+        ),
+    )
+
+
 TEMPLATES: dict[str, Callable[[], Template]] = {
     "sensor": sensor,
     "tabular": tabular,
     "image": image,
     "lenet5": lenet5,
     "audio": audio,
+    "din": din,
+    "dssm": dssm,
+    "wide-deep": wide_deep,
 }
 
 

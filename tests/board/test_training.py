@@ -293,3 +293,9 @@ def test_a_report_holds_what_the_schema_allows(ready: Synced) -> None:
     outcome = train(ready, recipe="mpda", veto=False)
     with ready.store() as store:
         assert reports.queue(store, manifest(ready), outcome, now=1.0)
+
+
+def test_golden_inputs_of_a_click_task_are_items_that_there_are() -> None:
+    made = training._golden_inputs(InputSchema((5,), "int32", items=3))
+    assert made.dtype == np.int32
+    assert set(made.ravel()) == {1, 2, 3}
