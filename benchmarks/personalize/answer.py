@@ -98,7 +98,7 @@ def table(summary: Sequence[Summary]) -> str:
         "data", "shots", "recipe", "users", "mean", "worst 10 %", "gain over local (95 %)", "harmed", "control",
         "clearly", "labels", "kept", "k rows", "s", "MiB",
     )  # fmt: skip
-    return layout([header] + [(one.data, str(one.shots), *cells(one)) for one in summary])
+    return layout([header] + [(Path(one.data).stem, str(one.shots), *cells(one)) for one in summary])
 
 
 def cells(one: Summary) -> tuple[str, ...]:
