@@ -28,11 +28,11 @@ from edgelearn.export import PARITY_TOLERANCE, parity, patch_onnx
 from edgelearn.metrics import hits, row_scores
 from edgelearn.models.build import Weights, load, outputs
 from edgelearn.personalize.choose import Choice, choose, shortlist, veto
-from edgelearn.personalize.recipes import RECIPES, choices
+from edgelearn.personalize.recipes import RECIPES, applicable, choices
 from edgelearn.personalize.setting import Personal, Setting
 from edgelearn.personalize.veto import Evidence, gather
 from edgewire import tensors
-from edgewire.errors import IntegrityError
+from edgewire.errors import IntegrityError, UsageError
 from edgewire.messages import Manifest
 from edgewire.samples import Samples
 from edgewire.tasks import InputSchema
@@ -64,6 +64,8 @@ def train(
 
 
 def _train(home: Home, manifest: Manifest, store: Store, options: Options, *, now: float) -> Outcome:
+    if options.recipe not in ("auto", *(there := applicable(manifest.task))):
+        raise UsageError(f"task '{manifest.task.id}' has no recipe '{options.recipe}'", hint=f"use {', '.join(there)}")
     published = published_digest(home, manifest)
     material = prepare(
         home, manifest, store, seed=options.seed, device=options.device, threads=options.threads, budget=options.budget

@@ -27,7 +27,7 @@ from edgelearn.examples import groups_from_names, make
 from edgelearn.metrics import row_scores
 from edgelearn.models.build import Weights, load, outputs
 from edgelearn.personalize.choose import Figure, choose, shortlist
-from edgelearn.personalize.recipes import RECIPES, choices
+from edgelearn.personalize.recipes import RECIPES, applicable, choices
 from edgelearn.personalize.rehearsal import rehearse
 from edgelearn.personalize.setting import Candidate, Personal, Setting, Settings
 from edgelearn.personalize.veto import gather
@@ -232,7 +232,7 @@ class _Game:
         setting = make_setting(self.stage, self.board, self.shots, self.place.seed)
         other = make_setting(self.stage, self.board, self.shots, self.place.seed + CONTROL_SEED)
         needed = set(recipes) | (set(questioned(self.stage, setting)) if "auto" in recipes else set())
-        trained = {name: self._train(setting, name) for name in RECIPES if name in needed}
+        trained = {name: self._train(setting, name) for name in applicable(setting.task) if name in needed}
         again = {name: self._train(other, name) for name in trained} if control else {}
         for training, results in enumerate((trained, again)):
             for name, result in results.items():

@@ -82,13 +82,14 @@ def _train_and_score(
     here: Invocation, task_id: str, names: list[str], samples: Samples, seed: int
 ) -> list[dict[str, Any]]:
     from edgectl import enrolment, material, tasks, training
-    from edgelearn.personalize.recipes import RECIPES
+    from edgelearn.personalize.recipes import applicable
     from edgewire.errors import UsageError
 
-    unknown = [name for name in names if name not in RECIPES]
-    if unknown:
-        raise UsageError(f"unknown recipe '{unknown[0]}'", hint=f"there are: {', '.join(RECIPES)}")
     manifest = tasks.known_task(here.home, enrolment.load(here.home), task_id, here.clock())
+    there = applicable(manifest.task)
+    unknown = [name for name in names if name not in there]
+    if unknown:
+        raise UsageError(f"task '{task_id}' has no recipe '{unknown[0]}'", hint=f"there are: {', '.join(there)}")
     device = here.settings.text("device") or "auto"
     with here.store() as store:
         made = material.prepare(here.home, manifest, store, seed=seed, device=device, threads=here.threads)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 # spelt out here, because edgelearn's registry imports torch; a test compares the two
 RECIPES = (
     "auto", "base", "local", "random", "bayes", "bayes_deep", "matched", "retrieved", "nearest", "coda", "delta",
-    "mpda", "mpda_local", "average",
+    "mpda", "mpda_local", "average", "neighbours",
 )  # fmt: skip
 
 

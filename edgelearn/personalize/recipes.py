@@ -13,9 +13,11 @@ from edgelearn.personalize.local import local
 from edgelearn.personalize.matched import matched
 from edgelearn.personalize.mpda import mpda, mpda_local
 from edgelearn.personalize.nearest import nearest
+from edgelearn.personalize.neighbours import neighbours
 from edgelearn.personalize.random import random
 from edgelearn.personalize.retrieved import retrieved
 from edgelearn.personalize.setting import Personal, Setting
+from edgewire.tasks import CLICK_MODELS, Task
 
 Recipe = Callable[[Setting], Personal]
 
@@ -39,13 +41,26 @@ RECIPES: dict[str, Recipe] = {
     "mpda": _aligned(mpda),
     "mpda_local": _aligned(mpda_local),
     "average": _aligned(average),
+    "neighbours": neighbours,
 }
 
 # what is rehearsed, and what `auto` chooses among: the others were never the best for any pool that was measured, or
 # cost much more for the same (docs/decisions/0005); `random` is a control, never a choice
 CHOICES = ("base", "local", "bayes", "bayes_deep", "matched")
+CLICK_CHOICES = ("base", "local", "neighbours")
+
+
+def applicable(task: Task) -> tuple[str, ...]:
+    """The recipes that a task can be trained with: `neighbours` needs items."""
+    clicks = task.model.name in CLICK_MODELS
+    return tuple(name for name in RECIPES if clicks or name != "neighbours")
+
+
+def choosable(task: Task) -> tuple[str, ...]:
+    """What a rehearsal of the task plays, and `auto` may choose."""
+    return CLICK_CHOICES if task.model.name in CLICK_MODELS else CHOICES
 
 
 def choices(setting: Setting) -> tuple[str, ...]:
     """Those that make sense here: without candidates, the others would only repeat `local`."""
-    return CHOICES if setting.candidates else ("base", "local")
+    return choosable(setting.task) if setting.candidates else ("base", "local")

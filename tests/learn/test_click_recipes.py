@@ -100,3 +100,13 @@ def test_items_that_no_neighbour_has_and_tables_stay_as_the_pool_left_them() -> 
 def test_a_task_without_items_has_no_neighbours() -> None:
     with pytest.raises(ValueError, match="no items"):
         neighbours(world.board(world.style(1, 0.5), []))
+
+
+def test_only_click_tasks_have_neighbours() -> None:
+    from edgelearn.personalize.recipes import applicable, choosable
+
+    assert "neighbours" not in applicable(world.TASK)
+    clicks = Task("c", "c", InputSchema((5,), "int32", items=9), ("no", "yes"), ModelSpec("din"), metric="auc")
+    assert "neighbours" in applicable(clicks)
+    assert set(choosable(clicks)) <= set(applicable(clicks))
+    assert set(choosable(world.TASK)) <= set(applicable(world.TASK))
