@@ -275,6 +275,8 @@ def _student_975(freedom: int) -> float:
 def _efficiency(cells: Cells, data: str, shots: int, recipe: str) -> tuple[float | None, str]:
     """Labels that `local` needs to be as good, per label used: on the same users at every rung, on rows that are held
     out at all of them, interpolated on the logarithm of the number of labels."""
+    if recipe == "local":
+        return 1.0, ""
     ladder = {count: by_user for (d, count, r, t), by_user in cells.items() if (d, r, t) == (data, "local", 0)}
     mine = cells[data, shots, recipe, 0]
     rungs = sorted(count for count in ladder if 2 * len(set(ladder[count]) & set(mine)) >= len(mine))
@@ -288,14 +290,28 @@ def _efficiency(cells: Cells, data: str, shots: int, recipe: str) -> tuple[float
     return round(needed / used, 3), bound
 
 
+def rising(scores: np.ndarray) -> np.ndarray:
+    """The rising curve that is nearest in squares: neighbours that fall are averaged until none do (pool adjacent
+    violators; Ayer et al., 1955)."""
+    blocks: list[tuple[float, int]] = []
+    for score in scores.tolist():
+        blocks.append((score, 1))
+        while len(blocks) > 1 and blocks[-2][0] > blocks[-1][0]:
+            (a, m), (b, n) = blocks[-2:]
+            blocks[-2:] = [((a * m + b * n) / (m + n), m + n)]
+    return np.repeat([value for value, _ in blocks], [count for _, count in blocks])
+
+
 def _over(users: set[str], by_user: ByUser, name: str) -> float:
     return float(np.mean([np.mean([getattr(row, name) for row in by_user[user]]) for user in sorted(users)]))
 
 
 def labels_needed(labels: np.ndarray, scores: np.ndarray, wanted: float) -> tuple[float, str]:
-    """Where a curve first reaches a score, and '', 'at least' or 'at most' if that is beyond its ends. labels:
-    rising."""
-    best = np.maximum.accumulate(scores)
+    """Where a curve first reaches a score, and '', 'at least' or 'at most' if that is beyond its ends. labels: rising.
+
+    More labels help: what falls in between is noise, and is evened out.
+    """
+    best = rising(scores)
     if wanted > best[-1]:
         return float(labels[-1]), "at least"
     if wanted <= best[0]:

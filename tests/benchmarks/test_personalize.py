@@ -18,7 +18,7 @@ from benchmarks.personalize.answer import Answer
 from benchmarks.personalize.overall import best_single, compare
 from benchmarks.personalize.plan import Wanted
 from benchmarks.personalize.records import Journal, Pair, Row, Units
-from benchmarks.personalize.summary import labels_needed, paired_interval, summarize
+from benchmarks.personalize.summary import labels_needed, paired_interval, rising, summarize
 from benchmarks.protocols import Board
 
 ROOT = Path(__file__).parents[2]
@@ -107,6 +107,11 @@ def test_the_labels_that_a_curve_needs_are_read_off_on_a_logarithmic_scale() -> 
     assert labels_needed(labels, scores, 0.7) == (pytest.approx(4.0), "")
     assert labels_needed(labels, scores, 0.9) == (16.0, "at least")
     assert labels_needed(labels, scores, 0.4) == (1.0, "at most")
+
+
+def test_a_curve_that_falls_is_evened_out() -> None:
+    assert rising(np.asarray([1.0, 5.0, 3.0, 6.0, 4.0, 2.0])).tolist() == [1.0, 4.0, 4.0, 4.0, 4.0, 4.0]
+    assert rising(np.asarray([1.0, 2.0, 4.0])).tolist() == [1.0, 2.0, 4.0]
 
 
 def test_label_efficiency_is_what_local_needs_over_what_was_used() -> None:
