@@ -13,6 +13,7 @@ import numpy as np
 
 from benchmarks.personalize.work import Place
 from benchmarks.protocols import MIN_LOCAL_ROWS, MIN_TEST_ROWS, SHARES, Board, Fold, folds
+from edgelearn.personalize.recipes import applicable
 from edgewire.decoding import encode, plain
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -46,7 +47,7 @@ class Wanted:
 @dataclass(frozen=True)
 class Game:
     """One board at one number of shots. number: in its fold; top: its highest rung; whole: every recipe, or `local`
-    only."""
+    only; recipes: those of them that the task has."""
 
     place: Place
     number: int
@@ -54,6 +55,7 @@ class Game:
     shots: int
     top: int
     whole: bool
+    recipes: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -87,11 +89,12 @@ def make_plan(wanted: Wanted) -> Plan:
 
 
 def _games(wanted: Wanted, place: Place, fold: Fold) -> Iterator[Game]:
+    there = tuple(name for name in wanted.recipes if name in ("auto", *applicable(fold.task)))
     for number, board in enumerate(fold.boards[: wanted.boards or None]):
         rungs = climb(board, wanted.ladder_of(place.data))
         for shots in rungs:
             whole = shots in wanted.shots_of(place.data)
-            yield Game(place, number, board.name, shots, rungs[-1], whole)
+            yield Game(place, number, board.name, shots, rungs[-1], whole, there if whole else ("local",))
 
 
 def climb(board: Board, ladder: Sequence[int]) -> list[int]:

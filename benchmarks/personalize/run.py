@@ -70,7 +70,7 @@ class Run:
 
     def _played(self, game: Game) -> bool:
         place = game.place
-        wanted = [(name, training) for name in self.recipes for training in (0, 1)] if game.whole else [("local", 0)]
+        wanted = [(name, training) for name in game.recipes for training in ((0, 1) if game.whole else (0,))]
         return all(
             (place.data, game.board, game.shots, place.seed, name, training, place.code) in self.rows.found
             for name, training in wanted
@@ -103,8 +103,8 @@ class Run:
     def _submit(self, workers: ProcessPoolExecutor, job: Place | Game) -> Future[Any]:
         if isinstance(job, Place):
             return workers.submit(prepare, job, self.folder, rehearsed="auto" in self.recipes)
-        recipes = self.recipes if job.whole else ("local",)
-        return workers.submit(play, job.place, self.folder, job.number, job.shots, job.top, recipes, control=job.whole)
+        what = job.number, job.shots, job.top, job.recipes
+        return workers.submit(play, job.place, self.folder, *what, control=job.whole)
 
     def _keep(self, result: list[Spent] | tuple[list[Row], Spent]) -> None:
         if isinstance(result, tuple):
@@ -125,7 +125,7 @@ class Run:
                     (game for game in mine if game.number == mine[0].number and game.place == mine[0].place),
                     key=lambda game: game.shots,
                 )
-                jobs += [(game, name) for name in self.recipes if not self._weighed(game, name)]
+                jobs += [(game, name) for name in game.recipes if not self._weighed(game, name)]
         if jobs:
             say(f"peak memory of {len(jobs)} recipes, each in a process of its own")
         with ThreadPoolExecutor(self.processes) as threads:
