@@ -168,7 +168,7 @@ def _clicks(
 ) -> Fold:
     """Rows of each user are in the order of time already."""
     schema = InputSchema((1 + HISTORY,), "int32", items=items)
-    task = Task(name, title, schema, ("no", "yes"), ModelSpec("din", width=32, embedding=16), "auc")
+    task = Task(name, title, schema, ("no", "yes"), ModelSpec("dssm", width=32, embedding=16), "auc")
     y = label.astype(np.int64)
     boards = []
     for who in chosen:

@@ -59,9 +59,10 @@ def tables(model: nn.Module) -> dict[str, nn.Parameter]:
 
 
 def personal_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
-    """What a board trains: all parameters but the tables."""
-    shared = tables(model)
-    return {name: parameter for name, parameter in model.named_parameters() if name not in shared}
+    """What a board trains: all parameters; of a model with tables, which only a pool can fill, the last layer (as in
+    arXiv 2211.01163: what comes before it learns a board's few clicks by heart)."""
+    last = "head." if tables(model) else ""
+    return {name: parameter for name, parameter in model.named_parameters() if name.startswith(last)}
 
 
 def get_weights(model: nn.Module) -> Weights:

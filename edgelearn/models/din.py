@@ -14,7 +14,7 @@ from edgewire.tasks import Task
 
 
 class Din(nn.Module):
-    """Boards train all but the tables of items."""
+    """Boards train the head only."""
 
     def __init__(self, task: Task) -> None:
         super().__init__()

@@ -13,7 +13,7 @@ SCALE = 0.6  # small at first: what everybody likes is known before training, th
 
 
 class Dssm(nn.Module):
-    """Boards train all but the tables of items."""
+    """Boards train the head only."""
 
     def __init__(self, task: Task) -> None:
         super().__init__()

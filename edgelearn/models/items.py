@@ -18,7 +18,7 @@ RATE_PRIOR, LIKING_PRIOR, TRUST_PRIOR = 5.0, 10.0, 100.0  # samples that say not
 
 
 class Table(nn.Module):
-    """A row of numbers for every id: what a pool knows of it. A board has samples of very few ids and trains no table.
+    """A row of numbers for every id: what a pool knows of it. A board has samples of very few ids and trains none.
 
     Adam's weight decay would shrink every row at every step, a rare id's to nothing between two of its samples. So the
     optimizer does not decay tables, and a row decays by `decay` when a sample touches it.

@@ -17,7 +17,7 @@ CROSSED = 8  # the most recent items of the history that are crossed with the ca
 
 
 class WideDeep(nn.Module):
-    """Boards train the deep part, all but the tables."""
+    """Boards train the head only."""
 
     def __init__(self, task: Task) -> None:
         super().__init__()
