@@ -28,8 +28,8 @@ from edgelearn.fit import FitSettings
 from edgelearn.metrics import log_softmax, score
 from edgelearn.models.build import Weights, load, outputs
 from edgelearn.personalize.average import mean_weights
-from edgelearn.personalize.bayes import train_head
-from edgelearn.personalize.joint import train_locally
+from edgelearn.personalize.head import train_head
+from edgelearn.personalize.joint import train_locally, tune
 from edgelearn.personalize.rehearsal import MIN_TEST_SAMPLES, Stage, deal, set_stage
 from edgelearn.personalize.setting import Setting, Settings
 from edgelearn.pretrain import train_base
@@ -125,21 +125,20 @@ class Variants:
         for steps in STEPS:
             for rate in RATES:
                 tried = replace(settings, steps=steps, learning_rate=rate)
-                weights = self._default if tried == settings else train_locally(turned, turned.base, tried)
+                shipped = tried == settings and not self.setting.settings.head_only
+                weights = self._default if shipped else train_locally(turned, turned.base, tried)
                 yield f"all layers, {steps} steps, {rate:g}", self._ask(weights)
-        yield "head only", self._ask(train_head(turned))
+        yield "head only", self._ask(train_head(turned, turned.base))
         yield f"mean of {AVERAGED} seeds", self._ask(self._averaged(turned, settings))
         yield "neighbours mixed in", self._with_neighbours()
         if self.setting.task.input.ring:
-            unturned = (
-                self._default if turned is self.setting else train_locally(self.setting, self.setting.base, settings)
-            )
+            unturned = self._default if turned is self.setting else tune(self.setting, self.setting.base)
             yield "without alignment", self._ask(unturned)
 
     @cached_property
     def _default(self) -> Weights:
         """What the recipe `local` gives."""
-        return train_locally(self.setting.aligned, self.setting.aligned.base, self.setting.settings.local)
+        return tune(self.setting.aligned, self.setting.aligned.base)
 
     def _ask(self, weights: Weights) -> np.ndarray:
         return outputs(load(self.setting.task, weights), self.x)[0]

@@ -10,13 +10,9 @@ through its statistics.
 
 from __future__ import annotations
 
-import numpy as np
-import torch
-from torch import Tensor, nn
-
-from edgelearn.examples import Examples
-from edgelearn.fit import FitSettings, Source, fit
+from edgelearn.fit import FitSettings
 from edgelearn.models.build import Weights
+from edgelearn.personalize.head import train_head
 from edgelearn.personalize.joint import train_locally
 from edgelearn.personalize.setting import Personal, Setting
 
@@ -30,39 +26,12 @@ def bayes_deep(setting: Setting) -> Personal:
 
 
 def _personal(setting: Setting, mass: float, settings: FitSettings) -> Personal:
-    start = add_guess(setting, train_head(setting), mass)
+    start = add_guess(setting, train_head(setting, setting.base), mass)
     return Personal(
         train_locally(setting, start, settings),
         candidates=len(setting.candidates),
         decisions=(f"class means guessed from {len(setting.candidates)} contributors, weight {mass:g}",),
     )
-
-
-def train_head(setting: Setting) -> Weights:
-    """The base with a head trained on the board's cached embeddings."""
-    logits, embedding = setting.local_outputs
-    model = _Head(setting.base["head.weight"], setting.base["head.bias"]).to(setting.device)
-    rest = logits - embedding @ setting.base["head.weight"].T - setting.base["head.bias"]  # what is not the head's
-    local = Examples(np.concatenate([embedding, rest], axis=1), setting.local.y, setting.local.group)
-    for _ in fit(
-        model, Source(local, teacher=logits, alive=setting.expected), setting.settings.head, seed=setting.seed
-    ):
-        setting.on_step()
-    head = {f"head.{name}": tensor.detach().cpu().numpy() for name, tensor in model.head.state_dict().items()}
-    return {**setting.base, **head}
-
-
-class _Head(nn.Module):
-    """A model's last layer alone, for samples (batch, dim + classes): embedding, and logits that others add."""
-
-    def __init__(self, weight: np.ndarray, bias: np.ndarray) -> None:
-        super().__init__()
-        self.head = nn.Linear(weight.shape[1], weight.shape[0])
-        self.head.load_state_dict({"weight": torch.from_numpy(weight.copy()), "bias": torch.from_numpy(bias.copy())})
-
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        embedding, rest = x[:, : self.head.in_features], x[:, self.head.in_features :]
-        return self.head(embedding) + rest, embedding
 
 
 def add_guess(setting: Setting, weights: Weights, mass: float) -> Weights:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from edgelearn.examples import Examples, join
 from edgelearn.fit import FitSettings, Source, fit
 from edgelearn.models.build import Weights, get_weights, load, outputs
+from edgelearn.personalize.head import train_head
 from edgelearn.personalize.setting import Candidate, Setting
 
 
@@ -19,8 +20,15 @@ def train_jointly(setting: Setting, start: Weights, kept: Sequence[Candidate]) -
 def train_outside(setting: Setting, start: Weights, outside: Examples | None) -> Weights:
     """The same for any outside samples."""
     if outside is None:
-        return train_locally(setting, start, setting.settings.local)
+        return tune(setting, start)
     return _train(setting, start, outside, setting.settings.joint)
+
+
+def tune(setting: Setting, start: Weights) -> Weights:
+    """What recipe `local` does: all layers, or the head alone where that was better on held-out contributors."""
+    if setting.settings.head_only:
+        return train_head(setting, start)
+    return train_locally(setting, start, setting.settings.local)
 
 
 def train_locally(setting: Setting, start: Weights, settings: FitSettings) -> Weights:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from edgelearn.models.build import Weights
 from edgelearn.personalize.gate import gate
-from edgelearn.personalize.joint import train_jointly, train_locally
+from edgelearn.personalize.joint import train_jointly, tune
 from edgelearn.personalize.match import nearest
 from edgelearn.personalize.setting import Personal, Setting, count_samples
 
@@ -15,7 +15,7 @@ def mpda(setting: Setting) -> Personal:
 
 
 def mpda_local(setting: Setting) -> Personal:
-    return _gated(setting, train_locally(setting, setting.base, setting.settings.local))
+    return _gated(setting, tune(setting, setting.base))
 
 
 def _gated(setting: Setting, start: Weights) -> Personal:

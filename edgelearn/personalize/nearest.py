@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from edgelearn.models.build import load, outputs
 from edgelearn.personalize.gathered import gather_samples, nearest_rows, train_on_rows
-from edgelearn.personalize.joint import train_locally
+from edgelearn.personalize.joint import tune
 from edgelearn.personalize.setting import Personal, Setting
 
 
 def nearest(setting: Setting) -> Personal:
-    adapted = train_locally(setting, setting.base, setting.settings.local)
+    adapted = tune(setting, setting.base)
     model = load(setting.task, adapted).to(setting.device)
     pool = gather_samples(setting.candidates)
     mine, theirs = outputs(model, setting.local.x)[1], outputs(model, pool.x)[1]

@@ -58,11 +58,12 @@ class Settings:
     gate_epochs: int = 4
     gate_lr: float = 1e-3
     folds: int = 4
+    head_only: bool = False
 
     @classmethod
     def of(cls, task: Task) -> Settings:
-        """Those for a task's kind of model: tables are learnt by heart sooner than windows and images."""
-        return cls(local=FitSettings(steps=50)) if task.model.name == "mlp" else cls()
+        """Those for a kind of model (`python -m benchmarks.tuning`): of an `mlp`, `local` trains the head only."""
+        return cls(head_only=task.model.name == "mlp")
 
 
 @dataclass(frozen=True)
