@@ -125,7 +125,8 @@ class Variants:
         for steps in STEPS:
             for rate in RATES:
                 tried = replace(settings, steps=steps, learning_rate=rate)
-                shipped = tried == settings and not self.setting.settings.head_only
+                few = self.setting.local.shots(self.setting.n_classes) < self.setting.settings.head_below
+                shipped = tried == settings and not few
                 weights = self._default if shipped else train_locally(turned, turned.base, tried)
                 yield f"all layers, {steps} steps, {rate:g}", self._ask(weights)
         yield "head only", self._ask(train_head(turned, turned.base))

@@ -90,7 +90,7 @@ def _turn(group: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 class _Run:
     def __init__(self, model: nn.Module, pool: Examples, settings: EpisodeSettings, augment: Augment | None) -> None:
         self.model, self.settings, self.augment = model, settings, augment
-        self.x, self.y = torch.from_numpy(pool.x), torch.from_numpy(pool.y)
+        self.x, self.y = torch.from_numpy(pool.x.copy()), torch.from_numpy(pool.y.copy())
         logits, embedding = outputs(model, pool.x)
         means, _ = class_means(embedding, pool.y, logits.shape[1])
         self.means = nn.Parameter(torch.from_numpy(means))  # everybody's prototypes

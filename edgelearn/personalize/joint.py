@@ -26,7 +26,7 @@ def train_outside(setting: Setting, start: Weights, outside: Examples | None) ->
 
 def tune(setting: Setting, start: Weights) -> Weights:
     """What recipe `local` does: all layers, or the head alone where that was better on held-out contributors."""
-    if setting.settings.head_only:
+    if setting.local.shots(setting.n_classes) < setting.settings.head_below:
         return train_head(setting, start)
     return train_locally(setting, start, setting.settings.local)
 

@@ -44,7 +44,7 @@ class Settings:
 
     gate_alpha: probability that the gate keeps anything at all when every candidate is useless;
     gate_lr, gate_epochs: how a candidate domain is tried; matched: how many contributors are candidates;
-    nearest: outside samples per class.
+    nearest: outside samples per class; head_below: samples per class under which `local` trains the head only.
     """
 
     local: FitSettings = field(default_factory=lambda: FitSettings(steps=150))
@@ -58,12 +58,12 @@ class Settings:
     gate_epochs: int = 4
     gate_lr: float = 1e-3
     folds: int = 4
-    head_only: bool = False
+    head_below: float = 0.0
 
     @classmethod
     def of(cls, task: Task) -> Settings:
-        """Those for a kind of model (`python -m benchmarks.tuning`): of an `mlp`, `local` trains the head only."""
-        return cls(head_only=task.model.name == "mlp")
+        """Those for a kind of model (`python -m benchmarks.tuning`): an `mlp` is soon learnt by heart."""
+        return cls(local=FitSettings(steps=50), head_below=10.0) if task.model.name == "mlp" else cls()
 
 
 @dataclass(frozen=True)

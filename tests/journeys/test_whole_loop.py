@@ -171,7 +171,7 @@ def test_training_cannot_reach_the_network() -> None:
     import sys
 
     script = (
-        "from edgectl.training import seal_network; import socket; seal_network()\n"
+        "from edgectl.retraining import seal_network; import socket; seal_network()\n"
         "try: socket.create_connection(('127.0.0.1', 9), 1)\n"
         "except PermissionError as error: print(error)"
     )

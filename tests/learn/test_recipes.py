@@ -190,3 +190,12 @@ def test_a_lead_at_one_number_of_shots_is_drawn_towards_the_lead_at_all() -> Non
     assert choice.recipe == "bayes"
     # leads of bayes: 0.04 - 0.03 and 0.20 - 0.11; halfway from 0.01 to their mean 0.05, on top of 0.03
     assert next(b.gain for b in choice.beliefs if b.recipe == "bayes") == pytest.approx(0.03 + (0.01 + 0.05) / 2)
+
+
+def test_few_samples_train_the_head_only() -> None:
+    setting = world.board(STYLE, [], settings=replace(world.QUICK, head_below=7.0))  # it has six per class
+    weights = RECIPES["local"](setting).weights
+    moved = {name for name, array in weights.items() if not np.array_equal(array, setting.base[name])}
+    assert moved == {"head.weight", "head.bias"}
+    more = replace(setting, settings=replace(world.QUICK, head_below=6.0))
+    assert not np.array_equal(RECIPES["local"](more).weights["embedding.weight"], setting.base["embedding.weight"])
