@@ -21,8 +21,9 @@ PER_CLASS = (1, 3, 10)
 # `local` alone is measured here, too: how many labels would it need to be as good?
 LADDER, PERCENT_LADDER = (1, 2, 3, 5, 7, 10, 20, 30), (5, 10, 20, 35, 50, 70)
 IN_PERCENT = ("amazon", "movielens")  # shots: the share of the user's rows, the earliest ones, that is local
-_DECIDES_BASE = ("edgelearn/*.py", "edgelearn/models/*.py", "edgelearn/retrieval/*.py", "edgewire/samples.py")
-_DECIDES_ALL = ("edgelearn/personalize/*.py", "edgectl/material.py", "benchmarks/personalize/work.py")
+_WORK = "benchmarks/personalize/work.py"
+_DECIDES_BASE = ("edgelearn/*.py", "edgelearn/models/*.py", "edgelearn/retrieval/*.py", "edgewire/samples.py", _WORK)
+_DECIDES_ALL = ("edgelearn/personalize/*.py", "edgectl/material.py")
 
 
 @dataclass(frozen=True)
