@@ -62,7 +62,9 @@ def _figures(
     for one in summary:
         if one.recipe == "auto":
             interval = f"local; 95 %: {one.gain_low:+.1f} to {one.gain_high:+.1f}"
-            found.append(noted(f"{one.data}, {one.shots} shots: gain of auto", one.gain, "points", anchor=interval))
+            found.append(
+                noted(f"{Path(one.data).stem}, {one.shots} shots: gain of auto", one.gain, "points", anchor=interval)
+            )
     auto = next((one for one in overall if one.recipe == "auto"), None)
     single = best_single(overall)
     if auto and single and single.auto_minus is not None:
@@ -73,10 +75,15 @@ def _figures(
         mine = [one for one in summary if one.data == data]
         if mine:
             most = max(mine, key=lambda one: one.seconds_most)
-            name, anchor = f"{data}: the longest board and recipe", f"{most.recipe}, {most.shots} shots; one core"
+            name, anchor = (
+                f"{Path(data).stem}: the longest board and recipe",
+                f"{most.recipe}, {most.shots} shots; one core",
+            )
             found.append(at_most(name, most.seconds_most, "s", SECONDS_PER_RECIPE, anchor=anchor))
         minutes = sum(one.seconds for one in spent if one.data == data) / CORES / 60
-        found.append(at_most(f"{data}: all of it", minutes, "min", MINUTES_PER_DATA, anchor=f"on {CORES} cores"))
+        found.append(
+            at_most(f"{Path(data).stem}: all of it", minutes, "min", MINUTES_PER_DATA, anchor=f"on {CORES} cores")
+        )
     return found
 
 
