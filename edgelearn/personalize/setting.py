@@ -63,7 +63,7 @@ class Settings:
     @classmethod
     def of(cls, task: Task) -> Settings:
         """Those for a kind of model (`python -m benchmarks.tuning`): an `mlp` is soon learnt by heart."""
-        return cls(local=FitSettings(steps=50), head_below=10.0) if task.model.name == "mlp" else cls()
+        return cls(head_below=10.5) if task.model.name == "mlp" else cls()
 
 
 @dataclass(frozen=True)
