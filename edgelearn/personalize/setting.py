@@ -14,7 +14,7 @@ from edgelearn.fit import FitSettings
 from edgelearn.models.build import Weights, load, outputs
 from edgelearn.personalize.align import best_turn, turn, turn_weights
 from edgelearn.personalize.population import Population, survey
-from edgewire.tasks import Task
+from edgewire.tasks import CLICK_MODELS, Task
 
 EXPECTED_SHARE = 0.98
 
@@ -63,6 +63,8 @@ class Settings:
     @classmethod
     def of(cls, task: Task) -> Settings:
         """Those for a kind of model (`python -m benchmarks.tuning`): an `mlp` is soon learnt by heart."""
+        if task.model.name in CLICK_MODELS:
+            return cls(local=FitSettings(steps=50))
         return cls(head_below=10.5) if task.model.name == "mlp" else cls()
 
 
