@@ -10,16 +10,15 @@ norm or group norm.
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
-from benchmarks.figures import Figure, machine, noted, table
+from benchmarks.figures import Figure, answer, noted
 from benchmarks.personalize.summary import bootstrap
 from benchmarks.protocols import Fold, folds
 from edgelearn.device import use_threads
@@ -58,10 +57,7 @@ def main() -> None:
             fold, boards=arguments.boards or BOARDS.get(data, 12), seeds=arguments.seeds, shots=arguments.shots
         )
         figures += compare(fold, found)
-    print(f"{__doc__}\n{table(figures)}")
-    if arguments.json:
-        report = {"question": __doc__, "figures": [asdict(figure) for figure in figures], "machine": machine()}
-        arguments.json.write_text(json.dumps(report, indent=2) + "\n")
+    answer(__doc__ or "", figures, arguments.json)
 
 
 def _arguments() -> argparse.Namespace:

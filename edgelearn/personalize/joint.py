@@ -28,7 +28,7 @@ def tune(setting: Setting, start: Weights) -> Weights:
     """What recipe `local` does: all layers, or the head alone where that was better on held-out contributors."""
     if setting.local.shots(setting.n_classes) < setting.settings.head_below:
         return train_head(setting, start)
-    return train_locally(setting, start, setting.settings.local)
+    return train_locally(setting, start, setting.settings.paced(setting.settings.local, len(setting.local)))
 
 
 def train_locally(setting: Setting, start: Weights, settings: FitSettings) -> Weights:

@@ -23,8 +23,9 @@ Recipe = Callable[[Setting], Personal]
 
 
 def _aligned(recipe: Recipe) -> Recipe:
-    """Every recipe but `base` starts from the aligned base: turning it is part of personalization."""
-    return lambda setting: recipe(setting.aligned)
+    """Every recipe but `base` starts from the aligned base: turning it is part of personalization. A recipe that lives
+    on candidates is `local` where there are none."""
+    return lambda setting: recipe(setting.aligned) if setting.candidates else local(setting.aligned)
 
 
 RECIPES: dict[str, Recipe] = {

@@ -17,6 +17,7 @@ from edgelearn.personalize.population import Population, survey
 from edgewire.tasks import CLICK_MODELS, Task
 
 EXPECTED_SHARE = 0.98
+MOST_STEPS = 1500
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,8 @@ class Settings:
 
     gate_alpha: probability that the gate keeps anything at all when every candidate is useless;
     gate_lr, gate_epochs: how a candidate domain is tried; matched: how many contributors are candidates;
-    nearest: outside samples per class; head_below: samples per class under which `local` trains the head only.
+    nearest: outside samples per class; head_below: samples per class under which `local` trains the head only;
+    passes: how often local training sees each sample at least, if that takes no more than MOST_STEPS.
     """
 
     local: FitSettings = field(default_factory=lambda: FitSettings(steps=150))
@@ -59,12 +61,18 @@ class Settings:
     gate_lr: float = 1e-3
     folds: int = 4
     head_below: float = 0.0
+    passes: int = 64
+
+    def paced(self, run: FitSettings, samples: int) -> FitSettings:
+        """`run`, longer where there are many samples: steps that suit a handful underfit hundreds."""
+        wanted = -(-self.passes * samples // run.batch_size)
+        return replace(run, steps=max(run.steps, min(wanted, MOST_STEPS)))
 
     @classmethod
     def of(cls, task: Task) -> Settings:
         """Those for a kind of model (`python -m benchmarks.tuning`): an `mlp` is soon learnt by heart."""
         if task.model.name in CLICK_MODELS:
-            return cls(local=FitSettings(steps=50))
+            return cls(local=FitSettings(steps=50), passes=0)
         return cls(head_below=10.5) if task.model.name == "mlp" else cls()
 
 

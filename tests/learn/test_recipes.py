@@ -4,10 +4,12 @@ import numpy as np
 import pytest
 
 from edgelearn.examples import groups_from_names, make
+from edgelearn.fit import FitSettings
 from edgelearn.models.build import load, outputs
 from edgelearn.personalize.choose import Belief, Figure, choose, shortlist, veto
 from edgelearn.personalize.recipes import CHOICES, RECIPES
 from edgelearn.personalize.rehearsal import deal, rehearse
+from edgelearn.personalize.setting import Settings
 from edgelearn.personalize.veto import Evidence, gather, make_folds
 from tests.learn import world
 
@@ -29,6 +31,23 @@ def test_mpda_without_kept_candidates_is_local_training():
     setting = world.board(STYLE, [world.candidate("liar", x, (y + 1) % world.CLASSES)])
     local, mpda = RECIPES["local"](setting), RECIPES["mpda"](setting)
     assert all(np.array_equal(local.weights[key], mpda.weights[key]) for key in local.weights)
+
+
+@pytest.mark.parametrize("name", [name for name in RECIPES if name not in ("base", "neighbours")])
+def test_a_recipe_without_candidates_is_local_training(name: str) -> None:
+    setting = world.board(STYLE, [])
+    alone, found = RECIPES["local"](setting), RECIPES[name](setting)
+    assert all(np.array_equal(alone.weights[key], found.weights[key]) for key in alone.weights)
+    assert (found.candidates, found.kept, found.outside_samples) == (0, (), 0)
+
+
+def test_local_training_is_as_long_as_its_samples_ask_for() -> None:
+    settings, run = Settings(passes=10), FitSettings(steps=150, batch_size=32)
+    assert settings.paced(run, 40).steps == 150
+    assert settings.paced(run, 480).steps == 150  # 4,800 samples seen, a batch of 32 at a time
+    assert settings.paced(run, 481).steps == 151
+    assert settings.paced(run, 10**6).steps == 1500
+    assert replace(settings, passes=0).paced(run, 10**6).steps == 150
 
 
 def test_a_class_that_is_absent_locally_is_not_forgotten():
