@@ -26,7 +26,7 @@ from edgelearn.examples import make
 from edgelearn.fit import FitSettings
 from edgelearn.metrics import log_softmax, score
 from edgelearn.models.build import Weights, load, outputs
-from edgelearn.personalize.average import mean_weights
+from edgelearn.personalize.blend import mean_weights
 from edgelearn.personalize.head import train_head
 from edgelearn.personalize.joint import train_locally, tune
 from edgelearn.personalize.rehearsal import MIN_TEST_SAMPLES, Stage, deal, set_stage

@@ -46,6 +46,7 @@ class Settings:
     gate_alpha: probability that the gate keeps anything at all when every candidate is useless;
     gate_lr, gate_epochs: how a candidate domain is tried; matched: how many contributors are candidates;
     nearest: outside samples per class; head_below: samples per class under which `local` trains the head only;
+    augment: whether changing local samples at every step helps (recipes `augmented` and `blend`);
     passes: how often local training sees each sample at least, if that takes no more than MOST_STEPS.
     """
 
@@ -61,6 +62,7 @@ class Settings:
     gate_lr: float = 1e-3
     folds: int = 4
     head_below: float = 0.0
+    augment: bool = False
     passes: int = 64
 
     def paced(self, run: FitSettings, samples: int) -> FitSettings:
@@ -73,7 +75,9 @@ class Settings:
         """Those for a kind of model (`python -m benchmarks.tuning`): an `mlp` is soon learnt by heart."""
         if task.model.name in CLICK_MODELS:
             return cls(local=FitSettings(steps=50), passes=0)
-        return cls(head_below=10.5) if task.model.name == "mlp" else cls()
+        if task.model.name == "mlp":
+            return cls(head_below=10.5)
+        return cls(augment=task.model.name in ("cnn1d", "cnn2d"))
 
 
 @dataclass(frozen=True)
