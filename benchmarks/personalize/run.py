@@ -78,11 +78,7 @@ class Run:
 
     def _schedule(self, workers: ProcessPoolExecutor, games: Sequence[Game], *, until: float) -> int:
         """In order, but a game waits for its stage, and meanwhile later ones may start. How many did not."""
-        waiting: list[Place | Game] = []
-        for game in games:
-            if game.place not in waiting:
-                waiting.append(game.place)
-            waiting.append(game)
+        waiting = _queue(games)
         progress = Progress(sum(map(_weight, waiting)))
         ready: set[Place] = set()
         running: dict[Future[Any], Place | Game] = {}
@@ -134,6 +130,16 @@ class Run:
 
     def _weighed(self, game: Game, name: str) -> bool:
         return (game.place.data, game.shots, name, game.place.code) in self.peaks.found
+
+
+def _queue(games: Sequence[Game]) -> list[Place | Game]:
+    """Each stage one place earlier than its games need it: nothing else could be played while the last one is made."""
+    places = list(dict.fromkeys(game.place for game in games))
+    queue: list[Place | Game] = [*places[:1]]
+    for place, later in zip(places, [*places[1:], None], strict=True):
+        queue += [] if later is None else [later]
+        queue += [game for game in games if game.place == place]
+    return queue
 
 
 def _weight(job: Place | Game) -> float:

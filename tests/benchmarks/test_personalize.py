@@ -18,6 +18,7 @@ from benchmarks.personalize.answer import Answer
 from benchmarks.personalize.overall import best_single, compare
 from benchmarks.personalize.plan import Wanted
 from benchmarks.personalize.records import Journal, Pair, Row, Units
+from benchmarks.personalize.run import _queue
 from benchmarks.personalize.summary import labels_needed, paired_interval, rising, summarize
 from benchmarks.protocols import Board
 
@@ -167,6 +168,14 @@ def test_a_ladder_has_no_rung_that_adds_nothing_or_leaves_nothing_to_test_on() -
     board = Board("b", np.zeros((40, 2)), y, np.arange(40), order, np.arange(40))
     assert plan.climb(board, (1, 2, 5, 10, 20, 30)) == [2, 5, 10, 20]  # one of each is below the four wanted
     assert plan.climb(Board("b", board.x, y, board.group, order, np.arange(19)), (2, 5)) == []
+
+
+def test_a_stage_is_made_while_the_games_of_the_one_before_it_are_played() -> None:
+    places = [work.Place("d", seed, 0, "", "") for seed in range(3)]
+    games = [plan.Game(place, number, "b", 1, 1, True, ()) for place in places for number in range(2)]
+    first, second, third = games[:2], games[2:4], games[4:]
+    assert _queue(games) == [places[0], places[1], *first, places[2], *second, *third]
+    assert _queue([]) == []
 
 
 def test_a_recording_has_the_same_number_in_whatever_order_its_rows_come() -> None:
