@@ -38,7 +38,7 @@ def peak_mib() -> float | None:
 
 def _field(root: Path, name: str) -> float | None:
     try:
-        text = (root / "proc" / "meminfo").read_text()
+        text = (root / "proc" / "meminfo").read_bytes().decode(errors="replace")
     except OSError:
         return None
     match = re.search(rf"^{name}:\s+(\d+) kB", text, re.MULTILINE)
