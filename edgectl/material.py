@@ -3,6 +3,7 @@ figures."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -23,7 +24,7 @@ from edgelearn.personalize.setting import Candidate, Setting, Settings
 from edgewire.errors import CorruptFile, NothingToDo, UnsupportedBoard
 from edgewire.messages import Manifest
 from edgewire.samples import Samples, by_user, sample_digests
-from edgewire.tasks import Task
+from edgewire.tasks import CLICK_MODELS, Task
 
 if TYPE_CHECKING:
     from torch import nn
@@ -54,8 +55,11 @@ def prepare(
     device: str,
     threads: int,
     budget: Budget | None = None,
+    batch_rows: int = 0,
+    head_above: int | None = None,
 ) -> Material:
     """Read samples, base, directory and packs, as many as fit into the budget's memory (None: into the machine's).
+    batch_rows, head_above: see `retraining.Options`.
 
     Raises NothingToDo without samples, NotFound without a sync, ResourcesRefused if nothing fits, Spent.
     """
@@ -81,7 +85,7 @@ def prepare(
         ) from None
     every = retrieval.files if retrieval else ()
     need = _need(manifest.task, model, mine, [cache.path(name).stat().st_size for name in every])
-    settings = Settings.of(manifest.task)
+    settings = _allowed(Settings.of(manifest.task), manifest.task, model, batch_rows, head_above)
     batch = max(settings.local.batch_size, settings.joint.batch_size)
     chosen = plan(need, batch=batch, limit_mib=budget.limit_mib(available_mib=memory.available_mib()))
     files = every[: chosen.packs]
@@ -105,6 +109,14 @@ def prepare(
 def _need(task: Task, model: nn.Module, mine: StoredSamples, packs_bytes: Sequence[int]) -> Need:
     resident = memory.resident_mib() or 0.0
     return Need(resident, mine.samples.x.nbytes, row_bytes(task, model), model_bytes(model), packs_bytes)
+
+
+def _allowed(settings: Settings, task: Task, model: nn.Module, batch_rows: int, head_above: int | None) -> Settings:
+    """What this board may do: smaller batches, or the head of a large model alone (of click models it always is)."""
+    weights = sum(parameter.numel() for parameter in model.parameters())
+    if head_above is not None and weights > head_above and task.model.name not in CLICK_MODELS:
+        settings = replace(settings, head_below=math.inf)
+    return _within(settings, batch_rows) if batch_rows else settings
 
 
 def _within(settings: Settings, batch: int) -> Settings:

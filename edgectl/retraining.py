@@ -31,8 +31,9 @@ _ENOUGH = 0.1  # new samples, as a share of those of the last training
 @dataclass(frozen=True)
 class Options:
     """recipe: one of the recipes or 'auto'; stage: install without letting it serve; veto: whether evidence may
-    overrule an explicit recipe; force: train although it does not pay; budget: what it may cost. on_event: one line for
-    people; on_progress(done, total)."""
+    overrule an explicit recipe; force: train although it does not pay; budget: what it may cost; head_above: of a
+    model with more weights than that the head alone is trained (None: every model whole); batch_rows: the most rows in
+    a batch (0: any). on_event: one line for people; on_progress(done, total)."""
 
     recipe: str = "auto"
     seed: int = 0
@@ -42,6 +43,8 @@ class Options:
     veto: bool = True
     force: bool = False
     budget: Budget = field(default_factory=Budget)
+    head_above: int | None = None
+    batch_rows: int = 0
     on_event: Callable[[str], None] = lambda line: None
     on_progress: Callable[[int, int], None] = lambda done, total: None
 
@@ -120,7 +123,7 @@ def due(home: Home, manifest: Manifest, store: Store, options: Options, *, now: 
 
 def asked_digest(options: Options) -> str:
     """Digest of what was asked for."""
-    return digest(encode([options.recipe, options.seed, options.veto, __version__]))
+    return digest(encode([options.recipe, options.seed, options.veto, options.head_above, __version__]))
 
 
 def published_digest(home: Home, manifest: Manifest) -> str:

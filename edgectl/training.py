@@ -32,13 +32,14 @@ from edgelearn.personalize.recipes import RECIPES, applicable, choices
 from edgelearn.personalize.setting import Personal, Setting
 from edgelearn.personalize.veto import Evidence, gather
 from edgewire import tensors
-from edgewire.errors import IntegrityError, UsageError
+from edgewire.errors import IntegrityError, ResourcesRefused, UsageError
 from edgewire.messages import Manifest
 from edgewire.samples import Samples
 from edgewire.tasks import InputSchema
 
 GOLDEN_ROWS = 16
 ENOUGH_UNSEEN = 3  # samples that the incumbent must not have seen before it is scored on them
+HEAD_RECIPES = ("auto", "base", "local")
 BELIEF_RECORDINGS = 10  # how many new recordings weigh as much as what was believed when a model was made
 
 
@@ -68,8 +69,16 @@ def _train(home: Home, manifest: Manifest, store: Store, options: Options, *, no
         raise UsageError(f"task '{manifest.task.id}' has no recipe '{options.recipe}'", hint=f"use {', '.join(there)}")
     published = published_digest(home, manifest)
     material = prepare(
-        home, manifest, store, seed=options.seed, device=options.device, threads=options.threads, budget=options.budget
-    )
+        home, manifest, store, seed=options.seed, device=options.device, threads=options.threads, budget=options.budget,
+        batch_rows=options.batch_rows, head_above=options.head_above,
+    )  # fmt: skip
+    if material.setting.settings.head_only:
+        options.on_event("scope: this board trains the head of this model alone")
+        if options.recipe not in HEAD_RECIPES:
+            raise ResourcesRefused(
+                f"recipe '{options.recipe}' trains more than the head, which is all that this board may train",
+                hint="use --recipe auto, or allow more: edgectl config set train_scope all",
+            )
     omitted = [f"memory: {line}" for line in material.omitted]
     work = _Work(material, options, store.scores(manifest.task.id), omitted)
     evidence = work.gather()

@@ -95,11 +95,27 @@ def _train(
         veto=veto,
         force=force,
         budget=_budget(here, started),
+        head_above=_head_above(here),
+        batch_rows=here.with_profile().whole("train_batch_rows"),
         on_event=say,
         on_progress=_fold_progress,
     )
     with here.store() as store:
         return _recorded(here, manifest, store, options)
+
+
+def _head_above(here: Invocation) -> int | None:
+    """The largest model, in weights, that may be trained whole; None: any. Raises ResourcesRefused where none may."""
+    settings = here.with_profile()
+    scope, origin = settings.text("train_scope"), settings.settings["train_scope"].origin
+    if scope == "none":
+        from edgewire.errors import ResourcesRefused
+
+        raise ResourcesRefused(
+            f"this board does not train ({origin}: train_scope is 'none')",
+            hint="it syncs and infers; to train nevertheless: edgectl config set train_scope head",
+        )
+    return 0 if scope == "head" else settings.whole("train_whole_parameters") or None
 
 
 def _budget(here: Invocation, started: float) -> Budget:

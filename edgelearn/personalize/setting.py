@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -44,7 +45,8 @@ class Settings:
 
     gate_alpha: probability that the gate keeps anything at all when every candidate is useless;
     gate_lr, gate_epochs: how a candidate domain is tried; matched: how many contributors are candidates;
-    nearest: outside samples per class; head_below: samples per class under which `local` trains the head only.
+    nearest: outside samples per class; head_below: samples per class under which `local` trains the head only,
+    infinite where nothing else may be trained.
     """
 
     local: FitSettings = field(default_factory=lambda: FitSettings(steps=150))
@@ -59,6 +61,11 @@ class Settings:
     gate_lr: float = 1e-3
     folds: int = 4
     head_below: float = 0.0
+
+    @property
+    def head_only(self) -> bool:
+        """Whether nothing but the last layer may be trained."""
+        return math.isinf(self.head_below)
 
     @classmethod
     def of(cls, task: Task) -> Settings:

@@ -13,7 +13,7 @@ from edgectl import enrolment, reports, tasks, training
 from edgectl.commands import Invocation
 from edgectl.commands.train import _recorded
 from edgectl.config import Places, load
-from edgectl.models import GOLDEN, MODEL, Models
+from edgectl.models import GOLDEN, MODEL, WEIGHTS, Models
 from edgectl.store import Score
 from edgelearn.personalize import recipes
 from edgelearn.personalize.choose import Belief, Choice
@@ -21,6 +21,7 @@ from edgelearn.personalize.setting import Personal, Setting
 from edgelearn.personalize.veto import Evidence
 from edgewire import samples as sample_columns
 from edgewire import tensors
+from edgewire.errors import ResourcesRefused
 from edgewire.tasks import InputSchema
 from tests.board.synced import BOTH, Synced
 from tests.learn import world
@@ -299,3 +300,41 @@ def test_golden_inputs_of_a_click_task_are_items_that_there_are() -> None:
     made = training._golden_inputs(InputSchema((5,), "int32", items=3))
     assert made.dtype == np.int32
     assert set(made.ravel()) == {1, 2, 3}
+
+
+def test_where_the_head_alone_may_be_trained_nothing_else_changes(ready: Synced) -> None:
+    said: list[str] = []
+    outcome = train(ready, recipe="local", veto=False, head_above=0, on_event=said.append)
+    slot = models(ready).current()
+    assert outcome.shipped == "local"
+    assert slot is not None
+    own, _ = tensors.unpack((slot.folder / WEIGHTS).read_bytes(), what="weights", limit_bytes=1 << 20)
+    base = world.base()
+    changed = {name for name in own if not np.array_equal(own[name], base[name])}
+    assert changed == {"head.weight", "head.bias"}
+    assert any(line.startswith("scope:") for line in said)
+
+
+def test_a_recipe_that_trains_more_than_the_head_is_refused_there(ready: Synced) -> None:
+    with pytest.raises(ResourcesRefused, match="more than the head"):
+        train(ready, recipe="matched", head_above=0)
+
+
+def test_a_model_that_is_small_enough_is_trained_whole(ready: Synced) -> None:
+    said: list[str] = []
+    train(ready, recipe="local", veto=False, head_above=10**9, on_event=said.append)
+    assert not any(line.startswith("scope:") for line in said)
+
+
+def test_batches_have_no_more_rows_than_the_board_allows(ready: Synced) -> None:
+    with ready.store() as store:
+        made = training.prepare(ready.board.home, manifest(ready), store, seed=0, device="cpu", threads=1, batch_rows=8)
+    assert {made.setting.settings.local.batch_size, made.setting.settings.joint.batch_size} == {8}
+
+
+def test_a_board_that_may_not_train_says_who_says_so(ready: Synced) -> None:
+    ready.board.edgectl("config", "set", "train_scope", "none")
+    done = ready.board.edgectl("train", "--force")
+    assert done.returncode == 6
+    assert b"train_scope is 'none'" in done.stderr
+    assert b"config.toml" in done.stderr
