@@ -4,31 +4,30 @@ the base itself, and after local fine-tuning on a few of their samples. And woul
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from benchmarks.figures import Figure, machine, noted, table
+from benchmarks.figures import Figure, answer, noted
 from benchmarks.int8 import int8_figures
 from benchmarks.protocols import Fold, folds
 from benchmarks.untaken import maml, taught
 from edgelearn.augment import CHANGES, Change
 from edgelearn.device import use_threads
-from edgelearn.examples import Examples, make
+from edgelearn.examples import make
 from edgelearn.metrics import accuracy
 from edgelearn.models.build import Weights, load, outputs
 from edgelearn.personalize.local import local
+from edgelearn.personalize.rehearsal import MIN_TEST_SAMPLES, deal
 from edgelearn.personalize.setting import Setting, Settings
 from edgelearn.pretrain import train_base
 
 PARTS = {"wisdm": 3, "myo": 3, "mnist": 6}  # by data set: parts that its pool is dealt into, one held out at a time
 UNTAKEN = {"teacher": taught, "maml": maml}
-MIN_TEST_SAMPLES = 10
 
 Train = Callable[[Fold], Weights]
 
@@ -56,10 +55,7 @@ def main() -> None:
             continue
         figures += _compare(data, list(_measure(data, fold, arguments)))
         figures += int8_figures(data, fold, quick=arguments.quick)
-    print(f"{__doc__}\n\n{table(figures)}")
-    if arguments.json:
-        report = {"question": __doc__, "figures": [asdict(figure) for figure in figures], "machine": machine()}
-        arguments.json.write_text(json.dumps(report, indent=2) + "\n")
+    answer(__doc__ or "", figures, arguments.json)
 
 
 def _arguments() -> argparse.Namespace:
@@ -128,19 +124,11 @@ def _score(fold: Fold, weights: Weights, person: int, shots: int | None) -> floa
     own = make(fold.x[rows], fold.y[rows], None if fold.group is None else fold.group[rows])
     test = own
     if shots is not None:
-        mine, test = _deal(own, shots, np.random.default_rng((person, 5)))
+        mine, test = deal(own, shots, person)
         if len(test) < MIN_TEST_SAMPLES:
             return math.nan
-        weights = local(Setting(fold.task, weights, mine, (), np.zeros(0), Settings(), seed=0)).weights
+        weights = local(Setting(fold.task, weights, mine, (), np.zeros(0), Settings.of(fold.task), seed=0)).weights
     return 100 * accuracy(outputs(load(fold.task, weights), test.x)[0], test.y)
-
-
-def _deal(own: Examples, shots: int, rng: np.random.Generator) -> tuple[Examples, Examples]:
-    """(shots of each class from as few recordings as they can come from, what is left in other recordings)."""
-    turn = rng.permutation(int(own.group.max()) + 1)[own.group]
-    order = np.lexsort((rng.permutation(len(own)), turn))
-    mine = np.concatenate([order[own.y[order] == label][:shots] for label in np.unique(own.y)])
-    return own.take(mine), own.take(np.flatnonzero(~np.isin(own.group, own.group[mine])))
 
 
 def _compare(data: str, found: Sequence[Scores]) -> Iterator[Figure]:

@@ -55,11 +55,15 @@ def run(question: str, measure: Callable[[bool], Sequence[Figure]]) -> None:
     parser.add_argument("--quick", action="store_true", help="a rough answer within three minutes")
     parser.add_argument("--json", type=Path, metavar="OUT", help="write the figures there, too")
     arguments = parser.parse_args()
-    figures = list(measure(arguments.quick))
+    answer(question, list(measure(arguments.quick)), arguments.json)
+
+
+def answer(question: str, figures: Sequence[Figure], file: Path | None) -> None:
+    """Print the figures, and write them to the file, too, where one is given."""
     print(f"{question}\n\n{table(figures)}")
-    if arguments.json:
+    if file:
         report = {"question": question, "figures": [asdict(figure) for figure in figures], "machine": machine()}
-        arguments.json.write_text(json.dumps(report, indent=2) + "\n")
+        file.write_text(json.dumps(report, indent=2) + "\n")
 
 
 def table(figures: Sequence[Figure]) -> str:

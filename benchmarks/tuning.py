@@ -10,16 +10,15 @@ norm or group norm.
 from __future__ import annotations
 
 import argparse
-import json
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
-from benchmarks.figures import Figure, machine, noted, table
+from benchmarks.figures import Figure, answer, noted
 from benchmarks.personalize.summary import bootstrap
 from benchmarks.protocols import Fold, folds
 from edgelearn.device import use_threads
@@ -27,9 +26,9 @@ from edgelearn.examples import make
 from edgelearn.fit import FitSettings
 from edgelearn.metrics import log_softmax, score
 from edgelearn.models.build import Weights, load, outputs
-from edgelearn.personalize.average import mean_weights
+from edgelearn.personalize.blend import mean_weights
 from edgelearn.personalize.head import train_head
-from edgelearn.personalize.joint import train_locally, tune
+from edgelearn.personalize.joint import head_alone, train_locally, tune
 from edgelearn.personalize.rehearsal import MIN_TEST_SAMPLES, Stage, deal, set_stage
 from edgelearn.personalize.setting import Setting, Settings
 from edgelearn.pretrain import train_base
@@ -41,11 +40,17 @@ AVERAGED = 3  # seeds
 SHARE, NEIGHBOURS = 0.3, 5  # of kNN-Per
 DEFAULT, BASE = "default", "base"
 
+Ways = Callable[[Setting, np.ndarray], Iterable[tuple[str, np.ndarray]]]  # a board and what to ask: names and logits
 Scores = dict[str, dict[str, float]]  # contributor -> variant -> accuracy in percent
 
 
 def main() -> None:
-    arguments = _arguments()
+    compare_ways(__doc__ or "", BOARDS)
+
+
+def compare_ways(question: str, boards: dict[str, int], *, parts: int = 1, ways: Ways | None = None) -> None:
+    """The command line of a comparison on held-out contributors. boards: how many by data set; the rest: `measure`."""
+    arguments = _arguments(question, boards)
     use_threads(1)
     figures: list[Figure] = []
     for data in arguments.data:
@@ -54,22 +59,16 @@ def main() -> None:
         except ValueError as error:
             print(f"skipped: {error}", flush=True)
             continue
-        found = measure(
-            fold, boards=arguments.boards or BOARDS.get(data, 12), seeds=arguments.seeds, shots=arguments.shots
-        )
+        count = arguments.boards or boards.get(data, 12)
+        found = measure(fold, boards=count, seeds=arguments.seeds, shots=arguments.shots, parts=parts, ways=ways)
         figures += compare(fold, found)
-    print(f"{__doc__}\n{table(figures)}")
-    if arguments.json:
-        report = {"question": __doc__, "figures": [asdict(figure) for figure in figures], "machine": machine()}
-        arguments.json.write_text(json.dumps(report, indent=2) + "\n")
+    answer(question, figures, arguments.json)
 
 
-def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.tuning", description=(__doc__ or "").partition("\n\n")[0]
-    )
-    parser.add_argument("--data", type=lambda text: text.split(","), default=list(BOARDS), help="of wisdm, myo, mnist")
-    parser.add_argument("--boards", type=int, default=0, help=f"contributors to hold out; 0: {BOARDS}")
+def _arguments(question: str, boards: dict[str, int]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=question.partition("\n\n")[0])
+    parser.add_argument("--data", type=lambda text: text.split(","), default=list(boards), help="of wisdm, myo, mnist")
+    parser.add_argument("--boards", type=int, default=0, help=f"contributors to hold out; 0: {boards}")
     parser.add_argument("--seeds", type=int, default=1, help="how often each board's shots are dealt")
     parser.add_argument("--shots", type=lambda text: tuple(map(int, text.split(","))), default=SHOTS)
     parser.add_argument("--quick", action="store_true", help="wisdm only, four boards, 3 shots")
@@ -80,26 +79,34 @@ def _arguments() -> argparse.Namespace:
     return arguments
 
 
-def measure(fold: Fold, *, boards: int, seeds: int, shots: Sequence[int]) -> dict[int, Scores]:
-    """Scores at each number of shots, of contributors of the pool whom the base was trained without."""
+def measure(
+    fold: Fold, *, boards: int, seeds: int, shots: Sequence[int], parts: int = 1, ways: Ways | None = None
+) -> dict[int, Scores]:
+    """Scores at each number of shots, of contributors of the pool whom the base was trained without. parts: of those
+    contributors, each with a base of its own; ways: what is compared (None: ways to fine-tune)."""
     started = time.process_time()
-    held = np.sort(np.random.default_rng(17).permutation(np.unique(fold.user))[:boards])
-    kept = ~np.isin(fold.user, held)
-    x, y, user = fold.x[kept], fold.y[kept], fold.user[kept]
-    group = None if fold.group is None else fold.group[kept]
-    base = train_base(fold.task, x, y, user, seed=0, epochs=fold.epochs, group=group)
-    stage = set_stage(fold.task, base, x, y, user)
+    chosen = np.random.default_rng(17).permutation(np.unique(fold.user))[:boards]
     found: dict[int, Scores] = {count: {} for count in shots}
-    for person in held:
-        for count in shots:
-            rounds = [_play(stage, fold, person, count, seed) for seed in range(seeds)]
-            if played := [scores for scores in rounds if scores]:
-                found[count][str(person)] = _mean(played)
+    for held in np.array_split(chosen, parts):
+        stage = _set_stage(fold, held)
+        for person in np.sort(held):
+            for count in shots:
+                rounds = [_play(stage, fold, person, count, seed, ways or _tunings) for seed in range(seeds)]
+                if played := [scores for scores in rounds if scores]:
+                    found[count][str(person)] = _mean(played)
     print(f"{fold.task.id}: measured in {time.process_time() - started:.0f} s of one core", flush=True)
     return found
 
 
-def _play(stage: Stage, fold: Fold, person: object, shots: int, seed: int) -> dict[str, float]:
+def _set_stage(fold: Fold, held: np.ndarray) -> Stage:
+    kept = ~np.isin(fold.user, held)
+    x, y, user = fold.x[kept], fold.y[kept], fold.user[kept]
+    group = None if fold.group is None else fold.group[kept]
+    base = train_base(fold.task, x, y, user, seed=0, epochs=fold.epochs, group=group)
+    return set_stage(fold.task, base, x, y, user)
+
+
+def _play(stage: Stage, fold: Fold, person: object, shots: int, seed: int, ways: Ways) -> dict[str, float]:
     """Each variant's score on what is left of one held-out contributor; {} if too little is left."""
     rows = np.flatnonzero(fold.user == person)
     own = make(fold.x[rows], fold.y[rows], None if fold.group is None else fold.group[rows])
@@ -107,7 +114,11 @@ def _play(stage: Stage, fold: Fold, person: object, shots: int, seed: int) -> di
     if len(test) < MIN_TEST_SAMPLES:
         return {}
     setting = Setting(fold.task, stage.base, local, stage.candidates, stage.global_means, Settings.of(fold.task), seed)
-    return {name: 100 * score(fold.task.metric, logits, test.y) for name, logits in Variants(setting, test.x).answers()}
+    return {name: 100 * score(fold.task.metric, logits, test.y) for name, logits in ways(setting, test.x)}
+
+
+def _tunings(setting: Setting, x: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
+    return Variants(setting, x).answers()
 
 
 @dataclass(frozen=True)
@@ -125,8 +136,7 @@ class Variants:
         for steps in STEPS:
             for rate in RATES:
                 tried = replace(settings, steps=steps, learning_rate=rate)
-                few = self.setting.local.shots(self.setting.n_classes) < self.setting.settings.head_below
-                shipped = tried == settings and not few
+                shipped = tried == settings and not head_alone(turned)
                 weights = self._default if shipped else train_locally(turned, turned.base, tried)
                 yield f"all layers, {steps} steps, {rate:g}", self._ask(weights)
         yield "head only", self._ask(train_head(turned, turned.base))

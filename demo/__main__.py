@@ -89,6 +89,8 @@ def _set_up_cloud(stage: Stage, pool: Path) -> None:
     task = json.loads(output_of("cloud-aug", "task", "template", "--from", pool, "--id", stage.task, env=env))
     task["title"] = stage.problem.title
     task["privacy"]["modes"] = ["directory", "embedding"]
+    if stage.problem.name == "myo":
+        task["input"]["ring"] = True  # an armband, which may be worn turned
     if stage.problem.name == "digits":
         task["model"]["width"] = 8  # a small model for a small board: six conflicting styles do not fit into it
     task_file.write_text(json.dumps(task))

@@ -286,7 +286,7 @@ def _count(personal: Personal, outcome: Outcome, options: Options) -> None:
     outcome.candidate_samples, outcome.outside_samples = personal.candidate_samples, personal.outside_samples
     outcome.decisions += personal.decisions
     for line in personal.decisions:
-        options.on_event(f"gate: {line}")
+        options.on_event(f"{outcome.shipped}: {line}")
 
 
 def _incumbent_stays(

@@ -179,7 +179,7 @@ class _Run:
         set_weights(self.model, {key[7:]: array for key, array in state.items() if key.startswith("weight.")})
         for name, parameter in self.trained.items():
             self.optimizer.state[parameter] = {
-                "step": torch.tensor(float(number)),
+                "step": torch.tensor(float(number), device=self.device),
                 "exp_avg": torch.from_numpy(state[f"mean.{name}"].copy()).to(self.device),
                 "exp_avg_sq": torch.from_numpy(state[f"square.{name}"].copy()).to(self.device),
             }

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 # spelt out here, because edgelearn's registry imports torch; a test compares the two
 RECIPES = (
-    "auto", "base", "local", "random", "bayes", "bayes_deep", "matched", "retrieved", "nearest", "coda", "delta",
-    "mpda", "mpda_local", "average", "neighbours",
+    "auto", "base", "local", "augmented", "random", "blend", "bayes", "bayes_deep", "matched", "retrieved", "nearest",
+    "coda", "delta", "mpda", "mpda_local", "neighbours",
 )  # fmt: skip
 
 

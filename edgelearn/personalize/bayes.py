@@ -14,7 +14,7 @@ from edgelearn.fit import FitSettings
 from edgelearn.models.build import Weights
 from edgelearn.personalize.head import train_head
 from edgelearn.personalize.joint import train_locally
-from edgelearn.personalize.setting import Personal, Setting
+from edgelearn.personalize.setting import Personal, Setting, count_samples
 
 
 def bayes(setting: Setting) -> Personal:
@@ -30,6 +30,7 @@ def _personal(setting: Setting, mass: float, settings: FitSettings) -> Personal:
     return Personal(
         train_locally(setting, start, settings),
         candidates=len(setting.candidates),
+        candidate_samples=count_samples(setting.candidates),
         decisions=(f"class means guessed from {len(setting.candidates)} contributors, weight {mass:g}",),
     )
 

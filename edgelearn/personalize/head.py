@@ -21,9 +21,8 @@ def train_head(setting: Setting, start: Weights) -> Weights:
     model = _Head(start["head.weight"], start["head.bias"]).to(setting.device)
     rest = logits - embedding @ start["head.weight"].T - start["head.bias"]  # what is not the head's
     local = Examples(np.concatenate([embedding, rest], axis=1), setting.local.y, setting.local.group)
-    for _ in fit(
-        model, Source(local, teacher=logits, alive=setting.expected), setting.settings.head, seed=setting.seed
-    ):
+    settings = setting.settings.paced(setting.settings.head, len(local))
+    for _ in fit(model, Source(local, teacher=logits, alive=setting.expected), settings, seed=setting.seed):
         setting.on_step()
     head = {f"head.{name}": tensor.detach().cpu().numpy() for name, tensor in model.head.state_dict().items()}
     return {**start, **head}

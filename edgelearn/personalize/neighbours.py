@@ -13,7 +13,7 @@ from edgelearn.metrics import log_softmax
 from edgelearn.models.build import outputs
 from edgelearn.personalize.joint import train_locally
 from edgelearn.personalize.prior_shift import correct
-from edgelearn.personalize.setting import Candidate, Personal, Setting
+from edgelearn.personalize.setting import Candidate, Personal, Setting, count_samples
 from edgelearn.retrieval.agreement import Residuals, consensus, likeness, residuals_of
 
 LIKING = "items.liking"
@@ -33,9 +33,9 @@ def neighbours(setting: Setting) -> Personal:
     return Personal(
         {**weights, LIKING: (weights[LIKING] + STRENGTH * found[:, None]).astype(np.float32)},
         candidates=len(setting.candidates),
-        candidate_samples=sum(len(candidate.y) for candidate in setting.candidates),
+        candidate_samples=count_samples(setting.candidates),
         kept=tuple(candidate.name for candidate in kept),
-        outside_samples=sum(len(candidate.y) for candidate in kept),
+        outside_samples=count_samples(kept),
         decisions=(f"{len(kept)} contributors agree with the board about items that both have labels of",),
     )
 

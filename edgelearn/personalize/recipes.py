@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from edgelearn.personalize.average import average
+from edgelearn.personalize.augmented import augmented
 from edgelearn.personalize.base import base
 from edgelearn.personalize.bayes import bayes, bayes_deep
+from edgelearn.personalize.blend import blend
 from edgelearn.personalize.coda import coda
 from edgelearn.personalize.delta import delta
 from edgelearn.personalize.local import local
@@ -27,26 +28,32 @@ def _aligned(recipe: Recipe) -> Recipe:
     return lambda setting: recipe(setting.aligned)
 
 
+def _fed(recipe: Recipe) -> Recipe:
+    """A recipe that lives on candidates is `local` where there are none."""
+    return _aligned(lambda setting: recipe(setting) if setting.candidates else local(setting))
+
+
 RECIPES: dict[str, Recipe] = {
     "base": base,
     "local": _aligned(local),
-    "random": _aligned(random),
-    "bayes": _aligned(bayes),
-    "bayes_deep": _aligned(bayes_deep),
-    "matched": _aligned(matched),
-    "retrieved": _aligned(retrieved),
-    "nearest": _aligned(nearest),
-    "coda": _aligned(coda),
-    "delta": _aligned(delta),
-    "mpda": _aligned(mpda),
-    "mpda_local": _aligned(mpda_local),
-    "average": _aligned(average),
+    "augmented": _aligned(augmented),
+    "random": _fed(random),
+    "blend": _aligned(blend),
+    "bayes": _fed(bayes),
+    "bayes_deep": _fed(bayes_deep),
+    "matched": _fed(matched),
+    "retrieved": _fed(retrieved),
+    "nearest": _fed(nearest),
+    "coda": _fed(coda),
+    "delta": _fed(delta),
+    "mpda": _fed(mpda),
+    "mpda_local": _fed(mpda_local),
     "neighbours": neighbours,
 }
 
 # what is rehearsed, and what `auto` chooses among: the others were never the best for any pool that was measured, or
 # cost much more for the same (docs/decisions/0005); `random` is a control, never a choice
-CHOICES = ("base", "local", "bayes", "bayes_deep", "matched")
+CHOICES = ("base", "local", "blend", "bayes", "matched")
 CLICK_CHOICES = ("base", "local", "neighbours")
 
 

@@ -47,15 +47,15 @@ def rehearse(
     group: np.ndarray | None = None,
     shots: tuple[int, ...] = (1, 3, 10),
     boards: int = 18,
-    recipes: Sequence[str] | None = None,
     settings: Settings | None = None,
     changes: Sequence[Change] | None = None,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[Figure]:
-    """Gain, spread and harm of every recipe at every number of shots. x: (n, *shape); y, contributor: int (n,);
-    group: int (n,), the recording a sample came from (None: unknown, each its own). What a rehearsed board is tested on
-    shares no recording with its shots: overlapping windows would make every recipe that trains look good.
-    recipes: None: those that `auto` may choose.
+    """Gain, spread and harm of every recipe that `auto` may choose, at every number of shots.
+
+    x: (n, *shape); y, contributor: int (n,); group: int (n,), the recording a sample came from (None: unknown, each
+    its own). What a rehearsed board is tested on shares no recording with its shots: overlapping windows would make
+    every recipe that trains look good.
 
     Cross-fitted: the contributors that play boards are dealt into PARTS, and each part meets a base that was trained
     without it. Returns [] where too few contributors are there to hold some out. on_progress(done, total) may raise
@@ -78,7 +78,7 @@ def rehearse(
             rows = np.flatnonzero(contributor == person)
             own = make(x[rows], y[rows], None if group is None else group[rows])
             for count in shots:
-                found = _play(stage, own, count, recipes or choosable(task), settings or Settings.of(task), seed + done)
+                found = _play(stage, own, count, choosable(task), settings or Settings.of(task), seed + done)
                 if found:
                     gains[count].append(found)
                 on_progress(done := done + 1, total)

@@ -18,6 +18,7 @@ from edgelearn.personalize.population import Population, survey
 from edgewire.tasks import CLICK_MODELS, Task
 
 EXPECTED_SHARE = 0.98
+MOST_STEPS = 1500
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,9 @@ class Settings:
     gate_alpha: probability that the gate keeps anything at all when every candidate is useless;
     gate_lr, gate_epochs: how a candidate domain is tried; matched: how many contributors are candidates;
     nearest: outside samples per class; head_below: samples per class under which `local` trains the head only,
-    infinite where nothing else may be trained.
+    infinite where nothing else may be trained; augment: whether changing local samples at every step helps (recipes
+    `augmented` and `blend`); passes: how often local training sees each sample at least, if that takes no more than
+    MOST_STEPS.
     """
 
     local: FitSettings = field(default_factory=lambda: FitSettings(steps=150))
@@ -61,6 +64,13 @@ class Settings:
     gate_lr: float = 1e-3
     folds: int = 4
     head_below: float = 0.0
+    augment: bool = False
+    passes: int = 64
+
+    def paced(self, run: FitSettings, samples: int) -> FitSettings:
+        """`run`, longer where there are many samples: steps that suit a handful underfit hundreds."""
+        wanted = -(-self.passes * samples // run.batch_size)
+        return replace(run, steps=max(run.steps, min(wanted, MOST_STEPS)))
 
     @property
     def head_only(self) -> bool:
@@ -71,8 +81,10 @@ class Settings:
     def of(cls, task: Task) -> Settings:
         """Those for a kind of model (`python -m benchmarks.tuning`): an `mlp` is soon learnt by heart."""
         if task.model.name in CLICK_MODELS:
-            return cls(local=FitSettings(steps=50))
-        return cls(head_below=10.5) if task.model.name == "mlp" else cls()
+            return cls(local=FitSettings(steps=50), passes=0)
+        if task.model.name == "mlp":
+            return cls(head_below=10.5)
+        return cls(augment=task.model.name in ("cnn1d", "cnn2d"))
 
 
 @dataclass(frozen=True)

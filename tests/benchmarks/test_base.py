@@ -1,25 +1,15 @@
-"""The benchmark of base training: who is tested on what, and what it calls a loss."""
+"""The benchmark of base training: what it calls a loss, and int8."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from benchmarks.base import Scores, _compare, _deal
+from benchmarks.base import Scores, _compare
 from benchmarks.int8 import _dynamic, _static
 from edgectl.inference import Predictor
-from edgelearn.examples import make
 from edgelearn.export import export_onnx
 from edgelearn.models.build import build, fit_front, get_weights
 from edgewire.tasks import InputSchema, ModelSpec, Task
-
-
-def test_shots_and_tests_share_no_recording() -> None:
-    y, group = np.tile([0, 1], 30), np.arange(60) // 6
-    mine, test = _deal(make(np.arange(60.0), y, group), 2, np.random.default_rng(0))
-    assert np.bincount(mine.y).tolist() == [2, 2]
-    assert len(np.unique(mine.group)) == 1
-    assert len(test) == 54
-    assert not set(mine.group) & set(test.group)
 
 
 def test_a_loss_beyond_its_error_is_shown_as_one() -> None:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from benchmarks import tuning
+from benchmarks.blending import blends
 from benchmarks.protocols import Fold
 from benchmarks.tuning import BASE, DEFAULT, Variants, compare, measure, mix_neighbours
 from edgelearn.examples import make
@@ -107,6 +108,32 @@ def test_the_base_never_meets_those_who_play_boards(monkeypatch: pytest.MonkeyPa
     assert len(trained_on) == 4
     played = set(found[1])
     assert played == {str(person) for person in set(range(6)) - set(trained_on)}  # person 6 has too few rows to play
+
+
+def test_in_parts_each_base_never_meets_those_of_its_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    trained_on: list[set[int]] = []
+
+    def train_base(task: Task, x: np.ndarray, y: np.ndarray, contributor: np.ndarray, **_: object) -> Weights:
+        trained_on.append(set(contributor.tolist()))
+        return world.base()
+
+    monkeypatch.setattr(tuning, "train_base", train_base)
+    found = measure(toy_fold(), boards=6, seeds=1, shots=(1,), parts=3)
+    held = [set(range(7)) - known for known in trained_on]
+    assert [len(part) for part in held] == [2, 2, 2]
+    assert len(set.union(*held)) == 6
+    assert set(found[1]) == {str(person) for part in held for person in part} - {"6"}
+
+
+def test_a_blend_is_measured_as_it_ships() -> None:
+    people = [world.candidate(f"p{i}", *world.samples(world.style(i, 1.0), 8, i)) for i in range(4)]
+    x, _ = world.samples(world.style(3, 1.0), 20, 7)
+    setting = world.board(world.style(3, 1.0), people, settings=replace(world.QUICK, head_below=7.0))
+    found = dict(blends(setting, x))
+    for name, recipe in ((DEFAULT, "local"), ("3/0/1/0, guess 0.03", "blend")):
+        shipped = outputs(load(world.TASK, RECIPES[recipe](setting).weights), x)[0]
+        assert np.allclose(found[name], shipped, atol=1e-5)
+    assert len({logits.tobytes() for logits in found.values()}) == len(found)
 
 
 def test_scores_are_percents_of_right_answers_on_what_was_not_dealt(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from edgelearn.examples import make
 from edgelearn.metrics import log_softmax, score
 from edgelearn.models.build import load, outputs
+from edgelearn.personalize.local import local
 from edgelearn.personalize.neighbours import neighbours
 from edgelearn.personalize.prior_shift import correct, log_shift
 from edgelearn.personalize.setting import Candidate, Setting, Settings
@@ -95,6 +98,12 @@ def test_items_that_no_neighbour_has_and_tables_stay_as_the_pool_left_them() -> 
     personal = neighbours(setting)
     assert personal.weights["items.liking"][0, 0] == setting.base["items.liking"][0, 0]
     assert np.array_equal(personal.weights["items.vector.weight"], setting.base["items.vector.weight"])
+
+
+def test_without_contributors_neighbours_is_local_training() -> None:
+    alone = replace(board(0), candidates=())
+    found, expected = neighbours(alone).weights, local(alone).weights
+    assert all(np.array_equal(found[key], expected[key]) for key in expected)
 
 
 def test_a_task_without_items_has_no_neighbours() -> None:

@@ -4,10 +4,15 @@ import numpy as np
 import pytest
 
 from edgelearn.examples import groups_from_names, make
+from edgelearn.fit import FitSettings
 from edgelearn.models.build import load, outputs
+from edgelearn.personalize.bayes import add_guess
+from edgelearn.personalize.blend import mean_weights
 from edgelearn.personalize.choose import Belief, Figure, choose, shortlist, veto
+from edgelearn.personalize.joint import train_jointly
 from edgelearn.personalize.recipes import CHOICES, RECIPES
 from edgelearn.personalize.rehearsal import deal, rehearse
+from edgelearn.personalize.setting import Settings
 from edgelearn.personalize.veto import Evidence, gather, make_folds
 from tests.learn import world
 
@@ -29,6 +34,44 @@ def test_mpda_without_kept_candidates_is_local_training():
     setting = world.board(STYLE, [world.candidate("liar", x, (y + 1) % world.CLASSES)])
     local, mpda = RECIPES["local"](setting), RECIPES["mpda"](setting)
     assert all(np.array_equal(local.weights[key], mpda.weights[key]) for key in local.weights)
+
+
+@pytest.mark.parametrize("name", [name for name in RECIPES if name not in ("base", "neighbours", "augmented", "blend")])
+def test_a_recipe_without_candidates_is_local_training(name: str) -> None:
+    setting = world.board(STYLE, [])
+    alone, found = RECIPES["local"](setting), RECIPES[name](setting)
+    assert all(np.array_equal(alone.weights[key], found.weights[key]) for key in alone.weights)
+    assert (found.candidates, found.kept, found.outside_samples) == (0, (), 0)
+
+
+def test_blend_is_half_local_a_quarter_augmented_and_a_quarter_joint() -> None:
+    twin = world.candidate("twin", *world.samples(STYLE, 8, 5))
+    setting = world.board(STYLE, [twin], settings=replace(world.QUICK, augment=True))
+    parts = [RECIPES[name](setting).weights for name in ("local", "local", "augmented")]
+    parts.append(train_jointly(setting, setting.base, [twin], augmented=True))
+    found = RECIPES["blend"](setting)
+    for key, array in found.weights.items():
+        assert np.allclose(array, sum(part[key] for part in parts) / 4, atol=1e-6)
+    assert not np.allclose(parts[0]["head.weight"], parts[2]["head.weight"])
+    assert (found.kept, found.outside_samples) == (("twin",), 32)
+
+
+def test_blend_leans_a_little_to_the_guess_where_only_the_head_is_trained() -> None:
+    people = [world.candidate(f"p{i}", *world.samples(world.style(i, 1.0), 8, i)) for i in range(4)]
+    setting = world.board(STYLE, people, settings=replace(world.QUICK, head_below=7.0))
+    local, joint = RECIPES["local"](setting).weights, RECIPES["matched"](setting).weights
+    expected = add_guess(setting, mean_weights([local, local, local, joint]), 0.03)
+    found = RECIPES["blend"](setting).weights
+    assert all(np.allclose(found[key], expected[key], atol=1e-6) for key in expected)
+
+
+def test_local_training_is_as_long_as_its_samples_ask_for() -> None:
+    settings, run = Settings(passes=10), FitSettings(steps=150, batch_size=32)
+    assert settings.paced(run, 40).steps == 150
+    assert settings.paced(run, 480).steps == 150  # 4,800 samples seen, a batch of 32 at a time
+    assert settings.paced(run, 481).steps == 151
+    assert settings.paced(run, 10**6).steps == 1500
+    assert replace(settings, passes=0).paced(run, 10**6).steps == 150
 
 
 def test_a_class_that_is_absent_locally_is_not_forgotten():

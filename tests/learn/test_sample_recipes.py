@@ -7,7 +7,7 @@ import pytest
 
 from edgelearn.metrics import accuracy
 from edgelearn.models.build import load, outputs
-from edgelearn.personalize.average import mean_weights
+from edgelearn.personalize.blend import mean_weights
 from edgelearn.personalize.coda import likeness
 from edgelearn.personalize.delta import cluster, directory_weights
 from edgelearn.personalize.gathered import nearest_rows
