@@ -11,7 +11,8 @@ import numpy as np
 from torch import nn
 
 from edgelearn.examples import Examples
-from edgelearn.fit import FitSettings
+from edgelearn.fit import FitSettings, Source
+from edgelearn.kept import Keeper, fit_kept
 from edgelearn.models.build import Weights, load, outputs
 from edgelearn.personalize.align import best_turn, turn, turn_weights
 from edgelearn.personalize.population import Population, survey
@@ -103,10 +104,18 @@ class Setting:
     seed: int
     device: str = "cpu"
     on_step: Callable[[], None] = lambda: None  # called after each training step; may raise to stop
+    keeper: Keeper | None = None  # remembers fits, so that a later process goes on where this one ended
 
     @property
     def n_classes(self) -> int:
         return len(self.task.labels)
+
+    def train(self, model: nn.Module, source: Source, settings: FitSettings, *, seed: int | None = None) -> None:
+        """Train `model` in place, to the end or until `on_step` raises. seed: None: the setting's own."""
+        fit_kept(
+            model, source, settings, seed=self.seed if seed is None else seed, about=repr(self.task),
+            on_step=self.on_step, keeper=self.keeper,
+        )  # fmt: skip
 
     def base_model(self) -> nn.Module:
         """A new copy of the base model, free to be trained."""
