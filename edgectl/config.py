@@ -94,9 +94,26 @@ KEYS: dict[str, Key] = {
         Key("name", _text, None, "name under which the board enrolls, instead of its host name"),
         Key("sync_seconds", _whole(1, 86400), 600, "seconds that one sync may take in all"),
         Key("train_seconds", _whole(0, 604800), 0, "seconds that one training may take in all; 0: no limit"),
+        Key(
+            "train_joules",
+            _whole(0, 100_000_000),
+            0,
+            "energy that one training may take, of the whole board; 0: no limit",
+        ),
+        Key(
+            "train_temp_c",
+            _whole(0, 120),
+            0,
+            "temperature in °C that training may not pass; 0: what the board says, if any",
+        ),
         Key("train_memory_mib", _whole(0, 1 << 20), 0, "memory that training may take; 0: what the machine has free"),
         Key("train_scope", _one_of("all", "head", "none"), "all", "how much of a model may be trained here"),
-        Key("train_batch_rows", _whole(0, 4096), 0, "the most rows in a training batch; 0: as a recipe wants"),
+        Key(
+            "train_batch_rows",
+            _whole(0, 4096),
+            0,
+            "the most rows of a batch that pass through the model at once; 0: all",
+        ),
         Key(
             "train_whole_parameters",
             _whole(0, 10**9),

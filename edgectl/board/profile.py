@@ -15,6 +15,7 @@ from firmware_profiles import schema
 
 GENERIC = "generic"
 LIMIT_BYTES = 64 << 10
+BELOW_THROTTLE_C = 3  # that much colder than where a board slows down by itself, training is kept
 _SLASH = Path("/")
 _DEVICE_TREE_BYTES = 4096  # what the kernel has there is shorter; a garbled file may have no end
 
@@ -123,7 +124,7 @@ def _fit(
 def recommended(profile: dict[str, Any]) -> dict[str, Any]:
     """The settings (by their keys in `edgectl.config`) that a profile gives a value to."""
     train = profile.get("train") or {}
-    providers = profile.get("providers")
+    providers, throttle_c = profile.get("providers"), profile.get("throttle_c")
     values = {
         "threads": profile.get("threads"),
         "providers": ",".join(providers) if providers else None,
@@ -131,5 +132,6 @@ def recommended(profile: dict[str, Any]) -> dict[str, Any]:
         "train_batch_rows": train.get("batch_size"),
         "train_whole_parameters": train.get("student_parameters"),
         "train_memory_mib": train.get("max_rss_mb"),
+        "train_temp_c": None if throttle_c is None else int(throttle_c) - BELOW_THROTTLE_C,
     }
     return {name: value for name, value in values.items() if value is not None}

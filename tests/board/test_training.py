@@ -17,7 +17,7 @@ from edgectl.models import GOLDEN, MODEL, WEIGHTS, Models
 from edgectl.store import Score
 from edgelearn.personalize import recipes
 from edgelearn.personalize.choose import Belief, Choice
-from edgelearn.personalize.setting import Personal, Setting
+from edgelearn.personalize.setting import Personal, Setting, Settings
 from edgelearn.personalize.veto import Evidence
 from edgewire import samples as sample_columns
 from edgewire import tensors
@@ -326,10 +326,12 @@ def test_a_model_that_is_small_enough_is_trained_whole(ready: Synced) -> None:
     assert not any(line.startswith("scope:") for line in said)
 
 
-def test_batches_have_no_more_rows_than_the_board_allows(ready: Synced) -> None:
+def test_no_more_rows_pass_at_once_than_the_board_allows_and_batches_stay_as_they_were(ready: Synced) -> None:
     with ready.store() as store:
         made = training.prepare(ready.board.home, manifest(ready), store, seed=0, device="cpu", threads=1, batch_rows=8)
-    assert {made.setting.settings.local.batch_size, made.setting.settings.joint.batch_size} == {8}
+    wanted, found = Settings.of(BOTH), made.setting.settings
+    assert {found.local.micro_batch, found.joint.micro_batch, found.bayes.micro_batch} == {8}
+    assert (found.local.batch_size, found.joint.batch_size) == (wanted.local.batch_size, wanted.joint.batch_size)
 
 
 def test_a_board_that_may_not_train_says_who_says_so(ready: Synced) -> None:
