@@ -30,6 +30,10 @@ def at_most(name: str, value: float, unit: str, limit: float, *, anchor: str) ->
     return Figure(name, round(value, 4), unit, anchor, f"<= {limit:g}", value <= limit)
 
 
+def at_least(name: str, value: float, unit: str, limit: float, *, anchor: str) -> Figure:
+    return Figure(name, round(value, 4), unit, anchor, f">= {limit:g}", value >= limit)
+
+
 def exactly(name: str, value: float, unit: str, wanted: float, *, anchor: str) -> Figure:
     return Figure(name, value, unit, anchor, f"= {wanted:g}", value == wanted)
 

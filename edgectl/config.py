@@ -49,6 +49,15 @@ def _one_of(*choices: str) -> Callable[[str], str]:
     return read
 
 
+def _listed(*choices: str) -> Callable[[str], str]:
+    def read(text: str) -> str:
+        if not text or not set(text.split(",")) <= set(choices):
+            raise ValueError(f"names among {', '.join(choices)}, with commas between them")
+        return text
+
+    return read
+
+
 def _whole(low: int, high: int) -> Callable[[str], int]:
     def read(text: str) -> int:
         if not text.isdigit() or not low <= int(text) <= high:
@@ -65,6 +74,8 @@ def _yes_or_no(text: str) -> bool:
     return known[text.lower()]
 
 
+PROVIDERS = ("CUDAExecutionProvider", "TensorrtExecutionProvider", "CPUExecutionProvider")
+
 KEYS: dict[str, Key] = {
     key.name: key
     for key in (
@@ -73,11 +84,42 @@ KEYS: dict[str, Key] = {
         Key("mode", _one_of("directory", "embedding"), None, "how to search the pool, among what the task allows"),
         Key("device", _one_of("auto", "cpu", "cuda"), "auto", "where to train"),
         Key("threads", _whole(0, 1024), 0, "threads for training and inference; 0: as many as there are cores"),
+        Key(
+            "providers",
+            _listed(*PROVIDERS),
+            "CUDAExecutionProvider,CPUExecutionProvider",
+            "what onnxruntime runs on where device is auto: the first that is there",
+        ),
         Key("profile", _text, None, "board profile, instead of the detected one"),
         Key("name", _text, None, "name under which the board enrolls, instead of its host name"),
         Key("sync_seconds", _whole(1, 86400), 600, "seconds that one sync may take in all"),
         Key("train_seconds", _whole(0, 604800), 0, "seconds that one training may take in all; 0: no limit"),
+        Key(
+            "train_joules",
+            _whole(0, 100_000_000),
+            0,
+            "energy that one training may take, of the whole board; 0: no limit",
+        ),
+        Key(
+            "train_temp_c",
+            _whole(0, 120),
+            0,
+            "temperature in °C that training may not pass; 0: what the board says, if any",
+        ),
         Key("train_memory_mib", _whole(0, 1 << 20), 0, "memory that training may take; 0: what the machine has free"),
+        Key("train_scope", _one_of("all", "head", "none"), "all", "how much of a model may be trained here"),
+        Key(
+            "train_batch_rows",
+            _whole(0, 4096),
+            0,
+            "the most rows of a batch that pass through the model at once; 0: all",
+        ),
+        Key(
+            "train_whole_parameters",
+            _whole(0, 10**9),
+            0,
+            "the largest model, in weights, that is trained whole, of a larger one the head; 0: any",
+        ),
         Key("reports", _yes_or_no, True, "tell the cloud how runs ended (numbers only; never samples or weights)"),
         Key("proxy", _yes_or_no, False, "reach the cloud through the proxy that the environment names"),
     )
@@ -100,6 +142,11 @@ class Places:
     etc: Path
     user_file: Path
     superuser: bool
+
+    @property
+    def profiles(self) -> tuple[Path, ...]:
+        """The folders where a user's and a site's own profiles may lie; what is in the first counts."""
+        return self.user_file.parent / "profiles", self.etc / "profiles"
 
     @classmethod
     def of_this_process(cls) -> Places:

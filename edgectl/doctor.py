@@ -5,23 +5,22 @@ from __future__ import annotations
 
 import platform
 import shutil
-import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
 
 from edgectl import __version__, tls
-from edgectl.board import memory, profile
+from edgectl.board import fit, memory, profile
 from edgectl.config import Settings
 from edgectl.home import Home
+from edgectl.remedies import LIMIT_S, Probed, remedy, why
 from edgewire.errors import EdgeError, NotEnrolled, ResourcesRefused, UnsupportedBoard, WrongClock, from_os_error
 
-PROBE_LIMIT_S = 180.0
 CLOUD_LIMIT_S = 15.0
 DISK_WANTED_MIB, DISK_NEEDED_MIB = 500, 50
 MEMORY_WANTED_MIB = 150
@@ -34,6 +33,12 @@ _MODEL = (
     "AACAvgAAgD4AAIC+KhkIAhAHQgFzShABAAAAAAAAAAQAAAAAAAAAWhsKAXgSFgoUCAESEAoCCAEKAggBCgIIBAoCCARiEwoBeRIO"
     "CgwIARIICgIIAQoCCAJCBAoAEA0="
 )
+_IMPORTS = """
+import importlib
+for name in ("numpy", "cryptography.hazmat.primitives.asymmetric.ed25519", "msgspec", "requests", "safetensors.numpy"):
+    print(name.split(".")[0], flush=True)
+    importlib.import_module(name)
+"""
 _INFERENCE = f"""
 import base64, numpy, onnxruntime
 session = onnxruntime.InferenceSession(base64.b64decode("{_MODEL}"), providers=["CPUExecutionProvider"])
@@ -52,14 +57,6 @@ assert torch.isfinite(layer.weight.grad).all()
 print(torch.__version__, "with CUDA" if torch.cuda.is_available() else "without CUDA")
 """
 _NO_TORCH = 3
-
-_SIGNALS = {
-    signal.SIGILL: "this build uses instructions that this CPU lacks",
-    signal.SIGSEGV: "it crashed",
-    signal.SIGBUS: "it crashed (a damaged file, or a failing disk)",
-    signal.SIGABRT: "it gave up",
-    signal.SIGKILL: "it was killed, most often for lack of memory",
-}
 
 
 @dataclass(frozen=True)
@@ -85,12 +82,24 @@ def _failed(name: str, error: EdgeError) -> Check:
 
 
 def examine(
-    home: Home, settings: Settings, *, now: float, offline: bool = False, quick: bool = False
+    home: Home,
+    settings: Settings,
+    *,
+    now: float,
+    site: Sequence[Path] = (),
+    offline: bool = False,
+    quick: bool = False,
 ) -> Iterator[Check]:
-    """All checks, one by one, so that they can be shown as they end."""
+    """All checks, one by one, so that they can be shown as they end. site: folders with a site's own profiles."""
     yield check_python()
-    yield check_board(settings)
+    known: dict[str, Any] = {}
+    yield from _guarded("board", lambda: check_board(settings, site, known))
     yield check_memory(memory.available_mib())
+    if not quick:
+        imports = check_imports(run_probe, known)
+        yield imports
+        if imports.outcome == "fail":
+            return  # the checks below would die of the same
     yield from _guarded("state folder", lambda: check_state(home))
     yield from _guarded("clock", lambda: check_clock(home, now=now))
     yield from _guarded("database", lambda: check_database(home, now=now))
@@ -98,8 +107,8 @@ def examine(
     if not offline and home.enrolment.exists():
         yield from _guarded("cloud", lambda: check_cloud(home, settings))
     if not quick:
-        yield check_inference(run_probe)
-        yield check_training(run_probe)
+        yield check_inference(run_probe, known)
+        yield check_training(run_probe, known)
 
 
 def _guarded(name: str, check: Callable[[], Check]) -> Iterator[Check]:
@@ -121,11 +130,18 @@ def check_python() -> Check:
     return _ok("python", detail)
 
 
-def check_board(settings: Settings) -> Check:
-    found = settings.text("profile") or profile.detect()
+def check_board(settings: Settings, site: Sequence[Path], known: dict[str, Any]) -> Check:
+    """Also fills `known` with the profile: what helps against a failure depends on the board."""
+    found = settings.text("profile") or profile.detect(site=site)
+    known.update(profile.load(found, site))
+    name = profile.model() or "unknown model"
     if found == profile.GENERIC:
-        return Check("board", "warn", f"{profile.model() or 'unknown model'}: no profile fits, using '{found}'")
-    return _ok("board", f"{profile.model() or 'unknown model'}: profile '{found}'")
+        return Check("board", "warn", f"{name}: no profile fits, using '{found}'")
+    differing = [one.field for one in fit.compare(known) if one.outcome == "differs"]
+    if differing:
+        detail = f"{name}: profile '{found}', but this machine differs in {', '.join(differing)}"
+        return Check("board", "warn", detail, f"edgectl profile check {found}")
+    return _ok("board", f"{name}: profile '{found}'")
 
 
 def check_memory(available_mib: float | None) -> Check:
@@ -215,15 +231,6 @@ def check_cloud(home: Home, settings: Settings) -> Check:
     )
 
 
-@dataclass(frozen=True)
-class Probed:
-    """How a probe ended. returncode below 0: by that signal; None: it took longer than PROBE_LIMIT_S."""
-
-    returncode: int | None
-    stdout: str
-    stderr: str
-
-
 def run_probe(script: str) -> Probed:
     """Run Python in a process of its own. -P or a neutral folder: nothing of the current folder may be imported."""
     try:
@@ -231,7 +238,7 @@ def run_probe(script: str) -> Probed:
             [sys.executable, "-c", script],
             capture_output=True,
             text=True,
-            timeout=PROBE_LIMIT_S,
+            timeout=LIMIT_S,
             cwd=Path("/"),
             check=False,
         )
@@ -240,38 +247,37 @@ def run_probe(script: str) -> Probed:
     return Probed(done.returncode, done.stdout.strip(), done.stderr.strip())
 
 
-def check_inference(run: Callable[[str], Probed]) -> Check:
+def check_imports(run: Callable[[str], Probed], known: Mapping[str, Any]) -> Check:
+    """What every command needs. The name printed last is the one that did not survive."""
+    probed = run(_IMPORTS)
+    names = probed.stdout.split()
+    if probed.returncode == 0:
+        return _ok("imports", f"{', '.join(names)} load")
+    return _unsupported("imports", names[-1] if names else "python", probed, known)
+
+
+def check_inference(run: Callable[[str], Probed], known: Mapping[str, Any]) -> Check:
+    """onnxruntime runs a model."""
     probed = run(_INFERENCE)
     if probed.returncode == 0:
         return _ok("inference", f"onnxruntime {probed.stdout} runs a convolution")
-    return _failed("inference", UnsupportedBoard(f"onnxruntime: {_why(probed)}", hint=_advice(probed, "onnxruntime")))
+    return _unsupported("inference", "onnxruntime", probed, known)
 
 
-def check_training(run: Callable[[str], Probed]) -> Check:
+def check_training(run: Callable[[str], Probed], known: Mapping[str, Any]) -> Check:
+    """torch trains, and on the GPU where the profile says that its build should."""
     probed = run(_TRAINING)
-    if probed.returncode == 0:
-        return _ok("training", f"torch {probed.stdout} runs a convolution forward and backward")
     if probed.returncode == _NO_TORCH:
         return Check("training", "warn", "torch is not installed: this board syncs and infers, but does not train")
-    return _failed("training", UnsupportedBoard(f"torch: {_why(probed)}", hint=_advice(probed, "torch")))
+    if probed.returncode != 0:
+        return _unsupported("training", "torch", probed, known)
+    detail = f"torch {probed.stdout} runs a convolution forward and backward"
+    if "without CUDA" in probed.stdout and (known.get("pins") or {}).get("torch_from") == "image":
+        hint = "to train on the GPU, install NVIDIA's build of torch for this JetPack, see docs/boards.md"
+        return Check("training", "warn", detail, hint)
+    return _ok("training", detail)
 
 
-def _why(probed: Probed) -> str:
-    if probed.returncode is None:
-        return f"did not end within {PROBE_LIMIT_S:.0f} s"
-    if probed.returncode < 0:
-        number = -probed.returncode
-        name = signal.Signals(number).name if number in signal.valid_signals() else f"signal {number}"
-        return f"ended by {name}: {_SIGNALS.get(signal.Signals(number), 'it was stopped from outside')}"
-    return probed.stderr.splitlines()[-1] if probed.stderr else f"ended with {probed.returncode}"
-
-
-def _advice(probed: Probed, library: str) -> str:
-    if probed.returncode == -signal.SIGILL:
-        pinned = profile.pinned(library)
-        return (
-            f"install the version this board's profile pins: {library}=={pinned}" if pinned else "try an older version"
-        )
-    if probed.returncode == -signal.SIGKILL:
-        return "add swap or stop other programs, then try again"
-    return f"reinstall {library} with the project's constraints file"
+def _unsupported(name: str, library: str, probed: Probed, known: Mapping[str, Any]) -> Check:
+    hint = remedy(probed, library, known, version=fit.installed(library))
+    return _failed(name, UnsupportedBoard(f"{library}: {why(probed)}", hint=hint))

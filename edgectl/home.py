@@ -66,6 +66,10 @@ class Home:
         """The slots of a task's personal model."""
         return self.root / "models" / task_id
 
+    def checkpoints(self, task_id: str) -> Path:
+        """How far a task's training came before it was cut off."""
+        return self.root / "checkpoints" / task_id
+
     def ensure(self) -> Home:
         """Make the folders, private to their owner. Raises OSError (read-only, full, not permitted)."""
         for folder in (self.root, self.root / "tasks", self.root / "models"):

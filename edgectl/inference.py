@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,14 +11,21 @@ import onnxruntime
 from edgewire.errors import CorruptFile, UnsupportedBoard
 
 BATCH_ROWS = 64
-_PROVIDERS = {"cpu": ["CPUExecutionProvider"], "cuda": ["CUDAExecutionProvider", "CPUExecutionProvider"]}
+CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 
 
 class Predictor:
-    """One loaded model. threads: of onnxruntime inside one operator; device: 'cpu', 'cuda', or 'auto' (cuda if
-    there)."""
+    """One loaded model. threads: of onnxruntime inside one operator; device: 'cpu', 'cuda', or 'auto': those of
+    `providers` that are there, best first."""
 
-    def __init__(self, model: bytes | Path, *, threads: int = 1, device: str = "cpu") -> None:
+    def __init__(
+        self,
+        model: bytes | Path,
+        *,
+        threads: int = 1,
+        device: str = "cpu",
+        providers: Sequence[str] = (CUDA, CPU),
+    ) -> None:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
@@ -28,7 +36,7 @@ class Predictor:
         options.log_severity_level = 3
         try:
             source = model if isinstance(model, bytes) else str(model)
-            self._session = onnxruntime.InferenceSession(source, options, providers=_providers(device))
+            self._session = onnxruntime.InferenceSession(source, options, providers=_providers(device, providers))
         except Exception as error:  # onnxruntime raises classes of its own that share no base but Exception
             raise CorruptFile(f"onnxruntime cannot load the model: {error}", hint="edgectl model rollback") from None
         self._input = self._session.get_inputs()[0].name
@@ -53,12 +61,14 @@ def probabilities(logits: np.ndarray) -> np.ndarray:
     return np.asarray(exponents / exponents.sum(axis=1, keepdims=True))
 
 
-def _providers(device: str) -> list[str]:
+def _providers(device: str, wished: Sequence[str]) -> list[str]:
     available = onnxruntime.get_available_providers()
     if device == "auto":
-        device = "cuda" if "CUDAExecutionProvider" in available else "cpu"
-    if device == "cuda" and "CUDAExecutionProvider" not in available:
+        return [*(name for name in wished if name in available and name != CPU), CPU]
+    if device == "cpu":
+        return [CPU]
+    if CUDA not in available:
         raise UnsupportedBoard(
             "this onnxruntime has no CUDA provider", hint="use --device cpu, or install onnxruntime-gpu for this board"
         )
-    return _PROVIDERS[device]
+    return [CUDA, CPU]

@@ -3,6 +3,7 @@ figures."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -16,14 +17,14 @@ from edgectl.home import Home
 from edgectl.store import Store, StoredSamples
 from edgelearn.device import pick_device, use_threads
 from edgelearn.examples import Examples, groups_from_names
-from edgelearn.models.build import Weights, load, outputs
-from edgelearn.models.cost import model_bytes, row_bytes
+from edgelearn.models.build import EVALUATED_ROWS, Weights, load, outputs
+from edgelearn.models.cost import forward_bytes, head_bytes, model_bytes, row_bytes
 from edgelearn.personalize.choose import Figure
 from edgelearn.personalize.setting import Candidate, Setting, Settings
 from edgewire.errors import CorruptFile, NothingToDo, UnsupportedBoard
 from edgewire.messages import Manifest
 from edgewire.samples import Samples, by_user, sample_digests
-from edgewire.tasks import Task
+from edgewire.tasks import CLICK_MODELS, Task
 
 if TYPE_CHECKING:
     from torch import nn
@@ -54,12 +55,20 @@ def prepare(
     device: str,
     threads: int,
     budget: Budget | None = None,
+    batch_rows: int = 0,
+    head_above: int | None = None,
+    on_step: Callable[[], None] | None = None,
 ) -> Material:
     """Read samples, base, directory and packs, as many as fit into the budget's memory (None: into the machine's).
+    batch_rows, head_above: see `retraining.Options`.
+
+    on_step: called after each step of training, and of what comes before it; it may raise to stop (None: the budget's
+    check).
 
     Raises NothingToDo without samples, NotFound without a sync, ResourcesRefused if nothing fits, Spent.
     """
     budget = budget or Budget()
+    on_step = on_step or budget.check
     use_threads(threads)
     try:
         device = pick_device(device)
@@ -81,43 +90,62 @@ def prepare(
         ) from None
     every = retrieval.files if retrieval else ()
     need = _need(manifest.task, model, mine, [cache.path(name).stat().st_size for name in every])
-    settings = Settings.of(manifest.task)
+    settings = _allowed(Settings.of(manifest.task), manifest.task, model, head_above)
     batch = max(settings.local.batch_size, settings.joint.batch_size)
-    chosen = plan(need, batch=batch, limit_mib=budget.limit_mib(available_mib=memory.available_mib()))
+    chosen = plan(
+        need, batch=min(batch, batch_rows or batch), limit_mib=budget.limit_mib(available_mib=memory.available_mib()),
+        head_only=settings.head_only,
+    )  # fmt: skip
     files = every[: chosen.packs]
     packs = cache.retrieved(manifest, replace(retrieval, files=files)) if retrieval else []
 
     def embed(x: np.ndarray) -> np.ndarray:
-        budget.check()
+        on_step()
         return outputs(model, x)[1]
 
     candidates = make_candidates(packs, store.own_digests(manifest.task.id), embed=embed)
     local = Examples(mine.samples.x, mine.samples.y, groups_from_names(mine.samples.group))
     setting = Setting(
-        manifest.task, base, local, candidates, directory.global_means, _within(settings, chosen.batch), seed,
-        device=device, on_step=budget.check,
+        manifest.task, base, local, candidates, directory.global_means, _within(settings, chosen), seed,
+        device=device, on_step=on_step,
     )  # fmt: skip
     prior = tuple(Figure(f.recipe, f.shots, f.gain, f.spread, f.harm, f.boards) for f in meta.prior)
     mode = retrieval.mode if retrieval else "directory"
-    return Material(manifest, setting, mine, onnx, prior, files, mode, _omitted(chosen, batch, len(every)))
+    omitted = _omitted(chosen, min(batch, batch_rows or batch), len(every), allowed=not settings.head_only)
+    return Material(manifest, setting, mine, onnx, prior, files, mode, omitted)
 
 
 def _need(task: Task, model: nn.Module, mine: StoredSamples, packs_bytes: Sequence[int]) -> Need:
     resident = memory.resident_mib() or 0.0
-    return Need(resident, mine.samples.x.nbytes, row_bytes(task, model), model_bytes(model), packs_bytes)
+    return Need(
+        resident, mine.samples.x.nbytes, row_bytes(task, model), model_bytes(model), packs_bytes,
+        local_forward_bytes=forward_bytes(task, model, rows=len(mine)),
+        forward_bytes=forward_bytes(task, model, rows=EVALUATED_ROWS),
+        head_bytes=head_bytes(task, model, rows=len(mine)),
+    )  # fmt: skip
 
 
-def _within(settings: Settings, batch: int) -> Settings:
-    """With no batch larger than that."""
-    return replace(
-        settings,
-        local=replace(settings.local, batch_size=min(settings.local.batch_size, batch)),
-        joint=replace(settings.joint, batch_size=min(settings.joint.batch_size, batch)),
-    )
+def _allowed(settings: Settings, task: Task, model: nn.Module, head_above: int | None) -> Settings:
+    """What this board may do: of a large model the head alone (of click models it always is)."""
+    weights = sum(parameter.numel() for parameter in model.parameters())
+    if head_above is not None and weights > head_above and task.model.name not in CLICK_MODELS:
+        return replace(settings, head_below=math.inf)
+    return settings
 
 
-def _omitted(chosen: Plan, batch: int, packs: int) -> tuple[str, ...]:
-    smaller = [f"batches of {chosen.batch} instead of {batch}"] if chosen.batch < batch else []
+def _within(settings: Settings, chosen: Plan) -> Settings:
+    """Every fit in pieces of at most that many rows, or of the last layer alone."""
+    kinds = ("local", "head", "bayes", "bayes_deep", "joint")
+    pieces = {kind: replace(getattr(settings, kind), micro_batch=chosen.micro_batch) for kind in kinds}
+    head_below = math.inf if chosen.head_only else settings.head_below
+    return replace(settings, **pieces, head_below=head_below)
+
+
+def _omitted(chosen: Plan, batch: int, packs: int, *, allowed: bool) -> tuple[str, ...]:
+    """What is done in a smaller way for want of memory. allowed: whether all layers might have been trained."""
+    if chosen.head_only:
+        return ("training of all layers but the last", *([f"{packs} sample files"] if packs else [])) if allowed else ()
+    smaller = [f"batches in pieces of {chosen.micro_batch} of {batch}"] if chosen.micro_batch < batch else []
     fewer = [f"{packs - chosen.packs} of {packs} sample files"] if chosen.packs < packs else []
     return (*smaller, *fewer)
 

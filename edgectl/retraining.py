@@ -11,10 +11,12 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
-from edgectl import __version__
-from edgectl.budget import Budget
+from edgectl import __version__, checkpoints
+from edgectl.budget import CUT_BY, Budget
 from edgectl.cache import Cache
+from edgectl.governor.governor import Governor
 from edgectl.home import Home
 from edgectl.models import Models
 from edgectl.scoring import score_new
@@ -26,13 +28,17 @@ from edgewire.files import digest
 from edgewire.messages import Manifest
 
 _ENOUGH = 0.1  # new samples, as a share of those of the last training
+_EVENTS_KEPT = 500
+_LIMITS = {"time": "max_seconds", "energy": "max_joules", "memory": "max_memory_mib"}
 
 
 @dataclass(frozen=True)
 class Options:
     """recipe: one of the recipes or 'auto'; stage: install without letting it serve; veto: whether evidence may
-    overrule an explicit recipe; force: train although it does not pay; budget: what it may cost. on_event: one line for
-    people; on_progress(done, total)."""
+    overrule an explicit recipe; force: train although it does not pay; budget: what it may cost; governor: minds the
+    board, after each step; head_above: of a model with more weights than that the head alone is trained (None: every
+    model whole); batch_rows: the most rows that pass through the model at once (0: any). on_event: one line for people;
+    on_progress(done, total). events: what was decided on the way, for the run's record."""
 
     recipe: str = "auto"
     seed: int = 0
@@ -42,8 +48,25 @@ class Options:
     veto: bool = True
     force: bool = False
     budget: Budget = field(default_factory=Budget)
+    governor: Governor | None = None
+    head_above: int | None = None
+    batch_rows: int = 0
     on_event: Callable[[str], None] = lambda line: None
     on_progress: Callable[[int, int], None] = lambda done, total: None
+    events: list[dict[str, Any]] = field(default_factory=list)
+
+    def on_step(self) -> None:
+        """After each step of training. Raises Spent if it has to end."""
+        if self.governor is not None:
+            self.governor.step()
+        else:
+            self.budget.check()
+
+    def decide(self, kind: str, line: str, **known: Any) -> None:
+        """Tell what was decided, and remember it with what was known: seconds since the training began, and more."""
+        self.on_event(line)
+        if len(self.events) < _EVENTS_KEPT:
+            self.events.append({"at_s": round(self.budget.used().seconds, 1), "kind": kind, "line": line, **known})
 
 
 @dataclass
@@ -52,7 +75,8 @@ class Outcome:
     gain in accuracy over the base, None where nothing is known; skipped: it did not pay. due: why it was done.
 
     asked, published: digests of what was asked for and of what the cloud had published; newest_sample: the largest id
-    trained on. cut: 'time' or 'memory' where that budget ended; omitted: what was therefore left out."""
+    trained on. cut: 'time', 'energy', 'memory', 'heat' or 'power' where that ended it; omitted: what was therefore left
+    out. joules: drawn by the whole board, energy_quality: 'measured', 'modelled' or 'none'."""
 
     task: str
     requested: str
@@ -77,10 +101,14 @@ class Outcome:
     cut: str = ""
     omitted: list[str] = field(default_factory=list)
     max_seconds: float | None = None
+    max_joules: float | None = None
     max_memory_mib: float | None = None
+    joules: float | None = None
+    energy_quality: str = "none"
     peak_mib: float | None = None
     seconds: float = 0.0
     decisions: list[str] = field(default_factory=list)
+    events: list[dict[str, Any]] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -120,7 +148,7 @@ def due(home: Home, manifest: Manifest, store: Store, options: Options, *, now: 
 
 def asked_digest(options: Options) -> str:
     """Digest of what was asked for."""
-    return digest(encode([options.recipe, options.seed, options.veto, __version__]))
+    return digest(encode([options.recipe, options.seed, options.veto, options.head_above, __version__]))
 
 
 def published_digest(home: Home, manifest: Manifest) -> str:
@@ -154,13 +182,18 @@ def _changed(home: Home, manifest: Manifest, store: Store, options: Options, las
     if record.get("asked") != asked_digest(options):
         return "something else is asked for than last time"
     if record.get("cut") and _more_generous(options.budget, record):
-        return f"the {record['cut']} budget that cut the last training is larger now"
+        return f"{CUT_BY[str(record['cut'])]} that cut the last training is larger now"
+    if record.get("cut") and checkpoints.waiting(home, manifest.task.id):
+        return f"{CUT_BY[str(record['cut'])]} cut the last training, which can go on"
     return _drifted(store, manifest, last) or _new_samples(store, manifest.task.id, last)
 
 
 def _more_generous(budget: Budget, record: dict[str, object]) -> bool:
-    before = record.get("max_seconds" if record["cut"] == "time" else "max_memory_mib")
-    allowed = budget.seconds if record["cut"] == "time" else budget.memory_mib
+    kind = str(record["cut"])
+    if kind not in _LIMITS:  # heat and power pass by themselves
+        return False
+    allowed = {"time": budget.seconds, "energy": budget.joules, "memory": budget.memory_mib}[kind]
+    before = record.get(_LIMITS[kind])
     return allowed is None or (isinstance(before, (int, float)) and allowed > before)
 
 
@@ -198,7 +231,7 @@ def _skip(home: Home, manifest: Manifest, store: Store, options: Options, last: 
     else:
         reason = "nothing changed since the last training: same samples, base and packs (--force trains anyway)"
     if last.record.get("cut"):
-        reason += f"; the last training was cut by its {last.record['cut']} budget"
+        reason += f"; {CUT_BY[str(last.record['cut'])]} cut the last training"
     if (staged := models.staged()) is not None:
         reason += f"; version {staged.lineage.version} waits for `edgectl model commit`"
     options.on_event(f"skip: {reason}")

@@ -16,7 +16,8 @@ import numpy as np
 
 from edgectl import __version__
 from edgectl.board import memory
-from edgectl.budget import Spent
+from edgectl.budget import CUT_BY, Cost, Spent
+from edgectl.checkpoints import Checkpoints
 from edgectl.home import Home
 from edgectl.inference import Predictor
 from edgectl.material import Material, prepare
@@ -24,6 +25,7 @@ from edgectl.models import GOLDEN, MODEL, WEIGHTS, Lineage, Models, Slot
 from edgectl.retraining import Options, Outcome, asked_digest, published_digest
 from edgectl.standing import measured_gain
 from edgectl.store import Score, Store
+from edgelearn.device import what_computes
 from edgelearn.export import PARITY_TOLERANCE, parity, patch_onnx
 from edgelearn.metrics import hits, row_scores
 from edgelearn.models.build import Weights, load, outputs
@@ -32,13 +34,14 @@ from edgelearn.personalize.recipes import RECIPES, applicable, choices
 from edgelearn.personalize.setting import Personal, Setting
 from edgelearn.personalize.veto import Evidence, gather
 from edgewire import tensors
-from edgewire.errors import IntegrityError, UsageError
+from edgewire.errors import IntegrityError, ResourcesRefused, UsageError
 from edgewire.messages import Manifest
 from edgewire.samples import Samples
 from edgewire.tasks import InputSchema
 
 GOLDEN_ROWS = 16
 ENOUGH_UNSEEN = 3  # samples that the incumbent must not have seen before it is scored on them
+HEAD_RECIPES = ("auto", "base", "local")
 BELIEF_RECORDINGS = 10  # how many new recordings weigh as much as what was believed when a model was made
 
 
@@ -57,9 +60,13 @@ def train(
     try:
         outcome = _train(home, manifest, store, options, now=now)
     except Spent as spent:
+        options.decide("stop", f"stop: {spent.detail}", budget=spent.kind)
         raise spent.refusal() from None
     outcome.due, outcome.peak_mib = due, memory.peak_mib()
     outcome.seconds = round(time.monotonic() - started, 3)
+    outcome.events = options.events
+    if options.governor is not None:
+        outcome.joules, outcome.energy_quality = options.governor.energy()
     return outcome
 
 
@@ -68,9 +75,24 @@ def _train(home: Home, manifest: Manifest, store: Store, options: Options, *, no
         raise UsageError(f"task '{manifest.task.id}' has no recipe '{options.recipe}'", hint=f"use {', '.join(there)}")
     published = published_digest(home, manifest)
     material = prepare(
-        home, manifest, store, seed=options.seed, device=options.device, threads=options.threads, budget=options.budget
-    )
+        home, manifest, store, seed=options.seed, device=options.device, threads=options.threads, budget=options.budget,
+        batch_rows=options.batch_rows, head_above=options.head_above, on_step=options.on_step,
+    )  # fmt: skip
     omitted = [f"memory: {line}" for line in material.omitted]
+    for line in omitted:
+        options.decide("memory", line, limit_mib=options.budget.memory_mib)
+    if material.setting.settings.head_only:
+        options.decide("scope", "scope: this board trains the head of this model alone")
+        if options.recipe not in HEAD_RECIPES:
+            raise ResourcesRefused(
+                f"recipe '{options.recipe}' trains more than the head, which is all that this board may train",
+                hint="use --recipe auto, or allow more: edgectl config set train_scope all, or --max-memory-mib",
+            )
+    kept = Checkpoints(
+        home, manifest.task.id, computed_by=f"{__version__}, {what_computes(material.setting.device)}",
+        tell=options.decide,
+    )  # fmt: skip
+    material = replace(material, setting=replace(material.setting, keeper=kept))
     work = _Work(material, options, store.scores(manifest.task.id), omitted)
     evidence = work.gather()
     models = Models(home, manifest.task.id)
@@ -85,6 +107,8 @@ def _train(home: Home, manifest: Manifest, store: Store, options: Options, *, no
     else:
         _count(personal, outcome, options)
         _ship(models, material, personal, choice, outcome, options, now=now)
+    if not work.cut:
+        kept.clear()
     return outcome
 
 
@@ -92,10 +116,10 @@ def _train(home: Home, manifest: Manifest, store: Store, options: Options, *, no
 class _Work:
     """Trainings within a budget, in the order in which they are worth most.
 
-    With a time limit, what the rehearsal alone would choose (`local`, where it would choose the base) is trained first,
-    so that there is something to ship; then the evidence is gathered, recipe by recipe, while as much time is left as a
-    training takes; then the choice is trained, if it is another. Without one, only the choice is trained. A training
-    that is cut off is dropped: no evidence speaks for a half-trained model.
+    With a limit of time or energy, what the rehearsal alone would choose (`local`, where it would choose the base) is
+    trained first, so that there is something to ship; then the evidence is gathered, recipe by recipe, while as much is
+    left as a training takes; then the choice is trained, if it is another. Without one, only the choice is trained. A
+    training that is cut off is not shipped, no evidence speaks for a half-trained model; the next one goes on with it.
     """
 
     material: Material
@@ -104,12 +128,12 @@ class _Work:
     omitted: list[str]
     cut: str = ""
     done: dict[str, Personal] = field(default_factory=dict)
-    longest_s: float = 0.0
+    most: Cost = field(default_factory=Cost)  # of one training so far
 
     def gather(self) -> Evidence | None:
         """Evidence about every recipe in question, as far as the budget goes. Raises Spent if not even a first recipe
         could be trained."""
-        if self.options.budget.seconds is None:
+        if not self.options.budget.may_end_early:
             return _evidence(self.material.setting, self.options, _names(self.material, self.options))
         first = self._first()
         self.train(first)
@@ -118,7 +142,7 @@ class _Work:
         names.sort(key=lambda name: name != first)  # what would be shipped now is doubted first
         for number, name in enumerate(names):
             try:
-                with self.options.budget.leaving(self.longest_s):
+                with self.options.budget.leaving(self.most):
                     part = _evidence(self.material.setting, self.options, ("base", name), quiet=number > 0)
             except Spent as spent:
                 self._cut(spent, [f"evidence for {name}" for name in names[number:]])
@@ -131,7 +155,7 @@ class _Work:
     def settle(self, incumbent: Slot | None, evidence: Evidence | None) -> tuple[Choice, str | None, Personal | None]:
         """The choice, why the incumbent stays (None: it does not), and what was trained (None: the base)."""
         names: Sequence[str] = _names(self.material, self.options)
-        if self.cut == "memory":
+        if self.cut in ("memory", "heat", "power"):  # not a moment longer
             names = self._ready(names)
         try:
             return self._settle(incumbent, evidence, names)
@@ -148,7 +172,7 @@ class _Work:
         choice = _choose(self.material, evidence, self.options, names)
         stays = _incumbent_stays(incumbent, self.material, evidence, choice, self.options, self.scores)
         if self.cut and choice.recipe == "base" and incumbent is not None and evidence is None and stays is None:
-            stays = f"the {self.cut} budget ended before anything spoke against it"
+            stays = f"{CUT_BY[self.cut]} ended it before anything spoke against it"
         if stays is not None or (choice.recipe == "base" and incumbent is None):
             _tell_beliefs(choice, self.options)
             return choice, stays, None
@@ -159,10 +183,9 @@ class _Work:
     def train(self, name: str) -> Personal:
         """The recipe's result; the same one again if it was trained before. Raises Spent."""
         if name not in self.done:
-            clock = self.options.budget.clock
-            started = clock()
+            before = self.options.budget.used()
             self.done[name] = RECIPES[name](self.material.setting)
-            self.longest_s = max(self.longest_s, clock() - started)
+            self.most = self.most.at_least(self.options.budget.used() - before)
         return self.done[name]
 
     def _first(self) -> str:
@@ -177,7 +200,8 @@ class _Work:
     def _cut(self, spent: Spent, omitted: Sequence[str]) -> None:
         self.cut = self.cut or spent.kind
         self.omitted += omitted
-        self.options.on_event(f"cut: {spent.detail}; left out: {', '.join(omitted)}")
+        line = f"cut: {spent.detail}; left out: {', '.join(omitted)}"
+        self.options.decide("cut", line, budget=spent.kind)
 
 
 def _names(material: Material, options: Options) -> tuple[str, ...]:
@@ -262,6 +286,7 @@ def _outcome(work: _Work, choice: Choice, published: str) -> Outcome:
         cut=work.cut or ("memory" if material.omitted else ""),
         omitted=list(work.omitted),
         max_seconds=options.budget.seconds,
+        max_joules=options.budget.joules,
         max_memory_mib=options.budget.memory_mib,
         decisions=[str(belief) for belief in choice.beliefs],
     )

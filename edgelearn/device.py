@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 
 
@@ -9,6 +10,11 @@ def use_threads(threads: int) -> None:
     """Fix what changes results or speed between runs: thread counts and the choice of kernels."""
     torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(True, warn_only=True)
+
+
+def what_computes(device: str) -> str:
+    """What bits depend on besides the arithmetic asked for: the libraries' versions, the threads, the device."""
+    return f"torch {torch.__version__}, numpy {np.__version__}, {torch.get_num_threads()} threads, {device}"
 
 
 def pick_device(wanted: str) -> str:

@@ -21,7 +21,9 @@ Augment = Callable[[Tensor, torch.Generator], Tensor]  # raw samples (batch, *sh
 @dataclass(frozen=True)
 class FitSettings:
     """steps: optimizer steps; local_mass: share of every batch drawn from the first source, where there is a second;
-    smoothing: of the labels, the probability that is spread over all classes (Szegedy et al., 2016)."""
+    smoothing: of the labels, the probability that is spread over all classes (Szegedy et al., 2016); micro_batch: rows
+    that go through the model at once (0: the whole batch), gradients are summed up over the batch: the same step but
+    for rounding, in less memory."""
 
     steps: int
     batch_size: int = 32
@@ -31,6 +33,7 @@ class FitSettings:
     cosine: bool = True
     smoothing: float = 0.0
     distil: float = 1.0  # weight of the base model's opinion, used only while some classes have no samples
+    micro_batch: int = 0
 
 
 @dataclass(frozen=True)
@@ -127,10 +130,14 @@ class _Run:
             self.model.train()
         self._set_learning_rate(number)
         self.optimizer.zero_grad(set_to_none=True)
-        loss = self._loss(self._samples(rows, number), rows)
-        torch.autograd.backward(loss)
+        size = self.settings.micro_batch or len(rows)
+        x, loss = self._samples(rows, number), torch.zeros((), device=self.device)
+        for i in range(0, len(rows), size):
+            share = self._loss(x[i : i + size], rows[i : i + size], of=rows)
+            torch.autograd.backward(share)
+            loss = loss + share.detach()
         self.optimizer.step()
-        return loss.detach()
+        return loss
 
     def _samples(self, rows: Tensor, number: int) -> Tensor:
         if self.augment is None:
@@ -138,15 +145,20 @@ class _Run:
         seed = int(np.random.SeedSequence((self.seed, number, 1)).generate_state(1, np.uint64)[0] >> 1)
         return self.augment(self.x[rows], torch.Generator(self.device).manual_seed(seed))
 
-    def _loss(self, x: Tensor, rows: Tensor) -> Tensor:
-        logits, _ = self.model(x)  # (batch, classes)
+    def _loss(self, x: Tensor, rows: Tensor, *, of: Tensor) -> Tensor:
+        """What these rows add to the mean loss of the batch `of` which they are a part."""
+        logits, _ = self.model(x)  # (rows, classes)
+        share = len(rows) / len(of)
         if self.absent is None or self.teacher is None:
-            return F.cross_entropy(logits, self.y[rows], label_smoothing=self.settings.smoothing)
-        loss = F.cross_entropy(logits.masked_fill(self.absent, -1e9), self.y[rows])
+            return share * F.cross_entropy(logits, self.y[rows], label_smoothing=self.settings.smoothing)
+        loss = share * F.cross_entropy(logits.masked_fill(self.absent, -1e9), self.y[rows])
         local = rows < self.n_local
+        if not bool(local.any()):
+            return loss
         opinion = F.log_softmax(self.teacher[rows[local]], dim=1)
         learned = F.log_softmax(logits[local], dim=1)
-        return loss + self.settings.distil * F.kl_div(learned, opinion, reduction="batchmean", log_target=True)
+        distil = self.settings.distil * int(local.sum()) / int((of < self.n_local).sum())
+        return loss + distil * F.kl_div(learned, opinion, reduction="batchmean", log_target=True)
 
     def _draw(self, number: int) -> Tensor:
         """Row numbers of one batch: without replacement inside a source where it is large enough."""

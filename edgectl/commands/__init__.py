@@ -47,12 +47,19 @@ class Invocation:
         usable = len(os.sched_getaffinity(0))
         return min(self.with_profile().whole("threads") or usable, usable)
 
+    @property
+    def profile_id(self) -> str:
+        """The profile that the settings name, or else the one that fits this board."""
+        from edgectl.board import profile
+
+        return self.settings.text("profile") or profile.detect(site=self.places.profiles)
+
     def with_profile(self) -> Settings:
         """The settings, with what the board's profile recommends where nothing else is set."""
         from edgectl.board import profile
 
-        name = self.settings.text("profile") or profile.detect()
-        return self.settings.below(f"profile {name}", profile.recommended(name))
+        name = self.profile_id
+        return self.settings.below(f"profile {name}", profile.recommended(profile.load(name, self.places.profiles)))
 
     def task_id(self, flag: str | None) -> str | None:
         """The task named by --task or by the settings; None: the only one there is."""

@@ -134,7 +134,7 @@ def expire(
     json: JsonFlag = False,
 ) -> None:
     """Delete samples from this board. What was shared and sent is not recalled by this."""
-    from edgectl import periods
+    from edgectl import checkpoints, periods
     from edgewire.errors import UsageError
 
     if everything == bool(older_than or number):
@@ -144,6 +144,8 @@ def expire(
     before = here.clock() - periods.seconds(older_than) if older_than else None
     with here.store() as store:
         deleted = store.expire(about, older_than=before, ids=number or None)
+    if deleted:
+        checkpoints.forget(here.home, about)
     report = {"changed": deleted > 0, "task": about, "deleted": deleted}
     emit(report, [f"{plural(deleted, 'sample')} of '{about}' deleted"], as_json=json)
 

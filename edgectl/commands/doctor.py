@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edgectl.commands import JsonFlag, invocation
+from edgectl.commands import Invocation, JsonFlag, invocation
 from edgectl.output import clean, emit, say
+
+if TYPE_CHECKING:
+    from edgectl.doctor import Check
 
 _MARKS = {"ok": "ok  ", "warn": "warn", "fail": "FAIL"}
 
@@ -23,11 +27,9 @@ def doctor(
     json: JsonFlag = False,
 ) -> None:
     """Try what this board needs, and say what to do about what fails. The exit code is that of the first failure."""
-    from edgectl import doctor as checks
-
     here = invocation(ctx)
-    found = []
-    for check in checks.examine(here.home, here.settings, now=here.clock(), offline=offline, quick=quick):
+    found: list[Check] = []
+    for check in _examine(here, offline=offline, quick=quick):
         found.append(check)
         if not json:
             typer.echo(clean(f"{_MARKS[check.outcome]}  {check.name}: {check.detail}"))
@@ -39,3 +41,10 @@ def doctor(
     if failed:
         say(f"edgectl: {len(failed)} of {len(found)} checks failed")
         raise typer.Exit(failed[0].exit_code)
+
+
+def _examine(here: Invocation, *, offline: bool, quick: bool) -> Iterator[Check]:
+    from edgectl.doctor import examine
+
+    site = here.places.profiles
+    return examine(here.home, here.settings, now=here.clock(), site=site, offline=offline, quick=quick)

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from edgectl.commands import Invocation, JsonFlag, invocation
+from edgectl.commands import JsonFlag, invocation
 from edgectl.output import emit
 
 
@@ -33,7 +33,7 @@ def enroll(
         here.home,
         _read(file, enrolment.FILE_LIMIT_BYTES),
         name=name or here.settings.text("name") or _host_name(),
-        profile=_profile(here),
+        profile=here.profile_id,
         now=here.clock(),
         force=force,
     )
@@ -63,9 +63,3 @@ def _read(file: Path, limit_bytes: int) -> bytes:
 def _host_name() -> str:
     """The host name with only what a board's name may have."""
     return re.sub(r"[^A-Za-z0-9._-]+", "-", socket.gethostname()).strip("-._")[:63] or "board"
-
-
-def _profile(here: Invocation) -> str:
-    from edgectl.board import profile
-
-    return here.settings.text("profile") or profile.detect()

@@ -48,7 +48,10 @@ def infer(
     model = serving(here.home, here.task_id(task), here.clock())
     path = None if str(file) == "-" else file
     samples = readers.read(path, model.task, stdin=sys.stdin.buffer, part=part, labelled=False)
-    predictor = Predictor(model.model, threads=here.threads, device=here.settings.text("device") or "auto")
+    settings = here.with_profile()
+    providers = (settings.text("providers") or "").split(",")
+    device = settings.text("device") or "auto"
+    predictor = Predictor(model.model, threads=here.threads, device=device, providers=providers)
     shares = probabilities(predictor.run(samples.x)[0])
     ranked = (-shares).argsort(axis=1, kind="stable")[:, :top]
     lines = _lines(model, shares, ranked)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -12,7 +13,7 @@ from edgectl.commands import Invocation, JsonFlag, TaskFlag, invocation
 from edgectl.output import emit, say
 
 if TYPE_CHECKING:
-    from edgectl.budget import Budget
+    from edgectl.governor.start import Start
     from edgectl.retraining import Options, Outcome
     from edgectl.store import Store
     from edgewire.messages import Manifest
@@ -45,8 +46,17 @@ def train(
     max_seconds: Annotated[
         int | None, typer.Option(min=1, help="Stop after that long, with the best model so far.")
     ] = None,
+    max_joules: Annotated[
+        int | None, typer.Option(min=1, help="Stop after that much energy of the whole board, with the best so far.")
+    ] = None,
+    max_temp_c: Annotated[
+        int | None, typer.Option(min=30, max=120, help="Slow down or pause to stay below; default: the board's own.")
+    ] = None,
     max_memory_mib: Annotated[
         int | None, typer.Option(min=1, help="Take no more memory than that; smaller ways to train are tried.")
+    ] = None,
+    simulate_board: Annotated[
+        str | None, typer.Option(metavar="PROFILE", help="Heat, clock and energy of a made-up board of that kind.")
     ] = None,
     json: JsonFlag = False,
 ) -> None:
@@ -54,7 +64,8 @@ def train(
 
     It trains only if that pays: a tenth more samples than the last time, a new label, drift, new packs or a new base,
     or samples that were deleted. Run it from a timer. The model that serves is replaced only on evidence that the new
-    one is better; `edgectl model rollback` undoes it.
+    one is better; `edgectl model rollback` undoes it. A training that is cut off goes on the next time, with the same
+    result.
     """
     started = time.monotonic()
     from edgewire.errors import UsageError
@@ -63,10 +74,22 @@ def train(
     if recipe not in RECIPES:
         raise UsageError(f"unknown recipe '{recipe}'", hint=f"there are: {', '.join(RECIPES)}")
     here = invocation(ctx)
-    flags = {"device": device, "threads": threads, "train_seconds": max_seconds, "train_memory_mib": max_memory_mib}
+    flags = {
+        "device": device,
+        "threads": threads,
+        "train_seconds": max_seconds,
+        "train_joules": max_joules,
+        "train_temp_c": max_temp_c,
+        "train_memory_mib": max_memory_mib,
+        "profile": simulate_board,
+    }
     here = Invocation(here.settings.override(**flags), here.places, here.clock)
     with exclusive(here.home.ensure().lock("train"), doing="training on this board"):
-        outcome = _train(here, task, recipe, seed, stage=stage, veto=veto, force=force, started=started)
+        begin = _start(here, simulated=simulate_board is not None, started=started)
+        try:
+            outcome = _train(here, task, recipe, seed, begin, stage=stage, veto=veto, force=force)
+        finally:
+            begin.machine.close()
     emit(vars(outcome), _lines(outcome), as_json=json)
 
 
@@ -75,11 +98,11 @@ def _train(
     task: str | None,
     recipe: str,
     seed: int,
+    begin: Start,
     *,
     stage: bool,
     veto: bool,
     force: bool,
-    started: float,
 ) -> Outcome:
     from edgectl import enrolment, tasks
     from edgectl.retraining import Options, seal_network
@@ -94,26 +117,44 @@ def _train(
         stage=stage,
         veto=veto,
         force=force,
-        budget=_budget(here, started),
+        budget=begin.budget,
+        head_above=_head_above(here),
+        batch_rows=here.with_profile().whole("train_batch_rows"),
         on_event=say,
         on_progress=_fold_progress,
     )
     with here.store() as store:
-        return _recorded(here, manifest, store, options)
+        return _recorded(here, manifest, store, options, begin)
 
 
-def _budget(here: Invocation, started: float) -> Budget:
-    from edgectl.budget import Budget
+def _head_above(here: Invocation) -> int | None:
+    """The largest model, in weights, that may be trained whole; None: any. Raises ResourcesRefused where none may."""
+    settings = here.with_profile()
+    scope, origin = settings.text("train_scope"), settings.settings["train_scope"].origin
+    if scope == "none":
+        from edgewire.errors import ResourcesRefused
+
+        raise ResourcesRefused(
+            f"this board does not train ({origin}: train_scope is 'none')",
+            hint="it syncs and infers; to train nevertheless: edgectl config set train_scope head",
+        )
+    return 0 if scope == "head" else settings.whole("train_whole_parameters") or None
+
+
+def _start(here: Invocation, *, simulated: bool, started: float) -> Start:
+    """The limits that count, and what watches them."""
+    from edgectl.board import profile
+    from edgectl.governor import start
 
     settings = here.with_profile()
-    return Budget(
-        seconds=settings.whole("train_seconds") or None,
-        memory_mib=settings.whole("train_memory_mib") or None,
-        started=started,
-    )
+    known = profile.load(here.profile_id, here.places.profiles)
+    machine = start.Machine.simulated(known) if simulated else start.Machine.real(started=started)
+    return start.start(settings, known, machine)
 
 
-def _recorded(here: Invocation, manifest: Manifest, store: Store, options: Options) -> Outcome:
+def _recorded(
+    here: Invocation, manifest: Manifest, store: Store, options: Options, begin: Start | None = None
+) -> Outcome:
     """Train if it pays, keep a record of the run, and queue the report if both the owner and the task want one."""
     from edgectl import reports, retraining
 
@@ -124,9 +165,11 @@ def _recorded(here: Invocation, manifest: Manifest, store: Store, options: Optio
 
     run = store.start_run(manifest.task.id, "train", here.clock())
     try:
+        if begin is not None:
+            options = replace(options, governor=begin.govern(options.decide))
         outcome = training.train(here.home, manifest, store, options, now=here.clock(), due=due.reason)
     except Exception as error:
-        store.finish_run(run, "failed", {"error": str(error)}, here.clock())
+        store.finish_run(run, "failed", {"error": str(error), "events": options.events}, here.clock())
         raise
     # also of a run that ended with the base or the incumbent: only successes would flatter the method
     with store.transaction():
@@ -148,7 +191,7 @@ def _fold_progress(done: int, total: int) -> None:
 
 
 def _lines(outcome: Outcome) -> list[str]:
-    cut = [f"  cut short by its {outcome.cut} budget; left out: {', '.join(outcome.omitted)}"] if outcome.cut else []
+    cut = [f"  cut short ({outcome.cut}); left out: {', '.join(outcome.omitted)}"] if outcome.cut else []
     if not outcome.changed:
         return [f"{outcome.task}: {outcome.shipped} stays; {outcome.reason}", *cut]
     gain = "" if outcome.gain is None else f", believed to gain {100 * outcome.gain:+.1f} points over the base"

@@ -22,6 +22,8 @@ from edgewire.tasks import Task
 
 Weights = dict[str, np.ndarray]
 
+EVALUATED_ROWS = 512  # that pass through a model at once where nothing is trained
+
 _MODELS: dict[str, type[nn.Module]] = {
     "mlp": Mlp,
     "cnn1d": Cnn1d,
@@ -125,7 +127,7 @@ def _before_front(model: nn.Module, x: np.ndarray) -> np.ndarray:
 
 
 @torch.no_grad()
-def outputs(model: nn.Module, x: np.ndarray, *, batch_size: int = 512) -> tuple[np.ndarray, np.ndarray]:
+def outputs(model: nn.Module, x: np.ndarray, *, batch_size: int = EVALUATED_ROWS) -> tuple[np.ndarray, np.ndarray]:
     """Logits (n, classes) and embeddings (n, dim), float32, in evaluation mode."""
     model.eval()
     device = next(model.parameters()).device

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from edgelearn.models.build import EVALUATED_ROWS
 from edgewire.tasks import Task
 
 _COPIES = 3  # a layer's output, what its activation function keeps, and the gradient
@@ -34,3 +35,13 @@ def row_bytes(task: Task, model: nn.Module) -> int:
 def model_bytes(model: nn.Module) -> int:
     """Bytes of weights while they are trained."""
     return _MODEL_COPIES * 4 * sum(parameter.numel() for parameter in model.parameters())
+
+
+def forward_bytes(task: Task, model: nn.Module, *, rows: int) -> int:
+    """Bytes while that many rows pass through the model and are not trained on, as many at once as `outputs` takes."""
+    return min(rows, EVALUATED_ROWS) * row_bytes(task, model) // _COPIES
+
+
+def head_bytes(task: Task, model: nn.Module, *, rows: int) -> int:
+    """Bytes while the last layer alone is trained, on what the others make of that many rows."""
+    return 4 * rows * (task.model.embedding + len(task.labels)) + model_bytes(model) // _MODEL_COPIES

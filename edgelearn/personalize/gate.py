@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edgelearn.fit import FitSettings, Source, fit
+from edgelearn.fit import FitSettings, Source
 from edgelearn.metrics import log_losses
 from edgelearn.models.build import Weights, get_weights, load, outputs
 from edgelearn.personalize.setting import Candidate, Setting
@@ -72,10 +72,11 @@ def _adapt(setting: Setting, start: Weights, candidate: Candidate, seed: int) ->
     chosen = setting.settings
     batch_size = 32
     steps = chosen.gate_epochs * math.ceil(len(candidate.y) / batch_size)
-    settings = FitSettings(steps, batch_size=batch_size, learning_rate=chosen.gate_lr, cosine=False)
+    settings = FitSettings(
+        steps, batch_size=batch_size, learning_rate=chosen.gate_lr, cosine=False, micro_batch=chosen.joint.micro_batch
+    )
     model = load(setting.task, start).to(setting.device)
-    for _ in fit(model, Source(candidate.examples()), settings, seed=seed):
-        setting.on_step()
+    setting.train(model, Source(candidate.examples()), settings, seed=seed)
     return get_weights(model)
 
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from edgelearn.examples import Examples
-from edgelearn.fit import Source, fit
+from edgelearn.fit import Source
 from edgelearn.models.build import Weights, load, outputs
 from edgelearn.personalize.setting import Setting
 
@@ -22,8 +22,7 @@ def train_head(setting: Setting, start: Weights) -> Weights:
     rest = logits - embedding @ start["head.weight"].T - start["head.bias"]  # what is not the head's
     local = Examples(np.concatenate([embedding, rest], axis=1), setting.local.y, setting.local.group)
     settings = setting.settings.paced(setting.settings.head, len(local))
-    for _ in fit(model, Source(local, teacher=logits, alive=setting.expected), settings, seed=setting.seed):
-        setting.on_step()
+    setting.train(model, Source(local, teacher=logits, alive=setting.expected), settings)
     head = {f"head.{name}": tensor.detach().cpu().numpy() for name, tensor in model.head.state_dict().items()}
     return {**start, **head}
 

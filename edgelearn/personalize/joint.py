@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from edgelearn.augment import augmentation
 from edgelearn.examples import Examples, join
-from edgelearn.fit import FitSettings, Source, fit
+from edgelearn.fit import FitSettings, Source
 from edgelearn.models.build import Weights, get_weights, load, outputs
 from edgelearn.personalize.head import train_head
 from edgelearn.personalize.setting import Candidate, Setting
@@ -52,7 +52,5 @@ def _train(
     model = load(setting.task, start).to(setting.device)
     teacher = setting.local_outputs[0] if start is setting.base else outputs(model, setting.local.x)[0]
     augment = augmentation(setting.task, model) if augmented and setting.settings.augment else None
-    source = Source(setting.local, outside, teacher, setting.expected, augment)
-    for _ in fit(model, source, settings, seed=setting.seed):
-        setting.on_step()
+    setting.train(model, Source(setting.local, outside, teacher, setting.expected, augment), settings)
     return get_weights(model)

@@ -69,5 +69,6 @@ def choosable(task: Task) -> tuple[str, ...]:
 
 
 def choices(setting: Setting) -> tuple[str, ...]:
-    """Those that make sense here: without candidates, the others would only repeat `local`."""
-    return choosable(setting.task) if setting.candidates else ("base", "local")
+    """Those that make sense here: without candidates, the others would only repeat `local`; all but it train more than
+    the head."""
+    return choosable(setting.task) if setting.candidates and not setting.settings.head_only else ("base", "local")

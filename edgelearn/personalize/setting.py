@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -10,7 +11,8 @@ import numpy as np
 from torch import nn
 
 from edgelearn.examples import Examples
-from edgelearn.fit import FitSettings
+from edgelearn.fit import FitSettings, Source
+from edgelearn.kept import Keeper, fit_kept
 from edgelearn.models.build import Weights, load, outputs
 from edgelearn.personalize.align import best_turn, turn, turn_weights
 from edgelearn.personalize.population import Population, survey
@@ -45,9 +47,10 @@ class Settings:
 
     gate_alpha: probability that the gate keeps anything at all when every candidate is useless;
     gate_lr, gate_epochs: how a candidate domain is tried; matched: how many contributors are candidates;
-    nearest: outside samples per class; head_below: samples per class under which `local` trains the head only;
-    augment: whether changing local samples at every step helps (recipes `augmented` and `blend`);
-    passes: how often local training sees each sample at least, if that takes no more than MOST_STEPS.
+    nearest: outside samples per class; head_below: samples per class under which `local` trains the head only,
+    infinite where nothing else may be trained; augment: whether changing local samples at every step helps (recipes
+    `augmented` and `blend`); passes: how often local training sees each sample at least, if that takes no more than
+    MOST_STEPS.
     """
 
     local: FitSettings = field(default_factory=lambda: FitSettings(steps=150))
@@ -69,6 +72,11 @@ class Settings:
         """`run`, longer where there are many samples: steps that suit a handful underfit hundreds."""
         wanted = -(-self.passes * samples // run.batch_size)
         return replace(run, steps=max(run.steps, min(wanted, MOST_STEPS)))
+
+    @property
+    def head_only(self) -> bool:
+        """Whether nothing but the last layer may be trained."""
+        return math.isinf(self.head_below)
 
     @classmethod
     def of(cls, task: Task) -> Settings:
@@ -96,10 +104,18 @@ class Setting:
     seed: int
     device: str = "cpu"
     on_step: Callable[[], None] = lambda: None  # called after each training step; may raise to stop
+    keeper: Keeper | None = None  # remembers fits, so that a later process goes on where this one ended
 
     @property
     def n_classes(self) -> int:
         return len(self.task.labels)
+
+    def train(self, model: nn.Module, source: Source, settings: FitSettings, *, seed: int | None = None) -> None:
+        """Train `model` in place, to the end or until `on_step` raises. seed: None: the setting's own."""
+        fit_kept(
+            model, source, settings, seed=self.seed if seed is None else seed, about=repr(self.task),
+            on_step=self.on_step, keeper=self.keeper,
+        )  # fmt: skip
 
     def base_model(self) -> nn.Module:
         """A new copy of the base model, free to be trained."""

@@ -11,13 +11,14 @@ import numpy as np
 import pytest
 
 from edgectl import enrolment, material, retraining, tasks, training
-from edgectl.budget import LATER_MIB, PACK_COPIES, Budget, Need, Spent, plan
-from edgectl.models import Models
+from edgectl.budget import LATER_MIB, PACK_COPIES, Budget, Cost, Need, Spent, plan
+from edgectl.models import WEIGHTS, Models
 from edgelearn.models.build import build
 from edgelearn.models.cost import model_bytes, row_bytes
 from edgelearn.personalize.choose import Figure
 from edgelearn.personalize.setting import Personal, Setting
 from edgelearn.personalize.veto import Evidence
+from edgewire import tensors
 from edgewire.errors import ResourcesRefused, TimedOut
 from edgewire.tasks import InputSchema, ModelSpec
 from tests.board.synced import BOTH, Synced
@@ -58,9 +59,23 @@ def test_time_may_be_left_for_what_comes_after() -> None:
     clock = Clock()
     budget = Budget(seconds=20, clock=clock)
     clock.now = 12.0
-    with pytest.raises(Spent), budget.leaving(6.0):
+    with pytest.raises(Spent), budget.leaving(Cost(seconds=6.0)):
         budget.check()
     budget.check()
+
+
+def test_energy_is_up_a_tenth_early_and_may_be_left_too() -> None:
+    used = [0.0]
+    budget = Budget(joules=1000, used_joules=lambda: used[0])
+    used[0] = 899.0
+    budget.check()
+    with pytest.raises(Spent), budget.leaving(Cost(joules=10.0)):
+        budget.check()
+    used[0] = 900.0
+    with pytest.raises(Spent) as found:
+        budget.check()
+    assert found.value.kind == "energy"
+    assert isinstance(found.value.refusal(), ResourcesRefused)
 
 
 def test_memory_beyond_the_limit_ends_it() -> None:
@@ -78,30 +93,48 @@ def test_a_process_may_not_grow_beyond_what_the_machine_has() -> None:
     assert Budget(resident_mib=lambda: None).limit_mib(available_mib=100.0) is None
 
 
-NEED = Need(resident_mib=200 - LATER_MIB, local_bytes=0, row_bytes=MIB, model_bytes=0, packs_bytes=(10 * MIB, 20 * MIB))
+NEED = Need(
+    resident_mib=200 - LATER_MIB, local_bytes=0, row_bytes=MIB, model_bytes=0, packs_bytes=(10 * MIB, 20 * MIB),
+    head_bytes=2 * MIB,
+)  # fmt: skip
 
 
 @pytest.mark.parametrize(
-    ("limit", "batch", "packs"),
+    ("limit", "rows", "packs", "head_only"),
     [
-        (None, 48, 2),
-        (200 + 48 + PACK_COPIES * 30, 48, 2),
-        (200 + 32 + PACK_COPIES * 30, 32, 2),
-        (200 + 32 + PACK_COPIES * 10, 32, 1),
-        (200 + 48, 48, 0),
-        (200 + 12, 12, 0),
-        (200 + 8, 8, 0),
+        (None, 48, 2, False),
+        (200 + 48 + PACK_COPIES * 30, 48, 2, False),
+        (200 + 24 + PACK_COPIES * 30, 24, 2, False),
+        (200 + 6 + PACK_COPIES * 30, 6, 2, False),
+        (200 + 6 + PACK_COPIES * 10, 6, 1, False),
+        (200 + 45, 6, 0, False),
+        (200 + 6, 6, 0, False),
+        (200 + 5, 48, 0, True),
+        (200 + 2, 48, 0, True),
     ],
 )
-def test_the_largest_way_that_fits_is_taken(limit: float | None, batch: int, packs: int) -> None:
+def test_the_largest_way_that_fits_is_taken(limit: float | None, rows: int, packs: int, head_only: bool) -> None:
+    """The same in smaller pieces first, then with fewer files, then the last layer alone."""
     chosen = plan(NEED, batch=48, limit_mib=limit)
-    assert (chosen.batch, chosen.packs) == (batch, packs)
+    assert (chosen.micro_batch, chosen.packs, chosen.head_only) == (rows, packs, head_only)
     assert limit is None or chosen.mib <= limit
 
 
+def test_where_the_head_alone_is_allowed_nothing_else_is_planned() -> None:
+    chosen = plan(NEED, batch=48, limit_mib=None, head_only=True)
+    assert (chosen.packs, chosen.head_only) == (0, True)
+
+
+def test_rows_that_only_pass_through_the_model_count_too() -> None:
+    need = replace(NEED, forward_bytes=100 * MIB, local_forward_bytes=30 * MIB)
+    assert need.mib(48, 2) == 200 + 100 + PACK_COPIES * 30
+    assert need.mib(48, 0) == 200 + 48
+    assert need.mib(6, 0) == 200 + 30
+
+
 def test_where_nothing_fits_the_refusal_says_what_the_least_is() -> None:
-    with pytest.raises(ResourcesRefused, match="about 208 MiB at the least, 207 MiB are allowed"):
-        plan(NEED, batch=48, limit_mib=207)
+    with pytest.raises(ResourcesRefused, match="about 202 MiB at the least, 201 MiB are allowed"):
+        plan(NEED, batch=48, limit_mib=201)
 
 
 def test_what_a_row_costs_is_counted_layer_by_layer() -> None:
@@ -246,7 +279,10 @@ def test_a_budget_never_puts_the_base_in_the_place_of_what_serves(ready: Synced,
     train(ready, recipe="local", veto=False)
     staged.costs["fold"] = 1000.0
     outcome = train(ready, budget=Budget(seconds=100, clock=staged.clock))
-    assert (outcome.shipped, outcome.reason) == ("incumbent", "the time budget ended before anything spoke against it")
+    assert (outcome.shipped, outcome.reason) == (
+        "incumbent",
+        "the time budget ended it before anything spoke against it",
+    )
     assert serving(ready) == 1
 
 
@@ -261,15 +297,46 @@ def test_memory_that_runs_out_while_training_is_refused_and_nothing_changes(read
 def test_with_less_memory_fewer_packs_are_read_and_the_outcome_says_so(
     ready: Synced, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    need = Need(200 - LATER_MIB, 0, MIB, 0, (10 * MIB, 10 * MIB))
+    need = Need(200 - LATER_MIB, 0, MIB, 0, (10 * MIB, 10 * MIB), head_bytes=100 * MIB)
     monkeypatch.setattr(material, "_need", lambda *_: need)
-    outcome = train(ready, recipe="matched", veto=False, budget=Budget(memory_mib=275, resident_mib=lambda: 200.0))
+    outcome = train(ready, recipe="matched", veto=False, budget=Budget(memory_mib=247, resident_mib=lambda: 200.0))
     assert (outcome.cut, outcome.omitted) == (
-        "memory", ["memory: batches of 32 instead of 48", "memory: 1 of 2 sample files"]
+        "memory", ["memory: batches in pieces of 6 of 48", "memory: 1 of 2 sample files"]
     )  # fmt: skip
     slot = Models(ready.board.home, BOTH.id).current()
     assert slot is not None
     assert len(slot.lineage.packs) == 1
+
+
+def test_with_memory_for_the_head_alone_the_other_layers_stay(ready: Synced, monkeypatch: pytest.MonkeyPatch) -> None:
+    ready.add(STYLE, per_class=12, seed=3)  # so many that all layers would be trained
+    monkeypatch.setattr(material, "_need", lambda *_: Need(200 - LATER_MIB, 0, MIB, 0, (), head_bytes=MIB))
+    outcome = train(ready, recipe="local", veto=False, budget=Budget(memory_mib=202, resident_mib=lambda: 100.0))
+    assert outcome.omitted == ["memory: training of all layers but the last", "memory: 2 sample files"]
+    slot = Models(ready.board.home, BOTH.id).current()
+    assert slot is not None
+    weights, _ = tensors.unpack((slot.folder / WEIGHTS).read_bytes(), what="weights", limit_bytes=1 << 20)
+    base = world.base()
+    assert {name for name in weights if not np.array_equal(weights[name], base[name])} == {"head.weight", "head.bias"}
+
+
+def test_what_was_decided_for_want_of_memory_is_an_event(ready: Synced, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(material, "_need", lambda *_: Need(200 - LATER_MIB, 0, MIB, 0, (0, 0), head_bytes=MIB))
+    outcome = train(ready, recipe="local", veto=False, budget=Budget(memory_mib=210, resident_mib=lambda: 100.0))
+    assert [(event["kind"], event["line"]) for event in outcome.events] == [
+        ("memory", "memory: batches in pieces of 6 of 48")
+    ]
+
+
+def test_a_battery_s_share_ends_with_the_best_so_far_shipped(ready: Synced, staged: Staged) -> None:
+    """A second costs ten joules here: nine tenths of 100 J pay for a training and one set of folds."""
+    staged.good = {"matched"}
+    budget = Budget(joules=100, clock=staged.clock, used_joules=lambda: 10 * staged.clock.now)
+    outcome = train(ready, budget=budget)
+    assert staged.done == ["train matched", "evidence base,matched"]
+    assert (outcome.shipped, outcome.cut, outcome.max_joules) == ("matched", "energy", 100)
+    assert outcome.events[-1]["kind"] == "cut"
+    assert serving(ready) == 1
 
 
 def test_a_budget_that_python_alone_exceeds_is_refused_with_its_exit_code(ready: Synced) -> None:

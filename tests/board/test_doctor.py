@@ -8,7 +8,8 @@ import signal
 import pytest
 
 from edgectl import doctor
-from edgectl.doctor import Probed
+from edgectl.board import profile
+from edgectl.remedies import Probed, remedy
 from edgewire import errors
 from tests.board.conftest import Board
 
@@ -22,23 +23,98 @@ from tests.board.conftest import Board
     ],
 )
 def test_a_signal_is_explained(number: int, words: str) -> None:
-    check = doctor.check_training(lambda _: Probed(-number, "", ""))
+    check = doctor.check_training(lambda _: Probed(-number, "", ""), {})
     assert words in check.detail
     assert (check.outcome, check.exit_code) == ("fail", 7)
 
 
 def test_without_torch_a_board_can_still_infer() -> None:
-    check = doctor.check_training(lambda _: Probed(3, "", ""))
+    check = doctor.check_training(lambda _: Probed(3, "", ""), {})
     assert check.outcome == "warn"
     assert "does not train" in check.detail
 
 
 def test_a_probe_that_hangs_is_a_failure() -> None:
-    assert "did not end" in doctor.check_inference(lambda _: Probed(None, "", "")).detail
+    assert "did not end" in doctor.check_inference(lambda _: Probed(None, "", ""), {}).detail
 
 
 def test_onnxruntime_runs_here() -> None:
-    assert doctor.check_inference(doctor.run_probe).outcome == "ok"
+    assert doctor.check_inference(doctor.run_probe, {}).outcome == "ok"
+
+
+def test_what_every_command_imports_loads_here() -> None:
+    check = doctor.check_imports(doctor.run_probe, {})
+    assert check.outcome == "ok"
+    assert "cryptography" in check.detail
+
+
+def test_the_import_that_kills_is_named() -> None:
+    check = doctor.check_imports(lambda _: Probed(-signal.SIGILL, "numpy\ncryptography\n", ""), {})
+    assert check.detail.startswith("cryptography: ended by SIGILL")
+
+
+ILLEGAL = Probed(-signal.SIGILL, "", "")
+
+
+def missing(text: str) -> Probed:
+    return Probed(1, "", f"Traceback\nImportError: {text}")
+
+
+@pytest.mark.parametrize(
+    ("board", "library", "version", "probed", "words"),
+    [
+        ("pi-4b", "torch", "2.10.0", ILLEGAL, "has armv8.0-a cores: install the version that its profile pins"),
+        ("pi-4b", "torch", "2.10.0", ILLEGAL, "torch==2.9.1"),
+        ("pi-zero-2w", "onnxruntime", "1.21.0", ILLEGAL, "onnxruntime==1.22.0"),
+        ("pi-4b", "torch", "2.9.1+cpu", ILLEGAL, "2.9.1 should run there"),
+        ("jetson-orin-nano", "torch", "2.10.0", ILLEGAL, "NVIDIA's build of torch"),
+        ("pi-5", "onnxruntime", "1.31.1", ILLEGAL, "try an older version"),
+        ("pi-5", "torch", "2.9.1", Probed(-signal.SIGKILL, "", ""), "add swap"),
+        ("pi-5", "torch", "2.9.1", Probed(None, "", ""), "throttled"),
+        (
+            "pi-5", "torch", "2.9.1",
+            missing("libopenblas.so.0: cannot open shared object file: No such file or directory"),
+            "apt-get install libopenblas0",
+        ),
+        (
+            "jetson-orin-nx", "torch", "2.8.0",
+            missing("libcudnn.so.9: cannot open shared object file: No such file or directory"),
+            "nvidia-jetpack",
+        ),
+        (
+            "pi-4b", "torch", "2.13.0",
+            missing("libcudart.so.13: cannot open shared object file: No such file or directory"),
+            "scripts/install.sh --profile pi-4b",
+        ),
+        (
+            "jetson-nano", "onnxruntime", "1.22.0",
+            missing("/lib/aarch64-linux-gnu/libm.so.6: version `GLIBC_2.28' not found (required by x.so)"),
+            "BASE_IMAGE=ubuntu:22.04",
+        ),
+        ("pi-5", "numpy", None, missing("No module named 'numpy'"), "install numpy again"),
+        ("generic", "torch", "2.9.1", Probed(1, "", ""), "scripts/install.sh --profile generic"),
+    ],
+)  # fmt: skip
+def test_the_remedy_is_the_boards(board: str, library: str, version: str | None, probed: Probed, words: str) -> None:
+    assert words in remedy(probed, library, profile.load(board), version=version)
+
+
+def test_torch_without_cuda_on_a_jetson_is_a_warning() -> None:
+    done = Probed(0, "2.9.1 without CUDA", "")
+    assert doctor.check_training(lambda _: done, profile.load("jetson-orin-nano")).outcome == "warn"
+    assert doctor.check_training(lambda _: done, profile.load("pi-5")).outcome == "ok"
+
+
+def test_an_invalid_profile_of_the_site_fails_its_check_and_no_other(board: Board) -> None:
+    own = board.folder / "config" / "edgectl" / "profiles"
+    own.mkdir(parents=True)
+    (own / "mine.toml").write_text('id = "mine"\nschema_version = 1\ntreads = 4\n')
+    board.edgectl("config", "set", "profile", "mine")
+    done = board.edgectl("doctor", "--offline", "--quick", "--json")
+    checks = {check["name"]: check for check in json.loads(done.stdout)["checks"]}
+    assert done.returncode == 2
+    assert "treads is not a field" in checks["board"]["detail"]
+    assert checks["database"]["outcome"] == "ok"
 
 
 def test_a_process_that_dies_is_told_by_its_signal() -> None:

@@ -13,14 +13,15 @@ from edgectl import enrolment, reports, tasks, training
 from edgectl.commands import Invocation
 from edgectl.commands.train import _recorded
 from edgectl.config import Places, load
-from edgectl.models import GOLDEN, MODEL, Models
+from edgectl.models import GOLDEN, MODEL, WEIGHTS, Models
 from edgectl.store import Score
 from edgelearn.personalize import recipes
 from edgelearn.personalize.choose import Belief, Choice
-from edgelearn.personalize.setting import Personal, Setting
+from edgelearn.personalize.setting import Personal, Setting, Settings
 from edgelearn.personalize.veto import Evidence
 from edgewire import samples as sample_columns
 from edgewire import tensors
+from edgewire.errors import ResourcesRefused
 from edgewire.tasks import InputSchema
 from tests.board.synced import BOTH, Synced
 from tests.learn import world
@@ -299,3 +300,43 @@ def test_golden_inputs_of_a_click_task_are_items_that_there_are() -> None:
     made = training._golden_inputs(InputSchema((5,), "int32", items=3))
     assert made.dtype == np.int32
     assert set(made.ravel()) == {1, 2, 3}
+
+
+def test_where_the_head_alone_may_be_trained_nothing_else_changes(ready: Synced) -> None:
+    said: list[str] = []
+    outcome = train(ready, recipe="local", veto=False, head_above=0, on_event=said.append)
+    slot = models(ready).current()
+    assert outcome.shipped == "local"
+    assert slot is not None
+    own, _ = tensors.unpack((slot.folder / WEIGHTS).read_bytes(), what="weights", limit_bytes=1 << 20)
+    base = world.base()
+    changed = {name for name in own if not np.array_equal(own[name], base[name])}
+    assert changed == {"head.weight", "head.bias"}
+    assert any(line.startswith("scope:") for line in said)
+
+
+def test_a_recipe_that_trains_more_than_the_head_is_refused_there(ready: Synced) -> None:
+    with pytest.raises(ResourcesRefused, match="more than the head"):
+        train(ready, recipe="matched", head_above=0)
+
+
+def test_a_model_that_is_small_enough_is_trained_whole(ready: Synced) -> None:
+    said: list[str] = []
+    train(ready, recipe="local", veto=False, head_above=10**9, on_event=said.append)
+    assert not any(line.startswith("scope:") for line in said)
+
+
+def test_no_more_rows_pass_at_once_than_the_board_allows_and_batches_stay_as_they_were(ready: Synced) -> None:
+    with ready.store() as store:
+        made = training.prepare(ready.board.home, manifest(ready), store, seed=0, device="cpu", threads=1, batch_rows=8)
+    wanted, found = Settings.of(BOTH), made.setting.settings
+    assert {found.local.micro_batch, found.joint.micro_batch, found.bayes.micro_batch} == {8}
+    assert (found.local.batch_size, found.joint.batch_size) == (wanted.local.batch_size, wanted.joint.batch_size)
+
+
+def test_a_board_that_may_not_train_says_who_says_so(ready: Synced) -> None:
+    ready.board.edgectl("config", "set", "train_scope", "none")
+    done = ready.board.edgectl("train", "--force")
+    assert done.returncode == 6
+    assert b"train_scope is 'none'" in done.stderr
+    assert b"config.toml" in done.stderr
