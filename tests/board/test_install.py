@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
+import yaml
 
 from edgectl import bundle
 from edgewire.errors import DigestMismatch, EdgeError, NotFound, UsageError
@@ -171,7 +172,7 @@ def test_a_bundle_installs_without_network_into_a_root(source: Path, tmp_path: P
 def test_a_bundle_without_training_has_no_torch_and_says_so(source: Path, tmp_path: Path) -> None:
     made = make(source, tmp_path / "bundle", training=False)
     assert sorted(path.name.split("-")[0] for path in (made.folder / "wheels").iterdir()) == ["edgectl", "onnxruntime"]
-    done = install(made.folder / "install.sh", "--dry-run", "--train", "--python", sys.executable)
+    done = install(made.folder / "install.sh", "--dry-run", "--profile", "pi-4b", "--train", "--python", sys.executable)
     assert done.returncode == 2
     assert "made without training" in done.stderr
 
@@ -248,3 +249,18 @@ def test_systemd_accepts_the_units(tmp_path: Path) -> None:
     command = ["systemd-analyze", "verify", *(str(tmp_path / unit.name) for unit in UNITS)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_only_the_telemetry_sidecar_reaches_jtops_socket_and_it_has_no_network_and_no_state() -> None:
+    services = yaml.safe_load((ROOT / "compose.jetson.yaml").read_text())["services"]
+    reaching = [name for name, service in services.items() if "jtop.sock" in str(service.get("volumes"))]
+    assert reaching == ["telemetry"]
+    assert services["telemetry"]["network_mode"] == "none"
+    assert not [volume for volume in services["telemetry"]["volumes"] if volume.startswith("state")]
+
+
+def test_the_image_runs_as_nobody_special_and_names_locks_that_exist() -> None:
+    lines = (ROOT / "Dockerfile.jetson").read_text().splitlines()
+    assert [line for line in lines if line.startswith("USER")] == ["USER 10001"]
+    profile = next(line for line in lines if line.startswith("ARG PROFILE=")).partition("=")[2]
+    assert (ROOT / "firmware_profiles" / "locks" / f"{profile}-py310.txt").is_file()
