@@ -17,6 +17,7 @@ import yaml
 
 from edgectl import bundle
 from edgewire.errors import DigestMismatch, EdgeError, NotFound, UsageError
+from tests.board.conftest import Board
 from tests.board.test_profile import GARBAGE, MODELS, NEIGHBOURS, recorded
 
 ROOT = Path(__file__).parents[2]
@@ -264,3 +265,15 @@ def test_the_image_runs_as_nobody_special_and_names_locks_that_exist() -> None:
     assert [line for line in lines if line.startswith("USER")] == ["USER 10001"]
     profile = next(line for line in lines if line.startswith("ARG PROFILE=")).partition("=")[2]
     assert (ROOT / "firmware_profiles" / "locks" / f"{profile}-py310.txt").is_file()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [(("--profile", "toaster"), b"no profile 'toaster'"), (("--profile", "pi-4b", "--python", "2.7"), b"no lock of")],
+)
+def test_the_command_names_what_there_is_no_bundle_for(
+    newcomer: Board, arguments: tuple[str, ...], words: bytes
+) -> None:
+    done = newcomer.edgectl("bundle", "make", *arguments, "--out", str(newcomer.folder / "bundle"))
+    assert done.returncode == 1
+    assert words in done.stderr
