@@ -12,7 +12,7 @@ Fields, all but `id`, `schema_version` and `provenance` optional; what is not kn
     throttle_c, soft_limit_c (where it slows a little, below throttle_c), shutdown_c
     power           source ("none", "pmic", "ina3221", "ina238"), total_rail, quality ("measured", "modelled", "none")
     idle_w, max_w
-    python          list of the Python versions of its system images that edgectl runs on
+    python          list of the Python versions of its system images, or of its container, that edgectl runs on
     container       the image that edgectl runs in, where none of them is new enough
     providers       execution providers of onnxruntime, best first
     pins            torch, onnxruntime; torch_from = "image" where NVIDIA's build stays; index_url

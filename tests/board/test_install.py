@@ -1,0 +1,279 @@
+"""scripts/install.sh on recorded boards, and from a bundle; the bundle itself."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+import yaml
+
+from edgectl import bundle
+from edgewire.errors import DigestMismatch, EdgeError, NotFound, UsageError
+from tests.board.conftest import Board
+from tests.board.test_profile import GARBAGE, MODELS, NEIGHBOURS, recorded
+
+ROOT = Path(__file__).parents[2]
+PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
+Done = subprocess.CompletedProcess
+
+
+def install(script: Path, *arguments: str, arch: str = "aarch64") -> Done[str]:
+    environ = {**os.environ, "INSTALL_ARCH": arch}
+    return subprocess.run(
+        [str(script), *arguments], capture_output=True, text=True, errors="replace", env=environ, check=False
+    )
+
+
+def dry(root: Path, *arguments: str, arch: str = "aarch64") -> Done[str]:
+    return install(ROOT / "scripts" / "install.sh", "--dry-run", "--root", str(root), *arguments, arch=arch)
+
+
+@pytest.mark.parametrize(
+    ("model", "expected"), [*MODELS, *((model, "generic") for model in (*NEIGHBOURS[:2], *GARBAGE[:4]))]
+)
+def test_the_installer_finds_the_same_board_as_edgectl(tmp_path: Path, model: bytes | None, expected: str) -> None:
+    assert f"profile: {expected}\n" in dry(recorded(tmp_path, model)).stdout
+
+
+def test_on_anothers_carrier_the_module_decides(tmp_path: Path) -> None:
+    compatible = b"acme,robot\0nvidia,p3768-0000+p3767-0001\0nvidia,tegra234\0"
+    assert "profile: jetson-orin-nx\n" in dry(recorded(tmp_path, b"Acme\0", compatible=compatible)).stdout
+
+
+@pytest.mark.skipif(PYTHON not in ("3.11", "3.13"), reason="not a Python of Pi OS")
+def test_a_dry_run_says_what_it_would_do_and_does_nothing(tmp_path: Path) -> None:
+    root = recorded(tmp_path / "root", b"Raspberry Pi 4 Model B Rev 1.5\0")
+    before = sorted(root.rglob("*"))
+    done = dry(root, "--python", sys.executable)
+    assert done.returncode == 0, done.stderr
+    assert "torch 2.9.1: runs on this board's cores" in done.stdout
+    assert "onnxruntime 1.22.0" in done.stdout
+    assert "--require-hashes" in done.stdout
+    assert sorted(root.rglob("*")) == before
+
+
+@pytest.mark.skipif(PYTHON not in ("3.11", "3.13"), reason="not a Python of Pi OS")
+def test_a_zero_gets_no_torch_unless_asked_for(tmp_path: Path) -> None:
+    root = recorded(tmp_path, b"Raspberry Pi Zero 2 W Rev 1.0\0")
+    assert "without torch" in dry(root, "--python", sys.executable).stdout
+    assert "torch 2.9.1" in dry(root, "--python", sys.executable, "--train").stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "arch", "code", "words"),
+    [
+        ((), "x86_64", 7, "this machine is x86_64"),
+        (("--profile", "toaster"), "aarch64", 7, "no profile 'toaster'"),
+        (("--profile", "../pi-5"), "aarch64", 7, "not the name of a profile"),
+        (("--profile",), "aarch64", 2, "needs a value"),
+        (("--prefix", "opt"), "aarch64", 2, "absolute path"),
+        (("--frobnicate",), "aarch64", 2, "unknown option"),
+        (("--profile", "jetson-nano", "--python", "/bin/false"), "aarch64", 7, "run it in a container"),
+        (("--profile", "pi-5", "--python", "/bin/false"), "aarch64", 7, "python3-venv"),
+    ],
+)
+def test_what_cannot_be_installed_is_refused_with_a_way_out(
+    tmp_path: Path, arguments: tuple[str, ...], arch: str, code: int, words: str
+) -> None:
+    done = dry(recorded(tmp_path, None), *arguments, arch=arch)
+    assert done.returncode == code
+    assert words in done.stderr
+
+
+def wheel(folder: Path, name: str, version: str = "1.0") -> Path:
+    """A wheel with one module, which any Python can install."""
+    path = folder / f"{name}-{version}-py3-none-any.whl"
+    info = f"{name}-{version}.dist-info"
+    files = {
+        f"{name}/__init__.py": b"",
+        f"{name}/__main__.py": b"print('it runs')\n",
+        f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n".encode(),
+        f"{info}/WHEEL": b"Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+    }
+    record = "".join(f"{file},sha256={_digest(data)},{len(data)}\n" for file, data in files.items())
+    with zipfile.ZipFile(path, "w") as archive:
+        for file, data in {**files, f"{info}/RECORD": f"{record}{info}/RECORD,,\n".encode()}.items():
+            archive.writestr(zipfile.ZipInfo(file), data)
+    return path
+
+
+def _digest(data: bytes) -> str:
+    return base64.urlsafe_b64encode(hashlib.sha256(data).digest()).rstrip(b"=").decode()
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    """A checkout whose only lock names two small wheels, which lie in its folder `index`."""
+    source = tmp_path / "source"
+    (source / "firmware_profiles" / "locks").mkdir(parents=True)
+    (source / "scripts").mkdir()
+    (source / "index").mkdir()
+    shutil.copy(ROOT / "scripts" / "install.sh", source / "scripts")
+    shutil.copytree(ROOT / "systemd", source / "systemd")
+    profile = (ROOT / "firmware_profiles" / "pi-4b.toml").read_text()
+    (source / "firmware_profiles" / "pi-4b.toml").write_text(profile.replace('"3.11", "3.13"', f'"{PYTHON}"'))
+    lines = {}
+    for name in ("onnxruntime", "torch"):
+        data = wheel(source / "index", name).read_bytes()
+        lines[name] = f"{name}==1.0 --hash=sha256:{hashlib.sha256(data).hexdigest()}\n"
+    lock = source / "firmware_profiles" / "locks" / f"pi-4b-py{PYTHON.replace('.', '')}.txt"
+    lock.write_text(f"# a lock\n{lines['onnxruntime']}{bundle.TRAINING}\n{lines['torch']}")
+    return source
+
+
+def offline_pip(source: Path) -> bundle.Run:
+    """Does what pip would, from the folder `index`."""
+
+    def run(command: Sequence[str]) -> None:
+        if "download" in command:
+            assert "--require-hashes" in command
+            folder = Path(command[command.index("--dest") + 1])
+            wanted = Path(command[-1]).read_text()
+            for path in (source / "index").iterdir():
+                if path.name.split("-")[0] in wanted:
+                    shutil.copy(path, folder)
+        else:
+            wheel(Path(command[command.index("--wheel-dir") + 1]), "edgectl")
+
+    return run
+
+
+def make(source: Path, out: Path, *, training: bool = True, run: bundle.Run | None = None) -> bundle.Made:
+    pip = run or offline_pip(source)
+    return bundle.make(source, out, profile="pi-4b", python=PYTHON, training=training, run=pip)
+
+
+def test_a_bundle_installs_without_network_into_a_root(source: Path, tmp_path: Path) -> None:
+    made = make(source, tmp_path / "bundle")
+    root = recorded(tmp_path / "root", b"Raspberry Pi 4 Model B Rev 1.5\0")
+    (root / "etc").mkdir()
+    (root / "etc" / "group").write_text("video:x:44:\n")
+    for _ in range(2):  # again: a board is updated by the same line
+        done = install(made.folder / "install.sh", "--root", str(root), "--python", sys.executable)
+        assert done.returncode == 0, done.stderr
+    python = root / "opt" / "edgectl" / "bin" / "python"
+    ran = subprocess.run([python, "-I", "-m", "edgectl"], capture_output=True, text=True, check=False)
+    assert ran.stdout == "it runs\n"
+    assert subprocess.run([python, "-I", "-c", "import torch, onnxruntime"], check=False).returncode == 0
+    assert (root / "etc" / "systemd" / "system" / "edgectl-sync.timer").is_file()
+    groups = root / "etc" / "systemd" / "system" / "edgectl-agent.service.d" / "groups.conf"
+    assert "SupplementaryGroups=video" in groups.read_text()
+    assert (root / "usr" / "local" / "bin" / "edgectl").readlink() == Path("/opt/edgectl/bin/edgectl")
+    assert [path.name for path in (root / "opt").iterdir()] == ["edgectl"]
+
+
+def test_a_bundle_without_training_has_no_torch_and_says_so(source: Path, tmp_path: Path) -> None:
+    made = make(source, tmp_path / "bundle", training=False)
+    assert sorted(path.name.split("-")[0] for path in (made.folder / "wheels").iterdir()) == ["edgectl", "onnxruntime"]
+    done = install(made.folder / "install.sh", "--dry-run", "--profile", "pi-4b", "--train", "--python", sys.executable)
+    assert done.returncode == 2
+    assert "made without training" in done.stderr
+
+
+def _damage(folder: Path) -> None:
+    next((folder / "wheels").glob("torch*")).write_bytes(b"damage")
+
+
+def _smuggle(folder: Path) -> None:
+    wheel(folder / "wheels", "onnxruntime", "9.9")
+
+
+def _leave_out(folder: Path) -> None:
+    next((folder / "wheels").glob("torch*")).unlink()
+
+
+def _point_outside(folder: Path) -> None:
+    with (folder / "SHA256SUMS").open("a") as sums:
+        sums.write(f"{'0' * 64}  ../../etc/passwd\n")
+
+
+@pytest.mark.parametrize("spoil", [_damage, _smuggle, _leave_out, _point_outside])
+def test_a_bundle_that_is_not_what_was_made_is_refused(
+    source: Path, tmp_path: Path, spoil: Callable[[Path], None]
+) -> None:
+    made = make(source, tmp_path / "bundle")
+    spoil(made.folder)
+    root = recorded(tmp_path / "root", b"Raspberry Pi 4 Model B Rev 1.5\0")
+    done = install(made.folder / "install.sh", "--root", str(root), "--python", sys.executable)
+    assert done.returncode == 8
+    assert not (root / "opt").exists()
+
+
+def test_a_wheel_that_the_lock_does_not_name_is_refused_when_the_bundle_is_made(source: Path, tmp_path: Path) -> None:
+    (source / "index" / "torch-1.0-py3-none-any.whl").write_bytes(b"something else")
+    with pytest.raises(DigestMismatch, match="torch"):
+        make(source, tmp_path / "bundle")
+    assert not list(tmp_path.glob("*bundle*"))
+
+
+def test_a_missing_wheel_a_failing_pip_and_an_old_folder_are_told_apart(source: Path, tmp_path: Path) -> None:
+    (source / "index" / "torch-1.0-py3-none-any.whl").unlink()
+    with pytest.raises(NotFound, match="missing: torch"):
+        make(source, tmp_path / "bundle")
+    with pytest.raises(EdgeError, match="ended with 1"):
+        make(source, tmp_path / "bundle", run=lambda command: bundle.run([sys.executable, "-c", "exit(1)"]))
+    (tmp_path / "bundle").mkdir()
+    with pytest.raises(UsageError, match="there already"):
+        make(source, tmp_path / "bundle")
+
+
+@pytest.mark.parametrize(("profile", "python"), [("pi-4b", "2.7"), ("../locks/pi-4b", PYTHON), ("*", PYTHON)])
+def test_a_bundle_without_a_lock_is_refused(source: Path, tmp_path: Path, profile: str, python: str) -> None:
+    with pytest.raises(NotFound, match="no lock"):
+        bundle.make(source, tmp_path / "bundle", profile=profile, python=python, training=True)
+
+
+UNITS = sorted((ROOT / "systemd").iterdir())
+
+
+@pytest.mark.parametrize("unit", [unit for unit in UNITS if unit.suffix == ".service"], ids=lambda unit: unit.name)
+def test_services_run_as_their_own_user_and_may_write_their_state_only(unit: Path) -> None:
+    lines = unit.read_text().splitlines()
+    for line in ("User=edgectl", "StateDirectory=edgectl", "ProtectSystem=strict", "NoNewPrivileges=yes"):
+        assert line in lines
+    assert any(line.startswith("ExecStart=/opt/edgectl/bin/edgectl ") for line in lines)
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="no systemd-analyze here")
+def test_systemd_accepts_the_units(tmp_path: Path) -> None:
+    for unit in UNITS:
+        text = unit.read_text().replace("/opt/edgectl/bin/edgectl", "/bin/true")
+        (tmp_path / unit.name).write_text(text)
+    command = ["systemd-analyze", "verify", *(str(tmp_path / unit.name) for unit in UNITS)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_only_the_telemetry_sidecar_reaches_jtops_socket_and_it_has_no_network_and_no_state() -> None:
+    services = yaml.safe_load((ROOT / "compose.jetson.yaml").read_text())["services"]
+    reaching = [name for name, service in services.items() if "jtop.sock" in str(service.get("volumes"))]
+    assert reaching == ["telemetry"]
+    assert services["telemetry"]["network_mode"] == "none"
+    assert not [volume for volume in services["telemetry"]["volumes"] if volume.startswith("state")]
+
+
+def test_the_image_runs_as_nobody_special_and_names_locks_that_exist() -> None:
+    lines = (ROOT / "Dockerfile.jetson").read_text().splitlines()
+    assert [line for line in lines if line.startswith("USER")] == ["USER 10001"]
+    profile = next(line for line in lines if line.startswith("ARG PROFILE=")).partition("=")[2]
+    assert (ROOT / "firmware_profiles" / "locks" / f"{profile}-py310.txt").is_file()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [(("--profile", "toaster"), b"no profile 'toaster'"), (("--profile", "pi-4b", "--python", "2.7"), b"no lock of")],
+)
+def test_the_command_names_what_there_is_no_bundle_for(
+    newcomer: Board, arguments: tuple[str, ...], words: bytes
+) -> None:
+    done = newcomer.edgectl("bundle", "make", *arguments, "--out", str(newcomer.folder / "bundle"))
+    assert done.returncode == 1
+    assert words in done.stderr
