@@ -13,6 +13,7 @@ import typer
 from edgectl import __version__, config
 from edgectl.commands import (
     Invocation,
+    bench,
     data,
     doctor,
     enroll,
@@ -22,6 +23,7 @@ from edgectl.commands import (
     profile,
     status,
     sync,
+    telemetry,
     train,
 )
 from edgectl.commands import config as config_command
@@ -31,7 +33,21 @@ from edgewire import errors
 _CANCELLED = 130
 _TRAINING_PARTS = ("torch", "onnx")  # of the extra `train`: a board may do without
 
-_COMMANDS = (enroll, doctor, status, profile, data, sync, train, evaluate, infer, model, config_command)
+_COMMANDS = (
+    enroll,
+    doctor,
+    status,
+    telemetry,
+    profile,
+    data,
+    sync,
+    train,
+    evaluate,
+    infer,
+    model,
+    bench,
+    config_command,
+)
 _EPILOG = (
     "Anywhere on the line: --state DIR (folder of keys, samples and models; else EDGECTL_STATE), -v or -vv (say"
     " more on stderr), --debug (show where in the program an error arose)."

@@ -79,6 +79,13 @@ KEYS: dict[str, Key] = {
         Key("train_seconds", _whole(0, 604800), 0, "seconds that one training may take in all; 0: no limit"),
         Key("train_memory_mib", _whole(0, 1 << 20), 0, "memory that training may take; 0: what the machine has free"),
         Key("reports", _yes_or_no, True, "tell the cloud how runs ended (numbers only; never samples or weights)"),
+        Key(
+            "telemetry_share",
+            _yes_or_no,
+            False,
+            "tell the cloud this board's heat, power, load and memory when syncing",
+        ),
+        Key("telemetry_log_mib", _whole(1, 1024), 8, "disk that `edgectl telemetry log` may take"),
         Key("proxy", _yes_or_no, False, "reach the cloud through the proxy that the environment names"),
     )
 }

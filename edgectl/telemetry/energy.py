@@ -53,6 +53,10 @@ class Meter:
         self._readings += 1
         self._quality = quality if self._quality == "none" or quality == "modelled" else self._quality
 
+    def pause(self) -> None:
+        """What passes until the next reading is not counted."""
+        self._last = None
+
     def total(self, *, idle_w: float | None = None) -> Energy:
         """All so far. idle_w: what the board takes doing nothing; None: unknown, so what is above it is, too."""
         gap_s = self._largest_gap_s

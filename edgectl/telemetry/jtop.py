@@ -62,6 +62,11 @@ class Jtop:
             if answer is None and draft.open(name):
                 draft.lack(name, f"{draft.missing.get(name, 'not in /sys')}; jtop: {self._reason}")
 
+    @property
+    def starting(self) -> bool:
+        """Whether the helper runs and has said nothing of use yet."""
+        return self._process is not None and self._unanswered_since is not None
+
     def close(self) -> None:
         """End the helper."""
         process, self._process = self._process, None

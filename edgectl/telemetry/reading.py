@@ -9,17 +9,19 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from edgectl.board import profile
 from edgectl.telemetry.draft import Draft
 from edgectl.telemetry.energy import Meter, Quality
 from edgectl.telemetry.files import Files
 from edgectl.telemetry.jetson import Jetson, is_jetson
-from edgectl.telemetry.jtop import Jtop
 from edgectl.telemetry.linux import Linux
 from edgectl.telemetry.pi import Pi, Thermometer
 from edgectl.telemetry.runner import Asking, Run, run
+
+if TYPE_CHECKING:
+    from edgectl.telemetry.jtop import Jtop
 
 
 @dataclass(frozen=True)
@@ -77,8 +79,9 @@ class Source(Protocol):
 class Sensors:
     """All sensors of this board. Keep one and read it again and again: loads and energy are differences.
 
-    root: of the file system to look at; run: how to run a command; jtop: asked on a Jetson for what /sys does not tell.
-    Not safe for use by two threads at once.
+    root: of the file system to look at; run: how to run a command; jtop: asked on a Jetson for what /sys does not tell,
+    None: nobody is. It takes a process and some seconds to start, so it is for who reads again and again. Not safe for
+    use by two threads at once.
     """
 
     def __init__(
@@ -92,7 +95,7 @@ class Sensors:
     ) -> None:
         self._monotonic, self._wall = monotonic, wall
         self._meter = Meter()
-        self._jtop = jtop or Jtop()
+        self._jtop = jtop
         self._sources = self._of_this_board(Files(root), run)
 
     def _of_this_board(self, files: Files, run: Run) -> list[Source]:
@@ -102,7 +105,7 @@ class Sensors:
             asking = Asking(run)
             return [Pi(files, asking, model), Linux(files), Thermometer(asking)]
         if is_jetson(files, model):
-            return [Jetson(files), Linux(files), self._jtop]
+            return [Jetson(files), Linux(files), *([self._jtop] if self._jtop else [])]
         return [Linux(files)]
 
     def read(self) -> Reading:
@@ -127,9 +130,15 @@ class Sensors:
         else:
             draft.give("energy_j", round(energy.joules, 3))
 
+    @property
+    def settling(self) -> bool:
+        """Whether something that helps to read is still starting: another reading soon knows more."""
+        return self._jtop is not None and self._jtop.starting
+
     def close(self) -> None:
         """End what helps to read."""
-        self._jtop.close()
+        if self._jtop is not None:
+            self._jtop.close()
 
     def __enter__(self) -> Sensors:
         return self
