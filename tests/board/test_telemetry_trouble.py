@@ -169,3 +169,12 @@ def test_a_command_that_closes_its_output_and_stays_is_ended() -> None:
 
 def test_what_a_command_prints_is_given() -> None:
     assert run(["echo", "throttled=0x0"]) == "throttled=0x0\n"
+
+
+@pytest.mark.parametrize("model", [b"", b"\xff\xfe\x00", b"Raspberry Pi", b"\x1b[31mNVIDIA" * 500])
+def test_a_device_tree_with_garbage_leaves_what_every_linux_tells(model: bytes, tmp_path: Path) -> None:
+    board = recorded("jetson-nano", tmp_path)
+    board.write("proc/device-tree/model", model)
+    board.write("proc/device-tree/compatible", b"\xff" * 10_000)
+    reading = board.read()
+    assert (reading.temperature_c, reading.power_w) == (41.5, None)
