@@ -72,6 +72,11 @@ def revoke(cloud: Cloud, board: str, *, actor: str = audit.SHELL, now: float) ->
     return True
 
 
+def find(connection: sa.Connection, board: str) -> str:
+    """The id of a board named by its id, or by its name where it is the only one of that name. Raises NotFound."""
+    return str(_find(connection, board).id)
+
+
 def _find(connection: sa.Connection, board: str) -> sa.Row[Any]:
     """By id, or by name where it is the only one of that name."""
     same = sa.or_(db.boards.c.id == board, db.boards.c.name == board)

@@ -15,7 +15,7 @@ from sqlalchemy.pool import ConnectionPoolEntry
 
 from edgewire.errors import CorruptFile, DiskFull, EdgeError, ReadOnly, RetryLater, UsageError
 
-SCHEMA = "0002"
+SCHEMA = "0003"
 BUSY_TIMEOUT_MS = 15_000
 
 metadata = sa.MetaData()
@@ -160,6 +160,17 @@ reports = sa.Table(
     sa.Column("task", sa.ForeignKey("tasks.id"), nullable=False),
     sa.Column("document", sa.LargeBinary, nullable=False),
     sa.ForeignKeyConstraint(["board", "upload_id"], ["uploads.board", "uploads.upload_id"]),
+)
+
+telemetry = sa.Table(
+    "telemetry",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True),  # in the order of arrival: boards' clocks may be wrong
+    sa.Column("board", sa.ForeignKey("boards.id"), nullable=False),
+    sa.Column("upload_id", sa.String(32), nullable=False),
+    sa.Column("document", sa.LargeBinary, nullable=False),  # Telemetry as JSON
+    sa.Column("received_at", sa.Float, nullable=False),
+    sa.UniqueConstraint("board", "upload_id"),
 )
 
 bases = sa.Table(

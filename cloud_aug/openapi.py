@@ -21,6 +21,7 @@ _TYPES = (
     messages.DirectoryMeta,
     messages.SearchMeta,
     messages.Report,
+    messages.Telemetry,
     messages.UploadReply,
     messages.ErrorReply,
     messages.BoardInfo,

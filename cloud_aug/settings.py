@@ -39,6 +39,7 @@ class Limits:
     shutdown_s: Annotated[float, Meta(gt=0)] = 20.0
     quarantined_samples_per_board: Annotated[int, Meta(ge=1)] = 20_000
     reports_per_board: Annotated[int, Meta(ge=1)] = 10_000
+    telemetry_per_board: Annotated[int, Meta(ge=1)] = 48  # messages; older ones are dropped
     pack_bytes: Annotated[int, Meta(ge=1024, le=64 << 20)] = 32 << 20
 
 

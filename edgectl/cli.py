@@ -13,6 +13,7 @@ import typer
 from edgectl import __version__, config
 from edgectl.commands import (
     Invocation,
+    bench,
     bundle,
     data,
     doctor,
@@ -23,6 +24,7 @@ from edgectl.commands import (
     profile,
     status,
     sync,
+    telemetry,
     train,
 )
 from edgectl.commands import config as config_command
@@ -32,7 +34,22 @@ from edgewire import errors
 _CANCELLED = 130
 _TRAINING_PARTS = ("torch", "onnx")  # of the extra `train`: a board may do without
 
-_COMMANDS = (enroll, doctor, status, profile, data, sync, train, evaluate, infer, model, bundle, config_command)
+_COMMANDS = (
+    enroll,
+    doctor,
+    status,
+    telemetry,
+    profile,
+    data,
+    sync,
+    train,
+    evaluate,
+    infer,
+    model,
+    bench,
+    bundle,
+    config_command,
+)
 _EPILOG = (
     "Anywhere on the line: --state DIR (folder of keys, samples and models; else EDGECTL_STATE), -v or -vv (say"
     " more on stderr), --debug (show where in the program an error arose)."

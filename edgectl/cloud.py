@@ -41,6 +41,7 @@ from edgewire.messages import (
     EnrolRequest,
     ErrorReply,
     Report,
+    Telemetry,
     TrustReply,
     UploadReply,
 )
@@ -95,6 +96,10 @@ class Cloud(Protocol):
 
     def report(self, report: Report) -> UploadReply:
         """Tell about a run. The same upload id twice changes nothing."""
+        ...
+
+    def telemetry(self, told: Telemetry) -> UploadReply:
+        """Tell how this board is. The same upload id twice changes nothing. NotFound: the cloud is too old for it."""
         ...
 
 
@@ -197,6 +202,10 @@ class HttpCloud:
     def report(self, report: Report) -> UploadReply:
         path = f"/v1/tasks/{report.task}/reports/{report.upload_id}"
         return decode(UploadReply, self._upload("PUT", path, encode(report)), what="the answer to the report")
+
+    def telemetry(self, told: Telemetry) -> UploadReply:
+        path = f"/v1/telemetry/{told.upload_id}"
+        return decode(UploadReply, self._upload("PUT", path, encode(told)), what="the answer to the telemetry")
 
     def _upload(self, method: str, path: str, body: bytes, *, limit_bytes: int = _SMALL_REPLY_BYTES) -> bytes:
         return self._authorized(

@@ -121,6 +121,13 @@ KEYS: dict[str, Key] = {
             "the largest model, in weights, that is trained whole, of a larger one the head; 0: any",
         ),
         Key("reports", _yes_or_no, True, "tell the cloud how runs ended (numbers only; never samples or weights)"),
+        Key(
+            "telemetry_share",
+            _yes_or_no,
+            False,
+            "tell the cloud this board's heat, power, load and memory when syncing",
+        ),
+        Key("telemetry_log_mib", _whole(1, 1024), 8, "disk that `edgectl telemetry log` may take"),
         Key("proxy", _yes_or_no, False, "reach the cloud through the proxy that the environment names"),
     )
 }

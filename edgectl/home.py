@@ -50,6 +50,11 @@ class Home:
         """The cloud's last access token, until it expires (JSON, 0600)."""
         return self.root / "access.json"
 
+    @property
+    def telemetry(self) -> Path:
+        """The ring of readings that `edgectl telemetry log` keeps (lines of JSON)."""
+        return self.root / "telemetry"
+
     def lock(self, name: str) -> Path:
         """A file for `edgewire.files.exclusive`: 'train', 'sync', ..."""
         return self.root / f"{name}.lock"

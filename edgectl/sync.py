@@ -36,6 +36,7 @@ from edgewire.errors import (
     NotReady,
     RetryLater,
     TimedOut,
+    TooLarge,
     UsageError,
 )
 from edgewire.files import digest, write_atomic
@@ -61,12 +62,14 @@ UNMATCHED = "there are no labelled samples yet to match; add some, then sync aga
 
 @dataclass(frozen=True)
 class Options:
-    """mode: None takes the task's default; pull, push: which halves to do; threads: for embedding local samples."""
+    """mode: None takes the task's default; pull, push: which halves to do; threads: for embedding local samples;
+    tell_state: tells how the board is and says how many readings that were, None: nobody wants it told."""
 
     mode: Mode | None = None
     pull: bool = True
     push: bool = True
     threads: int = 1
+    tell_state: Callable[[Store, Cloud], int] | None = None
     on_blob: Callable[[str, int], Callable[[int], None]] = lambda what, size: lambda received: None
 
 
@@ -88,10 +91,12 @@ class TaskOutcome:
 
 @dataclass
 class Outcome:
-    """sent, refused: uploads of the outbox; bytes: of bodies, both ways."""
+    """sent, refused: uploads of the outbox; readings: of this board's state that were told; bytes: of bodies, both
+    ways."""
 
     sent: int = 0
     refused: int = 0
+    readings: int = 0
     tasks: list[TaskOutcome] = field(default_factory=list)
     bytes_up: int = 0
     bytes_down: int = 0
@@ -120,6 +125,7 @@ def sync(
     try:
         if options.push:
             _push(store, cloud, outcome, clock)
+            _tell_state(store, cloud, options, outcome)
         if options.pull:
             enrolment = update_tasks(home, enrolment, cloud.tasks())
             _Session(home, enrolment, store, cloud, options, clock, rng).pull_all(outcome)
@@ -145,6 +151,16 @@ def _push(store: Store, cloud: Cloud, outcome: Outcome, clock: Callable[[], floa
         else:
             store.sent(item.upload_id, clock())
             outcome.sent += 1
+
+
+def _tell_state(store: Store, cloud: Cloud, options: Options, outcome: Outcome) -> None:
+    """Nothing else waits for it: a cloud that does not want it (an older one) is no failure of the sync."""
+    if options.tell_state is None:
+        return
+    try:
+        outcome.readings = options.tell_state(store, cloud)
+    except (Conflict, NotFound, UsageError, TooLarge) as error:
+        _LOG.warning("the cloud takes no telemetry: %s", error)
 
 
 def _send(item: OutboxItem, cloud: Cloud) -> None:
@@ -394,6 +410,7 @@ def report_of(outcome: Outcome) -> dict[str, Any]:
         "changed": outcome.changed,
         "sent": outcome.sent,
         "refused": outcome.refused,
+        "readings": outcome.readings,
         "bytes_up": outcome.bytes_up,
         "bytes_down": outcome.bytes_down,
         "tasks": [vars(task) for task in outcome.tasks],

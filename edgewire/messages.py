@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Literal
 
 from msgspec import Meta
 
@@ -16,6 +16,8 @@ SAMPLES_LIMIT_BYTES = 64 << 20  # one pack, contribution or search answer
 QUERIES_LIMIT_BYTES = 4 << 20
 WEIGHTS_LIMIT_BYTES = 256 << 20
 DIRECTORY_LIMIT_BYTES = 16 << 20
+TELEMETRY_LIMIT_BYTES = 64 << 10
+MAX_TELEMETRY_POINTS = 60
 MAX_SEARCH_RESULTS = 4000
 MAX_SEARCH_CELLS = 1 << 20  # queries x classes x k: what one search may have the server rank
 
@@ -159,6 +161,33 @@ class Report:
     kept: Annotated[int, Meta(ge=0)]
     gain: float | None  # accuracy against the base in the board's own folds; None: too few samples to tell
     seconds: Annotated[float, Meta(ge=0)]
+
+
+@dataclass(frozen=True)
+class TelemetryPoint:
+    """A board's state at one moment; None: not known. wall_s: seconds since 1970 by the board's own clock, which may be
+    wrong; loads and disk_wear are shares; power_quality: 'modelled' where a part of the board is not measured."""
+
+    wall_s: Annotated[float, Meta(ge=0, le=1e11)]
+    temperature_c: Annotated[float, Meta(ge=-40, le=125)] | None = None
+    throttled: bool | None = None
+    under_voltage: bool | None = None
+    power_w: Annotated[float, Meta(ge=0, le=400)] | None = None
+    power_quality: Literal["measured", "modelled", "none"] = "none"
+    cpu_load: Annotated[float, Meta(ge=0, le=1)] | None = None
+    gpu_load: Annotated[float, Meta(ge=0, le=1)] | None = None
+    available_mib: Annotated[float, Meta(ge=0, le=1 << 24)] | None = None
+    total_mib: Annotated[float, Meta(ge=0, le=1 << 24)] | None = None
+    cpu_mhz: Annotated[float, Meta(ge=0, le=20000)] | None = None
+    disk_wear: Annotated[float, Meta(ge=0, le=1)] | None = None
+
+
+@dataclass(frozen=True)
+class Telemetry:
+    """What a board tells about its own state, if its owner wants that: numbers only, oldest first."""
+
+    upload_id: UploadId
+    points: Annotated[tuple[TelemetryPoint, ...], Meta(min_length=1, max_length=MAX_TELEMETRY_POINTS)]
 
 
 @dataclass(frozen=True)

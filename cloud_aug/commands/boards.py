@@ -63,6 +63,28 @@ def grant(board: Board, task: TaskOption, data: Data = None, as_json: Json = Fal
 
 
 @app.command()
+def telemetry(board: Board, data: Data = None, as_json: Json = False) -> None:
+    """Show the last that a board told about its own state. Boards tell only if their owner set telemetry_share."""
+    from cloud_aug import telemetry as kept
+
+    found = kept.last(opened(data), board)
+    rows: list[tuple[object, ...]] = [
+        (moment(told.received_at), moment(point.wall_s), *(_known(value) for value in (
+            point.temperature_c, point.throttled, point.power_w, point.cpu_load, point.available_mib
+        )))
+        for told in found
+        for point in told.points
+    ]  # fmt: skip
+    header = ("received", "board's clock", "°C", "throttled", "W", "load", "MiB free")
+    text = table(rows, header) if rows else f"{board} has told nothing"
+    show({"board": board, "telemetry": found}, text, as_json=as_json)
+
+
+def _known(value: object) -> object:
+    return "unknown" if value is None else value
+
+
+@app.command()
 def revoke(board: Board, data: Data = None, as_json: Json = False) -> None:
     """Shut a lost board out at once."""
     from cloud_aug import boards

@@ -15,7 +15,7 @@ from cloud_aug.middleware import check_length
 from cloud_aug.search import Searcher
 from edgewire.decoding import JSON_LIMIT_BYTES
 from edgewire.errors import TooLarge, Unauthorized
-from edgewire.messages import QUERIES_LIMIT_BYTES, SAMPLES_LIMIT_BYTES
+from edgewire.messages import QUERIES_LIMIT_BYTES, SAMPLES_LIMIT_BYTES, TELEMETRY_LIMIT_BYTES
 
 STATEMENT_LIMIT_BYTES = 64 << 10
 
@@ -74,14 +74,21 @@ def _granted(asked: AskedNow, task: TaskPath) -> str:
     return asked.board(task)
 
 
+def _known(asked: AskedNow) -> str:
+    return asked.caller().board
+
+
 AskedNow = Annotated[Asked, Depends(_asked)]
 TaskPath = Annotated[str, Path(pattern="^[a-z0-9][a-z0-9-]{0,62}$")]
 # The calling board, which may use the task of the address. Named before a body, it is judged before any of that is
 # read: strangers must not fill the memory.
 Granted = Annotated[str, Depends(_granted)]
 
+Known = Annotated[str, Depends(_known)]  # the calling board, whatever task it may use; judged before a body, too
+
 StatementBody = Annotated[bytes, Depends(_body(STATEMENT_LIMIT_BYTES))]
 JsonBody = Annotated[bytes, Depends(_body(JSON_LIMIT_BYTES))]
+TelemetryBody = Annotated[bytes, Depends(_body(TELEMETRY_LIMIT_BYTES))]
 QueriesBody = Annotated[bytes, Depends(_body(QUERIES_LIMIT_BYTES))]
 SamplesBody = Annotated[bytes, Depends(_body(SAMPLES_LIMIT_BYTES))]
 

@@ -1,4 +1,4 @@
-"""What boards send: search queries, contributions and reports."""
+"""What boards send: search queries, contributions, reports and telemetry."""
 
 from __future__ import annotations
 
@@ -7,12 +7,22 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 from starlette.responses import Response
 
-from cloud_aug import uploads
+from cloud_aug import telemetry, uploads
 from cloud_aug.openapi import binary, operation, ref
 from cloud_aug.pool import Consent
 from cloud_aug.replies import BINARY, reply
-from cloud_aug.routes.asking import AskedNow, Granted, JsonBody, QueriesBody, SamplesBody, TaskPath, UploadPath
-from edgewire.messages import Report, UploadReply
+from cloud_aug.routes.asking import (
+    AskedNow,
+    Granted,
+    JsonBody,
+    Known,
+    QueriesBody,
+    SamplesBody,
+    TaskPath,
+    TelemetryBody,
+    UploadPath,
+)
+from edgewire.messages import Report, Telemetry, UploadReply
 
 router = APIRouter(tags=["exchange"])
 
@@ -60,3 +70,12 @@ def contribute(
 def report(asked: AskedNow, task: TaskPath, upload_id: UploadPath, board: Granted, body: JsonBody) -> Response:
     """What a board tells about a run: enumerated fields only."""
     return reply(uploads.report(asked.cloud, board, task, upload_id, body, now=asked.now))
+
+
+@router.put(
+    "/v1/telemetry/{upload_id}",
+    openapi_extra=operation(body=ref(Telemetry), answer=ref(UploadReply), security="board"),
+)
+def tell_state(asked: AskedNow, upload_id: UploadPath, board: Known, body: TelemetryBody) -> Response:
+    """How the board is: heat, power, load, memory. The last messages of each board are kept."""
+    return reply(telemetry.keep(asked.cloud, board, upload_id, body, now=asked.now))

@@ -34,7 +34,7 @@ def status(ctx: typer.Context, json: JsonFlag = False) -> None:
 def _report(here: Invocation) -> dict[str, Any]:
     known = glance(here.home)
     report: dict[str, Any] = {"state": str(here.home.root), "enrolled": known is not None, **(known or {})}
-    report |= {"outbox": 0, "interrupted": [], "tasks": []}
+    report |= {"board_state": _board_state(), "outbox": 0, "interrupted": [], "tasks": []}
     tasks: list[str] = (known or {}).get("granted", [])
     if here.home.database.exists():  # looking must not make anything
         with here.store() as store:
@@ -44,6 +44,14 @@ def _report(here: Invocation) -> dict[str, Any]:
     else:
         report["tasks"] = [{"task": task, "samples": 0, "labels": {}, "running": None, "runs": []} for task in tasks]
     return report
+
+
+def _board_state() -> dict[str, Any]:
+    from edgectl.telemetry.reading import Sensors
+    from edgectl.telemetry.show import one_line
+
+    reading = Sensors().read()
+    return {"line": one_line(reading), **reading.plain()}
 
 
 def _task(here: Invocation, store: Store, task: str) -> dict[str, Any]:
@@ -65,7 +73,7 @@ def _task(here: Invocation, store: Store, task: str) -> dict[str, Any]:
 
 def _lines(report: dict[str, Any]) -> list[str]:
     where = f"board {report['board']} of {report['url']}" if report["enrolled"] else "not enrolled: edgectl enroll FILE"
-    lines = [where, f"state: {report['state']}"]
+    lines = [where, f"state: {report['state']}", f"now: {report['board_state']['line']}"]
     for task in report["tasks"]:
         labels = ", ".join(f"{label} {n}" for label, n in task["labels"].items())
         lines.append(f"task {task['task']}: {plural(task['samples'], 'sample')}" + (f" ({labels})" if labels else ""))

@@ -9,14 +9,19 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
+from edgectl.board import profile
 from edgectl.telemetry.draft import Draft
+from edgectl.telemetry.energy import Meter, Quality
 from edgectl.telemetry.files import Files
+from edgectl.telemetry.jetson import Jetson, is_jetson
 from edgectl.telemetry.linux import Linux
-from edgectl.telemetry.runner import Run, run
+from edgectl.telemetry.pi import Pi, Thermometer
+from edgectl.telemetry.runner import Asking, Run, run
 
-Quality = Literal["measured", "modelled", "none"]
+if TYPE_CHECKING:
+    from edgectl.telemetry.jtop import Jtop
 
 
 @dataclass(frozen=True)
@@ -74,7 +79,9 @@ class Source(Protocol):
 class Sensors:
     """All sensors of this board. Keep one and read it again and again: loads and energy are differences.
 
-    root: of the file system to look at; run: how to run a command. Not safe for use by two threads at once.
+    root: of the file system to look at; run: how to run a command; jtop: asked on a Jetson for what /sys does not tell,
+    None: nobody is. It takes a process and some seconds to start, so it is for who reads again and again. Not safe for
+    use by two threads at once.
     """
 
     def __init__(
@@ -82,11 +89,24 @@ class Sensors:
         root: Path = Path("/"),
         run: Run = run,
         *,
+        jtop: Jtop | None = None,
         monotonic: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
     ) -> None:
         self._monotonic, self._wall = monotonic, wall
-        self._sources: list[Source] = [Linux(Files(root))]
+        self._meter = Meter()
+        self._jtop = jtop
+        self._sources = self._of_this_board(Files(root), run)
+
+    def _of_this_board(self, files: Files, run: Run) -> list[Source]:
+        """Who knows most is asked first."""
+        model = profile.model(files.root)
+        if model.startswith("Raspberry Pi"):
+            asking = Asking(run)
+            return [Pi(files, asking, model), Linux(files), Thermometer(asking)]
+        if is_jetson(files, model):
+            return [Jetson(files), Linux(files), *([self._jtop] if self._jtop else [])]
+        return [Linux(files)]
 
     def read(self) -> Reading:
         """What is known now. Takes milliseconds; where a command hangs, its time limit once, and then not again for a
@@ -94,10 +114,34 @@ class Sensors:
         draft, now = Draft(), self._monotonic()
         for source in self._sources:
             source.read(draft, now)
+        self._add_up(draft, now)
         for name in OPTIONAL:
             if draft.open(name):
-                draft.missing.setdefault(name, "no source on this board tells it")
+                draft.missing.setdefault(name, "nothing on this board tells it")
         return Reading(now, self._wall(), **draft.values, missing=draft.missing)
+
+    def _add_up(self, draft: Draft, now: float) -> None:
+        power_w: float | None = draft.values.get("power_w")
+        quality: Quality = draft.values.get("power_quality", "none")
+        self._meter.add(now, power_w, quality, reason=draft.missing.get("power_w", ""))
+        energy = self._meter.total()
+        if energy.joules is None:
+            draft.lack("energy_j", "power is not known" if power_w is None else energy.reason)
+        else:
+            draft.give("energy_j", round(energy.joules, 3))
+
+    @property
+    def settling(self) -> bool:
+        """Whether something that helps to read is still starting: another reading soon knows more."""
+        return self._jtop is not None and self._jtop.starting
 
     def close(self) -> None:
         """End what helps to read."""
+        if self._jtop is not None:
+            self._jtop.close()
+
+    def __enter__(self) -> Sensors:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

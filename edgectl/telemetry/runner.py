@@ -10,6 +10,8 @@ from collections.abc import Callable, Sequence
 from edgectl.telemetry.files import Unreadable
 
 TIMEOUT_S = 2.0
+REST_S = 30.0
+HUNG_REST_S = 60.0
 _LIMIT_BYTES = 64 << 10
 
 Run = Callable[[Sequence[str]], str]
@@ -20,8 +22,32 @@ class Hung(Unreadable):
     """The command did not end in time: not worth asking again soon."""
 
 
+class Asking:
+    """Asks commands again and again, but leaves alone for a while those that failed: each try costs a process, and a
+    hanging one its whole time limit."""
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self._resting: dict[tuple[str, ...], tuple[float, Unreadable]] = {}
+
+    def ask(self, *arguments: str, now: float, rest_s: float = REST_S) -> str:
+        """What the command says. rest_s: how long not to ask it again after a failure. Raises Unreadable."""
+        for key in (arguments, arguments[:1]):
+            until, failure = self._resting.get(key, (now, None))
+            if failure is not None and now < until:
+                raise failure
+        try:
+            return self._run(arguments)
+        except Hung as hung:  # then it hangs whatever it is asked
+            self._resting[arguments[:1]] = (now + HUNG_REST_S, hung)
+            raise
+        except Unreadable as failure:
+            self._resting[arguments] = (now + rest_s, failure)
+            raise
+
+
 def run(arguments: Sequence[str], *, timeout_s: float = TIMEOUT_S) -> str:
-    """Run without a shell; at most 64 KiB of output are read. Raises Unreadable, Hung."""
+    """Run without a shell; less than 64 KiB of output are taken. Raises Unreadable, Hung."""
     import subprocess
 
     name = arguments[0]
@@ -45,8 +71,10 @@ def run(arguments: Sequence[str], *, timeout_s: float = TIMEOUT_S) -> str:
         stack.callback(process.stdout.close)
         stack.callback(_end, process)
         text = _drain(process.stdout.fileno(), deadline, name)
-        with contextlib.suppress(subprocess.TimeoutExpired):
+        try:
             process.wait(max(0.0, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            raise Hung(f"{name} did not end in time") from None
     if process.returncode != 0:
         raise Unreadable(f"{name} failed: {text.strip()[:120] or f'exit code {process.returncode}'}")
     return text
@@ -56,7 +84,9 @@ def _drain(handle: int, deadline: float, name: str) -> str:
     import select
 
     pieces, size = [], 0
-    while size < _LIMIT_BYTES:
+    while True:
+        if size >= _LIMIT_BYTES:
+            raise Unreadable(f"{name} prints too much")
         ready, _, _ = select.select([handle], [], [], max(0.0, deadline - time.monotonic()))
         if not ready:
             raise Hung(f"{name} did not answer in time")

@@ -36,6 +36,7 @@ from edgewire.messages import (
     Manifest,
     PackRef,
     Report,
+    Telemetry,
     UploadReply,
 )
 from edgewire.samples import from_bytes, sample_digests
@@ -74,6 +75,7 @@ class MemoryServer:
     uploads: dict[tuple[str, str], tuple[bytes, UploadReply]] = field(default_factory=dict)
     contributed: dict[str, set[str]] = field(default_factory=dict)
     reports: list[Report] = field(default_factory=list)
+    telemetry: list[Telemetry] = field(default_factory=list)
     chain: list[bytes] = field(default_factory=list)
     search: Search | None = None
     cut_after: int | None = None
@@ -241,6 +243,15 @@ class MemoryCloud:
             return UploadReply(1, 0)
 
         return self._once(report.upload_id, encode(report), store)
+
+    def telemetry(self, told: Telemetry) -> UploadReply:
+        self.server.caller(self._key, self._board)
+
+        def store() -> UploadReply:
+            self.server.telemetry.append(told)
+            return UploadReply(len(told.points), 0)
+
+        return self._once(told.upload_id, encode(told), store)
 
     def _once(self, upload_id: str, content: bytes, store: Callable[[], UploadReply]) -> UploadReply:
         self.bytes_up += len(content)

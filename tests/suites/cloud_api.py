@@ -29,7 +29,7 @@ from edgewire.errors import (
     UsageError,
 )
 from edgewire.files import digest
-from edgewire.messages import EnrolmentFile, EnrolReply, EnrolRequest, Manifest, Report
+from edgewire.messages import EnrolmentFile, EnrolReply, EnrolRequest, Manifest, Report, Telemetry, TelemetryPoint
 from edgewire.samples import make, to_bytes
 from edgewire.signing import SigningKey, open_sealed
 from edgewire.tasks import Task
@@ -218,6 +218,24 @@ class CloudApi:
         member.cloud.report(a_report(world.task, upload_id))
         with pytest.raises(Conflict):
             member.cloud.report(a_report(world.task, upload_id, kept=4))
+
+    def test_telemetry_sent_twice_counts_once(self, world: World) -> None:
+        member = join(world)
+        told = Telemetry(secrets.token_hex(16), (TelemetryPoint(1.0, temperature_c=51.5), TelemetryPoint(2.0)))
+        assert member.cloud.telemetry(told).accepted == 2
+        assert member.cloud.telemetry(told).accepted == 2  # the answer of the first time
+
+    def test_changed_telemetry_under_the_same_id_is_refused(self, world: World) -> None:
+        member, upload_id = join(world), secrets.token_hex(16)
+        member.cloud.telemetry(Telemetry(upload_id, (TelemetryPoint(1.0),)))
+        with pytest.raises(Conflict):
+            member.cloud.telemetry(Telemetry(upload_id, (TelemetryPoint(2.0),)))
+
+    def test_nobody_takes_telemetry_of_a_stranger(self, world: World) -> None:
+        member = join(world)
+        stranger = world.connect(key=SigningKey.generate(), board=member.reply.board)
+        with pytest.raises(Unauthorized):
+            stranger.telemetry(Telemetry(secrets.token_hex(16), (TelemetryPoint(1.0),)))
 
     def test_a_revoked_board_is_shut_out_at_once(self, world: World) -> None:
         member = join(world)

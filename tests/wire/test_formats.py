@@ -14,7 +14,7 @@ from edgewire import tensors
 from edgewire.decoding import convert, decode, encode
 from edgewire.errors import BY_CODE, EdgeError, InvalidMessage, InvalidSamples, TooLarge, from_code
 from edgewire.files import digest
-from edgewire.messages import Report, SearchMeta
+from edgewire.messages import Report, SearchMeta, Telemetry, TelemetryPoint
 from edgewire.tasks import InputSchema, ModelSpec, Privacy, Task, Windows
 
 TASK = Task("points", "Points", InputSchema((2,)), ("a", "b"), ModelSpec("mlp"))
@@ -41,6 +41,17 @@ def test_samples_come_back_as_they_were() -> None:
 def test_the_bytes_of_samples_are_golden() -> None:
     # wire version 1: a change here is a change of the wire
     assert digest(columns.to_bytes(some_samples(), "points")) == GOLDEN_SAMPLES
+
+
+def test_the_json_of_telemetry_is_golden() -> None:
+    told = Telemetry("a" * 32, (TelemetryPoint(1.5, temperature_c=51.5, throttled=False, power_quality="modelled"),))
+    golden = (
+        b'{"points":[{"available_mib":null,"cpu_load":null,"cpu_mhz":null,"disk_wear":null,"gpu_load":null,'
+        b'"power_quality":"modelled","power_w":null,"temperature_c":51.5,"throttled":false,"total_mib":null,'
+        b'"under_voltage":null,"wall_s":1.5}],"upload_id":"' + b"a" * 32 + b'"}'
+    )
+    assert encode(told) == golden
+    assert decode(Telemetry, golden, what="telemetry") == told
 
 
 def test_the_digest_of_a_sample_is_golden_and_knows_its_label() -> None:

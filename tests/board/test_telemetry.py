@@ -1,0 +1,156 @@
+"""One schema for all boards: what each recording says, and what is null with a reason."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from edgectl.telemetry.files import Unreadable
+from edgectl.telemetry.reading import OPTIONAL, Sensors
+from tests.board.recorded import BOARDS, recorded
+
+
+@pytest.mark.parametrize("board", BOARDS)
+def test_every_field_of_every_board_has_a_value_or_a_reason(board: str, tmp_path: Path) -> None:
+    plain = recorded(board, tmp_path).read().plain()
+    assert [name for name in OPTIONAL if plain[name] is None and not plain["missing"].get(name)] == []
+    assert [name for name in plain["missing"] if plain[name] is not None] == []
+    json.dumps(plain, allow_nan=False)
+
+
+def test_every_board_has_the_same_fields(tmp_path: Path) -> None:
+    assert len({tuple(recorded(board, tmp_path).read().plain()) for board in BOARDS}) == 1
+
+
+@pytest.mark.parametrize(
+    ("board", "celsius", "throttle_c"),
+    [
+        ("pi-zero-2w", 47.236, None),
+        ("pi-4b", 81.303, None),
+        ("jetson-nano", 41.5, 97.0),  # not the 100 °C of the PMIC's zone
+        ("jetson-xavier-nx", 48.5, 95.5),
+        ("jetson-orin-nano", 55.406, 99.0),  # one of its zones cannot be read
+    ],
+)
+def test_the_hottest_zone_counts_and_the_kernel_says_where_it_throttles(
+    board: str, celsius: float, throttle_c: float | None, tmp_path: Path
+) -> None:
+    reading = recorded(board, tmp_path).read()
+    assert (reading.temperature_c, reading.throttle_c) == (celsius, throttle_c)
+
+
+@pytest.mark.parametrize(
+    ("board", "watts", "quality"),
+    [
+        ("pi-zero-2w", None, "none"),
+        ("pi-4b", None, "none"),
+        ("pi-5", 1.8081, "modelled"),
+        ("jetson-nano", 2.489, "measured"),
+        ("jetson-xavier-nx", 4.0145, "measured"),  # 4.944 V x 0.812 A
+        ("jetson-orin-nano", 6.1592, "measured"),  # 5.032 V x 1.224 A
+    ],
+)
+def test_power_says_how_it_is_known(board: str, watts: float | None, quality: str, tmp_path: Path) -> None:
+    reading = recorded(board, tmp_path).read()
+    assert (reading.power_w, reading.power_quality) == (watts, quality)
+
+
+def test_a_sum_of_rails_is_only_modelled(tmp_path: Path) -> None:
+    board = recorded("jetson-orin-nano", tmp_path)
+    board.write("sys/class/hwmon/hwmon1/in1_label", "VDD_GPU_SOC")
+    reading = board.read()
+    assert reading.power_quality == "modelled"
+    assert reading.power_w == pytest.approx(5.032 * 1.224 + 5.024 * 0.304 + 5.032 * 0.288, abs=1e-3)
+
+
+def test_a_jetson_thor_tells_microwatts(tmp_path: Path) -> None:
+    board = recorded("jetson-orin-nano", tmp_path)
+    board.write("sys/class/hwmon/hwmon1/name", "ina238\n")
+    board.write("sys/class/hwmon/hwmon1/power1_input", "31500000\n")
+    assert (board.read().power_w, board.read().power_quality) == (31.5, "measured")
+
+
+def test_the_flags_of_a_hot_pi_on_a_weak_supply(tmp_path: Path) -> None:
+    reading = recorded("pi-4b", tmp_path).read()
+    assert (reading.throttled, reading.throttle_flags, reading.throttled_before) == (True, ("throttled",), True)
+    assert (reading.under_voltage, reading.under_voltage_before) == (True, True)
+
+
+def test_flags_of_the_past_are_not_those_of_now(tmp_path: Path) -> None:
+    board = recorded("pi-4b", tmp_path)
+    board.commands["vcgencmd get_throttled"] = "throttled=0xd0000\n"
+    reading = board.read()
+    assert (reading.throttled, reading.under_voltage) == (False, False)
+    assert (reading.throttled_before, reading.under_voltage_before) == (True, True)
+
+
+def test_a_pi_zero_cannot_tell_its_supply_whatever_its_firmware_says(tmp_path: Path) -> None:
+    reading = recorded("pi-zero-2w", tmp_path).read()
+    assert reading.under_voltage is None
+    assert "no low-voltage detector" in reading.missing["under_voltage"]
+    assert reading.throttled is False
+
+
+def test_flags_in_sys_need_no_process(tmp_path: Path) -> None:
+    board = recorded("pi-5", tmp_path)
+    board.write("sys/devices/platform/soc@107c000000/soc@107c000000:firmware/get_throttled", "80008\n")
+    assert board.read().throttle_flags == ("soft temperature limit",)
+    assert "vcgencmd get_throttled" not in board.asked
+
+
+def test_an_over_current_event_since_the_last_reading_is_throttling(tmp_path: Path) -> None:
+    board = recorded("jetson-xavier-nx", tmp_path)
+    sensors = board.sensors()
+    assert (sensors.read().throttled, sensors.read().throttled_before) == (False, True)
+    board.write("sys/class/hwmon/hwmon4/oc2_event_cnt", "4\n")
+    reading = sensors.read()
+    assert (reading.throttled, reading.throttle_flags) == (True, ("over-current",))
+    assert sensors.read().throttled is False
+
+
+def test_a_cooling_device_at_work_is_throttling_but_a_fan_is_not(tmp_path: Path) -> None:
+    board = recorded("jetson-orin-nano", tmp_path)
+    assert board.read().throttled is False  # its fan turns
+    board.write("sys/class/thermal/cooling_device3/cur_state", "1\n")
+    assert board.read().throttle_flags == ("cpu-throttle-alert",)
+
+
+def test_load_is_what_happened_between_two_readings(tmp_path: Path) -> None:
+    board = recorded("pi-4b", tmp_path)
+    sensors = board.sensors()
+    board.write("proc/stat", "cpu 1000 0 0 1000 0 0 0 0 0 0\n")
+    assert "nothing to compare" in sensors.read().missing["cpu_load"]
+    board.write("proc/stat", "cpu 1030 0 0 1050 20 0 0 0 0 0\n")
+    assert sensors.read().cpu_load == 0.3
+
+
+def test_energy_is_power_over_time_that_never_jumps(tmp_path: Path) -> None:
+    board = recorded("jetson-nano", tmp_path)
+    sensors = board.sensors()
+    assert sensors.read().energy_j is None
+    board.now, board.wall = 110.0, 0.0  # the wall clock fell back to 1970
+    reading = sensors.read()
+    assert reading.energy_j == pytest.approx(24.89)
+    assert (reading.monotonic_s, reading.wall_s) == (110.0, 0.0)
+
+
+def test_an_emmc_tells_its_wear_and_an_sd_card_does_not(tmp_path: Path) -> None:
+    assert recorded("jetson-xavier-nx", tmp_path).read().disk_wear == 0.2  # the worse of 0x02 and 0x01
+    assert recorded("pi-4b", tmp_path).read().missing["disk_wear"] == "SD cards do not tell"
+
+
+def test_a_containers_limit_is_the_boards_memory(tmp_path: Path) -> None:
+    board = recorded("pi-5", tmp_path)
+    folder = "sys/fs/cgroup/user.slice"
+    board.write(f"{folder}/memory.max", str(512 << 20))
+    board.write(f"{folder}/memory.current", str(100 << 20))
+    reading = board.read()
+    assert (reading.total_mib, reading.available_mib) == (512.0, 412.0)
+
+
+def test_an_empty_root_gives_a_reading_of_reasons(tmp_path: Path) -> None:
+    plain = Sensors(tmp_path, lambda arguments: (_ for _ in ()).throw(Unreadable("no"))).read().plain()
+    assert all(plain[name] is None and plain["missing"][name] for name in OPTIONAL)
+    assert plain["power_quality"] == "none"
