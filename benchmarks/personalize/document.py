@@ -39,7 +39,7 @@ def _parts(answer: Answer) -> dict[str, str]:
         "chosen": _table(*words.chosen(answer)),
         "fewer_errors": _table(*words.fewer_errors(answer)),
         "left_out": f"over all seeds: {left_out}",
-        "seeds": str(answer.wanted.seeds),
+        "seeds": words.seeds(answer),
         "machine": f"{here['cores']} cores of an {here['arch']} machine, Python {here['python']}",
     }
 

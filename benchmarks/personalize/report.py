@@ -98,7 +98,7 @@ def _method(answer: Answer) -> list[str]:
     """The list under the method's heading in `text.md`."""
     text = TEXT.read_text().split("## How it was measured\n")[1].split("\nMeasured on")[0]
     left_out = ", ".join(f"{Path(data).stem}: {count}" for data, count in answer.left_out.items())
-    text = text.replace("{left_out}", f"over all seeds: {left_out}").replace("{seeds}", str(answer.wanted.seeds))
+    text = text.replace("{left_out}", f"over all seeds: {left_out}").replace("{seeds}", words.seeds(answer))
     items = [" ".join(item.split()) for item in text.strip().removeprefix("- ").split("\n- ")]
     return ["<ul>", *(f"<li>{_inline(item)}</li>" for item in items), "</ul>"]
 

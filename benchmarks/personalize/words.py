@@ -121,3 +121,14 @@ def _errors(one: Summary | None) -> str:
 def overall_rows(found: Sequence[Overall]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
     """Header and rows of all data sets together."""
     return ("recipe", "gain over local (95 %)", "auto minus it (95 %)"), [overall_cells(one) for one in found]
+
+
+def seeds(answer: Answer) -> str:
+    """How many seeds were measured: "3", or "3 (wisdm, myo) or 1 (mnist)" where a data set was not finished."""
+    found: dict[int, list[str]] = {}
+    for data in answer.wanted.data:
+        count = len({row.seed for row in answer.rows if row.data == data and row.recipe != "local"})
+        found.setdefault(count, []).append(Path(data).stem)
+    if len(found) == 1:
+        return str(*found)
+    return " or ".join(f"{count} ({', '.join(found[count])})" for count in sorted(found, reverse=True))

@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -207,6 +208,13 @@ def answered(pairs: Sequence[Pair] = ()) -> Answer:
     )
     shots = {"d": (1, 3), "movielens": (20, 50)}
     return Answer(wanted, rows, summarize(rows, shots), compare(rows, shots), [], list(pairs), {"d": 2, "movielens": 0})
+
+
+def test_a_data_set_of_fewer_seeds_says_so() -> None:
+    whole = answered()
+    assert words.seeds(whole) == "1"
+    again = [replace(one, seed=1) for one in whole.rows if one.data == "d"]
+    assert words.seeds(replace(whole, rows=[*whole.rows, *again])) == "2 (d) or 1 (movielens)"
 
 
 def test_the_page_asks_no_other_host_and_says_who_was_harmed(tmp_path: Path) -> None:
