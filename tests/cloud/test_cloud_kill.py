@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import array
+import fcntl
 import os
 import random
 import signal
 import subprocess
+import termios
 import time
 from pathlib import Path
 
@@ -91,13 +94,26 @@ def test_a_killed_init_is_finished_by_the_next(tmp_path):
 
 def test_an_interrupted_command_ends_with_130(data, large):
     arguments = toys.command("pool", "ingest", str(large), "--task", "toy", *CONSENT, data=data)
-    process = subprocess.Popen(arguments, stderr=subprocess.PIPE, text=True, env=toys.environment())
-    assert process.stderr is not None
-    process.stderr.readline()
+    reading, writing = os.pipe()
+    room = fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, 4096)
+    filler = os.write(writing, b" " * (room - 100))  # room for a few lines of the twenty: it cannot end before we read
+    process = subprocess.Popen(arguments, stderr=writing, env=toys.environment())
+    os.close(writing)
+    while process.poll() is None and _waiting_in(reading) == filler:
+        time.sleep(0.01)
     process.send_signal(signal.SIGINT)
-    talk = process.stderr.read()
+    with os.fdopen(reading) as stderr:
+        talk = stderr.read()
     assert process.wait(30) == 130
+    assert "ingest" in talk
     assert "Traceback" not in talk
+
+
+def _waiting_in(pipe: int) -> int:
+    """Bytes that nobody has read yet."""
+    count = array.array("i", [0])
+    fcntl.ioctl(pipe, termios.FIONREAD, count)
+    return count[0]
 
 
 def test_a_killed_server_loses_no_contribution_that_it_answered(data):
