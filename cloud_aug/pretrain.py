@@ -28,15 +28,16 @@ Progress = Callable[[str, int, int], None]
 
 @dataclass(frozen=True)
 class TrainSettings:
-    """shots: samples per class to rehearse recipes at; boards: contributors held out; rehearse: whether at all.
+    """shots: samples per class to rehearse recipes at; boards: contributors held out; () and 0: what suits the task;
+    rehearse: whether at all.
     threads: of torch; models for boards are so small that a second one seldom helps, and results depend on their
     number; augment: whether samples are changed as `edgelearn.augment` says."""
 
     seed: int = 0
     epochs: int = 30
     rehearse: bool = True
-    shots: tuple[int, ...] = (1, 3, 10)
-    boards: int = 18
+    shots: tuple[int, ...] = ()
+    boards: int = 0
     threads: int = 1
     augment: bool = True
 

@@ -18,9 +18,14 @@ Seed = Annotated[int, typer.Option("--seed", min=0, help="The same pool and seed
 Rehearse = Annotated[
     bool, typer.Option("--rehearse/--no-rehearse", help="Play the board with every recipe beforehand.")
 ]
-Shots = Annotated[str, typer.Option("--shots", help="Samples per class to rehearse at.")]
+Shots = Annotated[
+    str | None,
+    typer.Option("--shots", show_default="1,3,10; clicks: 10,30,100", help="Samples per class to rehearse at."),
+]
 Threads = Annotated[int, typer.Option("--threads", min=1, help="Of torch. The result depends on it.")]
-Boards = Annotated[int, typer.Option("--boards", min=2, help="Contributors that play the board.")]
+Boards = Annotated[
+    int | None, typer.Option("--boards", min=2, show_default="18; clicks: 90", help="Contributors that play the board.")
+]
 
 Augment = Annotated[
     bool,
@@ -37,8 +42,8 @@ def train(
     epochs: Epochs = 30,
     seed: Seed = 0,
     rehearse: Rehearse = True,
-    shots: Shots = "1,3,10",
-    boards: Boards = 18,
+    shots: Shots = None,
+    boards: Boards = None,
     threads: Threads = 1,
     augment: Augment = True,
     data: Data = None,
@@ -48,7 +53,9 @@ def train(
     from cloud_aug.pretrain import TrainSettings
     from cloud_aug.pretrain import train as run
 
-    settings = TrainSettings(seed, epochs, rehearse, _numbers(shots), boards, threads, augment)
+    settings = TrainSettings(
+        seed, epochs, rehearse, () if shots is None else _numbers(shots), boards or 0, threads, augment
+    )
     cloud = opened(data)
     with progress() as bar:
         done = run(cloud, task, settings, now=time.time(), on_progress=bar)

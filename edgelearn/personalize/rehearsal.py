@@ -20,9 +20,11 @@ from edgelearn.personalize.recipes import RECIPES, choosable
 from edgelearn.personalize.setting import Candidate, Setting, Settings
 from edgelearn.pretrain import train_base
 from edgelearn.retrieval.prototypes import class_means
-from edgewire.tasks import Task
+from edgewire.tasks import CLICK_MODELS, Task
 
 MIN_TEST_SAMPLES = 10
+SHOTS, BOARDS = (1, 3, 10), 18
+CLICK_SHOTS, CLICK_BOARDS = (10, 30, 100), 90  # a click takes no effort to label, and says little
 PARTS = 3  # base models that a rehearsal trains: the more, the more each resembles the real one
 
 
@@ -45,8 +47,8 @@ def rehearse(
     seed: int,
     epochs: int,
     group: np.ndarray | None = None,
-    shots: tuple[int, ...] = (1, 3, 10),
-    boards: int = 18,
+    shots: Sequence[int] = (),
+    boards: int = 0,
     settings: Settings | None = None,
     changes: Sequence[Change] | None = None,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
@@ -55,14 +57,17 @@ def rehearse(
 
     x: (n, *shape); y, contributor: int (n,); group: int (n,), the recording a sample came from (None: unknown, each
     its own). What a rehearsed board is tested on shares no recording with its shots: overlapping windows would make
-    every recipe that trains look good.
+    every recipe that trains look good. shots: samples per class; boards: at most so many; () and 0: what suits the
+    task.
 
     Cross-fitted: the contributors that play boards are dealt into PARTS, and each part meets a base that was trained
     without it. Returns [] where too few contributors are there to hold some out. on_progress(done, total) may raise
     to stop.
     """
+    clicks = task.model.name in CLICK_MODELS
+    shots = shots or (CLICK_SHOTS if clicks else SHOTS)
     people = np.unique(contributor)
-    parts = _held_out(people, boards, np.random.default_rng((seed, 3)))
+    parts = _held_out(people, boards or (CLICK_BOARDS if clicks else BOARDS), np.random.default_rng((seed, 3)))
     total = len(parts) + sum(map(len, parts)) * len(shots)
     gains: dict[int, list[dict[str, float]]] = {count: [] for count in shots}
     done = 0

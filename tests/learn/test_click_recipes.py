@@ -13,6 +13,7 @@ from edgelearn.models.build import load, outputs
 from edgelearn.personalize.local import local
 from edgelearn.personalize.neighbours import neighbours
 from edgelearn.personalize.prior_shift import correct, log_shift
+from edgelearn.personalize.rehearsal import rehearse
 from edgelearn.personalize.setting import Candidate, Setting, Settings
 from edgelearn.pretrain import train_base
 from edgelearn.retrieval.agreement import Residuals, consensus, likeness, residuals_of
@@ -104,6 +105,16 @@ def test_without_contributors_neighbours_is_local_training() -> None:
     alone = replace(board(0), candidates=())
     found, expected = neighbours(alone).weights, local(alone).weights
     assert all(np.array_equal(found[key], expected[key]) for key in expected)
+
+
+def test_clicks_are_rehearsed_at_more_samples_than_other_tasks() -> None:
+    people = [person(taste % 2, ITEMS, 40 + taste) for taste in range(6)]
+    x, y = np.concatenate([x for x, _ in people]), np.concatenate([y for _, y in people])
+    who = np.repeat(np.arange(6), [len(y) for _, y in people])
+    figures = rehearse(TASK, x, y, who, seed=0, epochs=1)
+    assert {figure.shots for figure in figures} <= {10, 30, 100}
+    assert {figure.recipe for figure in figures if figure.shots == 10} == {"local", "neighbours"}
+    assert all(figure.boards == 6 for figure in figures if figure.shots == 10)
 
 
 def test_a_task_without_items_has_no_neighbours() -> None:
