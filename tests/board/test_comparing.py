@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -11,8 +12,10 @@ import pytest
 from edgectl import comparing
 from edgectl.comparing import Bench, Way, compare, synthetic
 from edgectl.telemetry.reading import Reading
+from edgewire.files import exclusive
 from edgewire.tasks import InputSchema, ModelSpec, Task
 from tests.board.conftest import Board
+from tests.board.synced import Synced
 from tests.learn import world
 
 WAYS = (Way(1, 8), Way(1, 32))
@@ -111,9 +114,7 @@ def test_synthetic_samples_have_the_tasks_shape(dtype: str, shape: tuple[int, ..
     assert set(made.y) == {0, 1}
 
 
-def test_the_report_is_json(tmp_path: object) -> None:
-    import json
-
+def test_the_report_is_json() -> None:
     found = compare(world.TASK, world.base(), synthetic(world.TASK), WAYS[:1], Board2W().bench(rounds=1))
     json.dumps(comparing.report_of(found), allow_nan=False)
 
@@ -122,3 +123,24 @@ def test_a_wrong_list_of_threads_is_a_usage_error(board: Board) -> None:
     done = board.edgectl("bench", "energy", "--threads", "1,many")
     assert done.returncode == 2
     assert b"whole numbers" in done.stderr
+
+
+def test_the_command_trains_on_this_boards_samples_and_says_what_it_does_not_know(synced: Synced) -> None:
+    synced.add(world.style(3, 1.0))
+    synced.sync()
+    line = "bench energy --threads 1 --batch 4,8 --seconds 1 --idle-seconds 1 --rounds 1 --json"
+    done = synced.board.edgectl(*line.split())
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert (report["task"], report["data"]) == (world.TASK.id, "own")
+    assert [row["batch"] for row in report["rows"]] == [4, 8]
+    for row in report["rows"]:
+        assert row["steps"] > 0
+        assert (row["joules_per_step"] is None) == (row["energy"]["quality"] == "none")
+    assert (report["cheapest"] is None) == bool(report["reason"])
+
+
+def test_the_command_does_not_meter_while_a_training_runs(synced: Synced) -> None:
+    synced.sync()
+    with exclusive(synced.board.home.lock("train"), doing="testing"):
+        assert synced.board.edgectl("bench", "energy", "--synthetic").returncode == 9
