@@ -136,8 +136,8 @@ def _queue(games: Sequence[Game]) -> list[Place | Game]:
     """Each stage one place earlier than its games need it: nothing else could be played while the last one is made."""
     places = list(dict.fromkeys(game.place for game in games))
     queue: list[Place | Game] = [*places[:1]]
-    for place, later in zip(places, [*places[1:], None], strict=True):
-        queue += [] if later is None else [later]
+    for number, place in enumerate(places, start=1):
+        queue += places[number : number + 1]
         queue += [game for game in games if game.place == place]
     return queue
 

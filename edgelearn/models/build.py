@@ -132,7 +132,10 @@ def outputs(model: nn.Module, x: np.ndarray, *, batch_size: int = EVALUATED_ROWS
     model.eval()
     device = next(model.parameters()).device
     pieces = [
-        [output.cpu().numpy() for output in model(torch.from_numpy(x[i : i + batch_size]).to(device))]
+        [
+            output.cpu().numpy()
+            for output in model(torch.from_numpy(np.require(x[i : i + batch_size], requirements="W")).to(device))
+        ]
         for i in range(0, max(len(x), 1), batch_size)
     ]
     return np.concatenate([logits for logits, _ in pieces]), np.concatenate([embedding for _, embedding in pieces])

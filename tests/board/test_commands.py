@@ -228,7 +228,9 @@ def test_a_reader_that_goes_away_is_no_error(board: Board) -> None:
 def test_ctrl_c_is_130(board: Board) -> None:
     command = [sys.executable, "-m", "edgectl", "data", "add", "-"]
     running = subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, env=board.environment, cwd=ROOT)
-    time.sleep(1.0)  # until it waits for its input
+    assert running.stdin is not None
+    running.stdin.write(b"," * (1 << 17))  # more than a pipe holds: this returns when its input is being read
+    running.stdin.flush()
     running.send_signal(signal.SIGINT)
     _, said = running.communicate(timeout=20)
     assert (running.returncode, b"Traceback" in said) == (130, False)
