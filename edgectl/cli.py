@@ -13,6 +13,7 @@ import typer
 from edgectl import __version__, config
 from edgectl.commands import (
     Invocation,
+    agent,
     bench,
     bundle,
     data,
@@ -47,6 +48,7 @@ _COMMANDS = (
     infer,
     model,
     bench,
+    agent,
     bundle,
     config_command,
 )

@@ -128,6 +128,37 @@ KEYS: dict[str, Key] = {
             "tell the cloud this board's heat, power, load and memory when syncing",
         ),
         Key("telemetry_log_mib", _whole(1, 1024), 8, "disk that `edgectl telemetry log` may take"),
+        Key(
+            "agent_watch_folder",
+            _text,
+            None,
+            "folder whose new files `edgectl agent` adds; else inbox/ in the state folder",
+        ),
+        Key(
+            "agent_watch_seconds",
+            _whole(1, 3600),
+            10,
+            "seconds between two looks into that folder; what did not change from one to the next is added",
+        ),
+        Key("agent_sync_seconds", _whole(0, 604800), 3600, "seconds from one sync of the agent to the next; 0: none"),
+        Key(
+            "agent_train_seconds",
+            _whole(0, 604800),
+            3600,
+            "seconds from one time that the agent asks whether training pays to the next; 0: it never trains",
+        ),
+        Key(
+            "agent_idle_percent",
+            _whole(0, 100),
+            50,
+            "the agent trains while others use less of the processor than that",
+        ),
+        Key(
+            "agent_health_seconds",
+            _whole(10, 86400),
+            300,
+            "seconds between two looks of the agent at heat, power and disk",
+        ),
         Key("proxy", _yes_or_no, False, "reach the cloud through the proxy that the environment names"),
     )
 }

@@ -55,6 +55,11 @@ class Home:
         """The ring of readings that `edgectl telemetry log` keeps (lines of JSON)."""
         return self.root / "telemetry"
 
+    @property
+    def inbox(self) -> Path:
+        """The folder that `edgectl agent` watches where no other is set."""
+        return self.root / "inbox"
+
     def lock(self, name: str) -> Path:
         """A file for `edgewire.files.exclusive`: 'train', 'sync', ..."""
         return self.root / f"{name}.lock"

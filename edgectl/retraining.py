@@ -37,7 +37,8 @@ class Options:
     """recipe: one of the recipes or 'auto'; stage: install without letting it serve; veto: whether evidence may
     overrule an explicit recipe; force: train although it does not pay; budget: what it may cost; governor: minds the
     board, after each step; head_above: of a model with more weights than that the head alone is trained (None: every
-    model whole); batch_rows: the most rows that pass through the model at once (0: any). on_event: one line for people;
+    model whole); batch_rows: the most rows that pass through the model at once (0: any); stop: raises where a stop was
+    asked. on_event: one line for people;
     on_progress(done, total). events: what was decided on the way, for the run's record."""
 
     recipe: str = "auto"
@@ -51,12 +52,14 @@ class Options:
     governor: Governor | None = None
     head_above: int | None = None
     batch_rows: int = 0
+    stop: Callable[[], None] = lambda: None
     on_event: Callable[[str], None] = lambda line: None
     on_progress: Callable[[int, int], None] = lambda done, total: None
     events: list[dict[str, Any]] = field(default_factory=list)
 
     def on_step(self) -> None:
-        """After each step of training. Raises Spent if it has to end."""
+        """After each step of training. Raises Spent if it has to end, and what `stop` raises."""
+        self.stop()
         if self.governor is not None:
             self.governor.step()
         else:

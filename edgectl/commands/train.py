@@ -15,6 +15,7 @@ from edgectl.output import emit, say
 if TYPE_CHECKING:
     from edgectl.governor.start import Start
     from edgectl.retraining import Options, Outcome
+    from edgectl.stopping import Stop
     from edgectl.store import Store
     from edgewire.messages import Manifest
 
@@ -65,9 +66,10 @@ def train(
     It trains only if that pays: a tenth more samples than the last time, a new label, drift, new packs or a new base,
     or samples that were deleted. Run it from a timer. The model that serves is replaced only on evidence that the new
     one is better; `edgectl model rollback` undoes it. A training that is cut off goes on the next time, with the same
-    result.
+    result. SIGTERM and Ctrl-C stop it after the step that it is at, with a checkpoint; a second one at once.
     """
     started = time.monotonic()
+    from edgectl.stopping import Stop
     from edgewire.errors import UsageError
     from edgewire.files import exclusive
 
@@ -84,10 +86,10 @@ def train(
         "profile": simulate_board,
     }
     here = Invocation(here.settings.override(**flags), here.places, here.clock)
-    with exclusive(here.home.ensure().lock("train"), doing="training on this board"):
-        begin = _start(here, simulated=simulate_board is not None, started=started)
+    with exclusive(here.home.ensure().lock("train"), doing="training on this board"), Stop().listening() as stop:
+        begin = _start(here, stop, simulated=simulate_board is not None, started=started)
         try:
-            outcome = _train(here, task, recipe, seed, begin, stage=stage, veto=veto, force=force)
+            outcome = _train(here, task, recipe, seed, begin, stop, stage=stage, veto=veto, force=force)
         finally:
             begin.machine.close()
     emit(vars(outcome), _lines(outcome), as_json=json)
@@ -99,6 +101,7 @@ def _train(
     recipe: str,
     seed: int,
     begin: Start,
+    stop: Stop,
     *,
     stage: bool,
     veto: bool,
@@ -120,6 +123,7 @@ def _train(
         budget=begin.budget,
         head_above=_head_above(here),
         batch_rows=here.with_profile().whole("train_batch_rows"),
+        stop=stop.check,
         on_event=say,
         on_progress=_fold_progress,
     )
@@ -141,14 +145,14 @@ def _head_above(here: Invocation) -> int | None:
     return 0 if scope == "head" else settings.whole("train_whole_parameters") or None
 
 
-def _start(here: Invocation, *, simulated: bool, started: float) -> Start:
+def _start(here: Invocation, stop: Stop, *, simulated: bool, started: float) -> Start:
     """The limits that count, and what watches them."""
     from edgectl.board import profile
     from edgectl.governor import start
 
     settings = here.with_profile()
     known = profile.load(here.profile_id, here.places.profiles)
-    machine = start.Machine.simulated(known) if simulated else start.Machine.real(started=started)
+    machine = start.Machine.simulated(known) if simulated else start.Machine.real(started=started, sleep=stop.sleep)
     return start.start(settings, known, machine)
 
 
@@ -168,7 +172,7 @@ def _recorded(
         if begin is not None:
             options = replace(options, governor=begin.govern(options.decide))
         outcome = training.train(here.home, manifest, store, options, now=here.clock(), due=due.reason)
-    except Exception as error:
+    except (Exception, KeyboardInterrupt) as error:
         store.finish_run(run, "failed", {"error": str(error), "events": options.events}, here.clock())
         raise
     # also of a run that ended with the base or the incumbent: only successes would flatter the method

@@ -29,9 +29,9 @@ class Machine:
     close: Callable[[], None] = lambda: None  # called in the end
 
     @classmethod
-    def real(cls, *, started: float) -> Machine:
+    def real(cls, *, started: float, sleep: Callable[[float], None] = time.sleep) -> Machine:
         sensors = Sensors()
-        return cls(sensors.read, time.monotonic, time.sleep, started, close=sensors.close)
+        return cls(sensors.read, time.monotonic, sleep, started, close=sensors.close)
 
     @classmethod
     def simulated(cls, profile: Mapping[str, Any]) -> Machine:

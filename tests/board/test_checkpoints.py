@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import json
 import os
 import random
@@ -251,6 +252,21 @@ def test_a_training_that_was_cut_again_and_again_ships_the_same_bits(ready: Sync
 def test_a_training_that_ends_by_itself_leaves_no_checkpoint(ready: Synced) -> None:
     train(ready, recipe="local", veto=False)
     assert not checkpoints.waiting(ready.board.home, BOTH.id)
+
+
+def test_a_training_that_is_asked_to_stop_leaves_a_checkpoint_that_goes_on(ready: Synced) -> None:
+    train(ready, recipe="local", veto=False)
+    expected, steps = installed(ready), itertools.count()
+
+    def stop() -> None:
+        if next(steps) == 100:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(ready, recipe="local", veto=False, force=True, stop=stop)
+    assert checkpoints.waiting(ready.board.home, BOTH.id)
+    outcome = train(ready, recipe="local", veto=False, force=True)
+    assert (outcome.events[0]["kind"], installed(ready)) == ("resume", expected)
 
 
 def test_a_checkpoint_of_other_samples_is_not_used(ready: Synced) -> None:

@@ -1,0 +1,103 @@
+"""The watched folder: what is dropped there is added once it is whole, then moved to `done/`, or to `refused/` beside
+the reason. It is added first and moved afterwards: killed in between, it is added again, which changes nothing.
+
+A file, or a folder with a sub-folder per label, counts as whole when it did not change from one look to the next. Who
+writes slowly writes under a name that is passed over (`.name`, `name.part`, `name.tmp`), and renames it in the end.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Collection
+from pathlib import Path
+
+from edgewire.files import sync_folder, write_atomic
+
+DONE, REFUSED = "done", "refused"
+_UNFINISHED = (".part", ".tmp")
+_NAME_BYTES = 200  # of a name that gets longer: file systems take 255
+Mark = tuple[tuple[str, int, int, int], ...]
+"""(name, inode, size, time of change in ns) of each file of an entry; empty where it holds none."""
+
+
+class WatchedFolder:
+    """task: what the samples are for, None: the only task of the board. others: names that are no entries."""
+
+    def __init__(self, folder: Path, *, task: str | None = None, others: Collection[str] = ()) -> None:
+        self.folder, self.task = folder.absolute(), task
+        self._others = {DONE, REFUSED, *others}
+        self._seen: dict[Path, Mark] = {}
+
+    def look(self) -> list[Path]:
+        """What is whole: unchanged since the look before, in order of names. Makes the folder where it is missing.
+
+        Raises OSError (not permitted, read-only)."""
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        now = {path: mark(path) for path in sorted(self.folder.iterdir()) if self._is_entry(path.name)}
+        before, self._seen = self._seen, now
+        return [path for path, seen in now.items() if seen and before.get(path) == seen]
+
+    def waits(self) -> bool:
+        """Whether the last look saw anything that may be whole by the next one."""
+        return any(self._seen.values())
+
+    def unchanged(self, path: Path) -> bool:
+        """Whether it still is as it was in the last look."""
+        return mark(path) == self._seen.get(path)
+
+    def done(self, path: Path) -> Path:
+        """It was added; where it lies now. Raises OSError."""
+        return self._move(path, self._room(DONE, path.name))
+
+    def refuse(self, path: Path, reason: str) -> Path:
+        """It can never be added: moved, beside NAME.reason.txt, which is written first. Raises OSError."""
+        target = self._room(REFUSED, path.name)
+        short = os.fsdecode(os.fsencode(target.name)[:_NAME_BYTES])
+        write_atomic(target.with_name(short + ".reason.txt"), (reason + "\n").encode(errors="replace"))
+        return self._move(path, target)
+
+    def _is_entry(self, name: str) -> bool:
+        return name not in self._others and not name.startswith(".") and not name.endswith(_UNFINISHED)
+
+    def _room(self, where: str, name: str) -> Path:
+        """A free name: what lies there already is never overwritten."""
+        folder = self.folder / where
+        folder.mkdir(mode=0o700, exist_ok=True)
+        target, number = folder / name, 1
+        while os.path.lexists(target):
+            number += 1
+            target = folder / f"{number}-{name}"
+        return target
+
+    def _move(self, path: Path, target: Path) -> Path:
+        path.rename(target)
+        sync_folder(target.parent)
+        sync_folder(self.folder)
+        self._seen.pop(path, None)
+        return target
+
+
+def is_plain(path: Path) -> bool:
+    """Whether it is a file or a folder: links are not followed, and a pipe would never end."""
+    mode = path.lstat().st_mode
+    return stat.S_ISREG(mode) or stat.S_ISDIR(mode)
+
+
+def mark(path: Path) -> Mark:
+    """What changes when an entry does. What vanishes meanwhile is left out."""
+    if path.is_symlink() or not path.is_dir():
+        return _of_file(path)
+    found: list[tuple[str, int, int, int]] = []
+    for folder, below, names in os.walk(path):
+        below.sort()
+        found += [one for name in sorted(names) for one in _of_file(Path(folder, name))]
+    return tuple(found)
+
+
+def _of_file(path: Path) -> Mark:
+    try:
+        state = path.lstat()
+    except OSError:
+        return ()
+    return ((str(path), state.st_ino, state.st_size, state.st_ctime_ns),)

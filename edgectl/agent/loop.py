@@ -1,0 +1,317 @@
+"""A board's day: add what was dropped into the watched folder, sync, train when it pays and the board is cool and idle,
+look after its health. What goes wrong is told and tried again, later and later; only what cannot heal ends the loop.
+
+Everything arrives from outside (commands, sensors, clocks, waiting), so that tests live through a day in no time. It
+keeps no state of its own: after kill -9 it looks again, and each command finds out what is left to do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from edgectl.agent.children import Done, Run
+from edgectl.agent.folder import WatchedFolder, is_plain
+from edgectl.agent.pace import Pace
+from edgectl.telemetry.reading import Reading
+from edgewire import errors
+
+COOL_C = 5.0  # below the limit of training: hotter, it would rest more than train
+LOW_DISK_MIB = 200.0
+ADD_LIMIT_S = 3600.0
+SYNC_GRACE_S = 120.0  # to what a sync gives itself
+_NO_TRAINING = 7
+
+Tell = Callable[..., None]
+"""tell(kind, line, **known): one event."""
+
+
+@dataclass(frozen=True)
+class Rules:
+    """watch: where files are dropped, watch_s: from one look to the next; sync_s, train_s: from one sync, and from one
+    question whether training pays, to the next, 0: never; sync_limit_s: what a sync may take; idle_load: the share of
+    the processor that others may use, 0..1; health_s: from one look at the board's health to the next."""
+
+    watch: Path
+    watch_s: float = 10.0
+    sync_s: float = 3600.0
+    sync_limit_s: float = 600.0
+    train_s: float = 3600.0
+    idle_load: float = 0.5
+    health_s: float = 300.0
+
+
+@dataclass(frozen=True)
+class World:
+    """tasks: those of this board, raises what the settings or the enrolment are refused for; run: an edgectl command;
+    read: the board's state over the last moment; heat_limit_c: what training may not pass; keep: a reading for
+    later, None or why not; free_mib: of the disk; clock: monotonic, in s; wait: sleep, and say whether to stop."""
+
+    tasks: Callable[[], Sequence[str]]
+    run: Run
+    read: Callable[[], Reading]
+    heat_limit_c: Callable[[Reading], float | None]
+    keep: Callable[[Reading], str | None]
+    free_mib: Callable[[], float]
+    clock: Callable[[], float]
+    wait: Callable[[float], bool]
+    tell: Tell
+    rng: Random
+
+
+class Agent:
+    """One agent. The caller holds the lock."""
+
+    def __init__(self, rules: Rules, world: World) -> None:
+        self._rules, self._world = rules, world
+        self._folders: dict[str | None, WatchedFolder] = {}
+        self._later: dict[Path, Pace] = {}  # entries that could not be added, and when to try again
+        self._sync = Pace(rules.sync_s, world.rng)
+        self._train = Pace(rules.train_s, world.rng)
+        self._health = Pace(rules.health_s, world.rng)
+        self._look = Pace(rules.watch_s, world.rng)
+        self._settings = Pace(rules.watch_s, world.rng)
+        self._trains = rules.train_s > 0
+        self._told: dict[str, str] = {}  # what stays as it is, is told once
+        self._tasks: Sequence[str] = ()
+        self._failures: dict[str, int] = {}  # what failed and did not succeed since -> exit code
+
+    def forever(self) -> int:
+        """Rounds until a stop is asked; 0. Raises UsageError, UnsupportedBoard, NotEnrolled or Refused: what no time
+        heals."""
+        while not self._stopped():
+            self.round()
+            self._world.wait(self._rules.watch_s)
+        return 0
+
+    def once(self) -> int:
+        """One round; 0, or the exit code of the first thing that failed. Raises what `forever` raises."""
+        self._ask_tasks()
+        self._attempt("watch", self._look, self._look_first)
+        if any(folder.waits() for folder in self._folders.values()):
+            self._world.wait(self._rules.watch_s)
+        self.round()
+        return next(iter(self._failures.values()), 0)
+
+    def round(self) -> None:
+        """Everything that is due, in the order in which one helps the other."""
+        self._ask_tasks()
+        self._attempt("watch", self._look, self._watch)
+        if self._rules.sync_s > 0:
+            self._attempt("sync", self._sync, self._synchronise)
+        if self._trains and self._tasks:
+            self._attempt("train", self._train, self._train_all)
+        self._attempt("health", self._health, self._look_after)
+
+    def _stopped(self) -> bool:
+        return self._world.wait(0.0)
+
+    def _ask_tasks(self) -> None:
+        self._attempt("settings", self._settings, self._take_tasks)
+
+    def _take_tasks(self) -> None:
+        self._tasks = self._world.tasks()
+        self._settings.reset()
+
+    def _attempt(self, doing: str, pace: Pace, step: Callable[[], None]) -> None:
+        """Do it if it is due. Whatever goes wrong in it, but for what cannot heal, is tried again later."""
+        if self._stopped() or not pace.due(self._world.clock()):
+            return
+        try:
+            step()
+        except (errors.UsageError, errors.UnsupportedBoard, errors.NotEnrolled, errors.Refused):
+            raise
+        except Exception as error:
+            known = error if isinstance(error, errors.EdgeError) else _known(error, doing)
+            self._failed(doing, pace, known.exit_code, str(known))
+
+    def _failed(self, doing: str, pace: Pace, code: int, reason: str, **known: Any) -> None:
+        again_s = round(pace.failed(self._world.clock()))
+        self._failures.setdefault(doing, code)
+        line = f"{doing}: {reason}; again in {again_s} s"
+        self._world.tell("trouble", line, doing=doing, code=code, again_s=again_s, **known)
+
+    def _succeeded(self, doing: str, pace: Pace) -> None:
+        self._failures.pop(doing, None)
+        pace.done(self._world.clock())
+
+    def _once_told(self, kind: str, line: str, **known: Any) -> None:
+        if self._told.get(kind) != line:
+            self._told[kind] = line
+            self._world.tell(kind, line, **known)
+
+    # The watched folder
+
+    def _watched(self) -> list[WatchedFolder]:
+        """The folder; with several tasks a sub-folder for each."""
+        names: list[str | None] = [*self._tasks] if len(self._tasks) > 1 else [None]
+        for name in names:
+            if name not in self._folders:
+                self._folders[name] = WatchedFolder(self._rules.watch / (name or ""), task=name)
+        return [self._folders[name] for name in names]
+
+    def _look_first(self) -> None:
+        for folder in self._watched():
+            folder.look()
+
+    def _watch(self) -> None:
+        for folder in self._watched():
+            for path in folder.look():
+                pace = self._later.setdefault(path, Pace(ADD_LIMIT_S, self._world.rng))
+                self._attempt(f"add {path.name}", pace, partial(self._add, folder, path))
+                if not path.exists():
+                    self._later.pop(path, None)
+        self._failures.pop("watch", None)
+        self._look.reset()
+
+    def _add(self, folder: WatchedFolder, path: Path) -> None:
+        if not is_plain(path):
+            self._refuse(folder, path, "it is no plain file or folder: links are not followed")
+            return
+        task = ["--task", folder.task] if folder.task else []
+        done = self._world.run(["data", "add", str(path), *task, "--json"], ADD_LIMIT_S)
+        if self._stopped() and done.code != 0:
+            return
+        if not folder.unchanged(path):  # somebody still writes; what was added of it is not added again
+            self._world.tell("wait", f"{path.name} changed while it was read; it waits until it is whole")
+        elif done.code == 0:
+            self._added(folder, path, done)
+        elif done.code in (errors.UsageError.exit_code, errors.UnsupportedBoard.exit_code):
+            self._take_tasks()  # if it is the settings that are wrong, the file is not to blame
+            self._refuse(folder, path, done.said)
+        else:
+            self._cannot_heal(done, (errors.NotEnrolled.exit_code,))
+            self._failed(f"add {path.name}", self._later[path], done.code, _reason(done), file=path.name)
+
+    def _added(self, folder: WatchedFolder, path: Path, done: Done) -> None:
+        folder.done(path)
+        self._failures.pop(f"add {path.name}", None)
+        added, twice = done.report.get("added", 0), done.report.get("duplicates", 0)
+        line = f"{path.name}: {added} added, {twice} were there already"
+        self._world.tell("added", line, file=path.name, task=done.report.get("task"), added=added, duplicates=twice)
+
+    def _refuse(self, folder: WatchedFolder, path: Path, reason: str) -> None:
+        folder.refuse(path, reason)
+        self._world.tell("refused", f"{path.name} is refused: {reason}", file=path.name, reason=reason)
+
+    # Sync
+
+    def _synchronise(self) -> None:
+        done = self._world.run(["sync", "--json"], self._rules.sync_limit_s + SYNC_GRACE_S)
+        if done.code == 0:
+            self._succeeded("sync", self._sync)
+            changed = bool(done.report.get("changed"))
+            line = "synced: something new" if changed else "synced: nothing new"
+            self._world.tell("synced", line, **{key: value for key, value in done.report.items() if key in _OF_SYNC})
+            if self._later:  # perhaps they waited for what is here now
+                self._later.clear()
+                self._watch()
+        elif not self._stopped():
+            self._cannot_heal(done, tuple(_ENDS))
+            self._failed("sync", self._sync, done.code, _reason(done))
+
+    # Training
+
+    def _train_all(self) -> None:
+        """Each task in turn, while the board is cool and idle."""
+        for task in self._tasks:
+            if self._stopped():
+                return
+            reading = self._world.read()
+            if why := not_now(reading, limit_c=self._world.heat_limit_c(reading), idle_load=self._rules.idle_load):
+                self._once_told("wait", f"training waits: {why}")
+                return
+            self._told.pop("wait", None)
+            if not self._train_one(task):
+                return
+        self._succeeded("train", self._train)
+
+    def _train_one(self, task: str) -> bool:
+        """Train if it pays, which the command finds out; whether to go on with the next task."""
+        self._world.tell("training", f"{task}: asking whether training pays", task=task)
+        done = self._world.run(["train", "--task", task, "--json"], None)
+        if done.code == 0:
+            self._world.tell("trained", _outcome(done.report), **{key: done.report.get(key) for key in _OF_TRAINING})
+            return True
+        if self._stopped():
+            self._world.tell(
+                "stopped", f"{task}: training was asked to stop; the next one goes on from there", task=task
+            )
+            return False
+        if done.illegal or done.code == _NO_TRAINING:
+            self._trains = False
+            self._world.tell("untrained", f"this board does not train: {_reason(done)}", task=task)
+            return False
+        if done.code in (errors.NothingToDo.exit_code, errors.Refused.exit_code, errors.EdgeError.exit_code):
+            self._once_told(f"train {task}", f"{task}: not trained: {_reason(done)}", task=task, code=done.code)
+            return True
+        self._cannot_heal(done, (errors.UsageError.exit_code, errors.NotEnrolled.exit_code))
+        self._failed("train", self._train, done.code, f"{task}: {_reason(done)}", task=task)
+        return False
+
+    # Health
+
+    def _look_after(self) -> None:
+        reading = self._world.read()
+        problems = [*troubles(reading, free_mib=self._world.free_mib())]
+        if (unkept := self._world.keep(reading)) is not None:
+            problems.append(unkept)
+        self._succeeded("health", self._health)
+        line = f"health: {'; '.join(problems)}" if problems else "health: good"
+        self._once_told("health", line, problems=problems, reading=reading.plain())
+
+    def _cannot_heal(self, done: Done, codes: Sequence[int]) -> None:
+        """Raises if the command ended with one of these exit codes, or the processor does not know an instruction."""
+        if done.illegal:
+            raise errors.UnsupportedBoard(
+                "a library does not run on this processor", hint="edgectl doctor says what to do"
+            )
+        if done.code in codes:
+            raise _ENDS[done.code](done.said or f"a command ended with exit code {done.code}")
+
+
+_ENDS: dict[int, type[errors.EdgeError]] = {
+    kind.exit_code: kind for kind in (errors.UsageError, errors.UnsupportedBoard, errors.NotEnrolled, errors.Refused)
+}
+_OF_SYNC = ("changed", "sent", "refused", "bytes_up", "bytes_down")
+_OF_TRAINING = ("task", "changed", "skipped", "shipped", "version", "cut", "gain", "joules", "seconds", "reason")
+
+
+def not_now(reading: Reading, *, limit_c: float | None, idle_load: float) -> str:
+    """Why training should wait; '' if it need not. What no sensor tells is no reason."""
+    if reading.throttled or reading.under_voltage:
+        return "the board is throttled" if reading.throttled else "the supply's voltage is too low"
+    if limit_c is not None and reading.temperature_c is not None and reading.temperature_c > limit_c - COOL_C:
+        return f"the board is not cool (it should be below {limit_c - COOL_C:.0f} °C)"
+    loads = [load for load in (reading.cpu_load, reading.gpu_load) if load is not None]
+    return f"the board is not idle (above {100 * idle_load:.0f} %)" if max(loads, default=0.0) > idle_load else ""
+
+
+def troubles(reading: Reading, *, free_mib: float) -> list[str]:
+    """What a person should look at."""
+    found = [("throttled", reading.throttled), ("under-voltage", reading.under_voltage)]
+    lines = [name for name, now in found if now]
+    return [*lines, *(["less than 200 MiB of disk are free"] if free_mib < LOW_DISK_MIB else [])]
+
+
+def _known(error: Exception, doing: str) -> errors.EdgeError:
+    if isinstance(error, OSError):
+        return errors.from_os_error(error, doing)
+    return errors.EdgeError(f"unexpected {type(error).__name__}: {error}")
+
+
+def _reason(done: Done) -> str:
+    return done.said or (f"signal {-done.code} ended it" if done.code < 0 else f"exit code {done.code}")
+
+
+def _outcome(report: dict[str, Any]) -> str:
+    task, reason = report.get("task"), report.get("reason")
+    if report.get("skipped"):
+        return f"{task}: {reason}"
+    if report.get("changed"):
+        return f"{task}: version {report.get('version')} serves: recipe {report.get('shipped')}"
+    return f"{task}: {report.get('shipped')} stays; {reason}"
