@@ -165,6 +165,7 @@ class Agent:
                 self._attempt(f"add {path.name}", pace, partial(self._add, folder, path))
                 if not path.exists():
                     self._later.pop(path, None)
+                    self._failures.pop(f"add {path.name}", None)
         self._failures.pop("watch", None)
         self._look.reset()
 
@@ -189,7 +190,6 @@ class Agent:
 
     def _added(self, folder: WatchedFolder, path: Path, done: Done) -> None:
         folder.done(path)
-        self._failures.pop(f"add {path.name}", None)
         added, twice = done.report.get("added", 0), done.report.get("duplicates", 0)
         line = f"{path.name}: {added} added, {twice} were there already"
         self._world.tell("added", line, file=path.name, task=done.report.get("task"), added=added, duplicates=twice)
@@ -235,6 +235,7 @@ class Agent:
         self._world.tell("training", f"{task}: asking whether training pays", task=task)
         done = self._world.run(["train", "--task", task, "--json"], None)
         if done.code == 0:
+            self._failures.pop(f"train {task}", None)
             self._world.tell("trained", _outcome(done.report), **{key: done.report.get(key) for key in _OF_TRAINING})
             return True
         if self._stopped():
@@ -248,6 +249,8 @@ class Agent:
             return False
         if done.code in (errors.NothingToDo.exit_code, errors.Refused.exit_code, errors.EdgeError.exit_code):
             self._once_told(f"train {task}", f"{task}: not trained: {_reason(done)}", task=task, code=done.code)
+            if done.code == errors.EdgeError.exit_code:
+                self._failures.setdefault(f"train {task}", done.code)
             return True
         self._cannot_heal(done, (errors.UsageError.exit_code, errors.NotEnrolled.exit_code))
         self._failed("train", self._train, done.code, f"{task}: {_reason(done)}", task=task)

@@ -360,6 +360,13 @@ def test_a_training_that_was_refused_for_memory_is_tried_again_later(day: Day) -
     assert 3 <= len(day.named("train")) <= 10
 
 
+def test_a_task_whose_training_fails_holds_up_no_other_and_counts_as_a_failure(day: Day) -> None:
+    day.tasks = lambda: ["gestures", "digits"]
+    day.answers["train"] = lambda: Done(1, {}, "an unexpected fault")
+    assert day.agent().once() == 1
+    assert len(day.named("train")) == 2
+
+
 def test_nothing_of_a_board_without_tasks_is_trained(day: Day) -> None:
     day.tasks = list
     assert day.agent().once() == 0
