@@ -29,7 +29,7 @@ from edgelearn.device import what_computes
 from edgelearn.export import PARITY_TOLERANCE, parity, patch_onnx
 from edgelearn.metrics import hits, row_scores
 from edgelearn.models.build import Weights, load, outputs
-from edgelearn.personalize.choose import Choice, choose, shortlist, veto
+from edgelearn.personalize.choose import Choice, can_tell, choose, shortlist, veto
 from edgelearn.personalize.recipes import RECIPES, applicable, choices
 from edgelearn.personalize.setting import Personal, Setting
 from edgelearn.personalize.veto import Evidence, gather
@@ -94,9 +94,9 @@ def _train(home: Home, manifest: Manifest, store: Store, options: Options, *, no
     )  # fmt: skip
     material = replace(material, setting=replace(material.setting, keeper=kept))
     work = _Work(material, options, store.scores(manifest.task.id), omitted)
-    evidence = work.gather()
     models = Models(home, manifest.task.id)
     incumbent = models.current()
+    evidence = work.gather(incumbent)
     choice, stays, personal = work.settle(incumbent, evidence)
     outcome = _outcome(work, choice, published)
     if stays is not None:
@@ -130,9 +130,13 @@ class _Work:
     done: dict[str, Personal] = field(default_factory=dict)
     most: Cost = field(default_factory=Cost)  # of one training so far
 
-    def gather(self) -> Evidence | None:
+    def gather(self, incumbent: Slot | None) -> Evidence | None:
         """Evidence about every recipe in question, as far as the budget goes. Raises Spent if not even a first recipe
         could be trained."""
+        if incumbent is None and self.options.recipe == "auto" and self._rehearsed_well():
+            self.options.on_event(_data_line(self.material.setting))
+            self.options.on_event("evidence: the cloud's rehearsal is surer than so few samples could make it")
+            return None
         if not self.options.budget.may_end_early:
             return _evidence(self.material.setting, self.options, _names(self.material, self.options))
         first = self._first()
@@ -151,6 +155,12 @@ class _Work:
                 return None
             found = _joined(found, part)
         return found
+
+    def _rehearsed_well(self) -> bool:
+        """Whether folds could not change the choice. An incumbent is always judged by them."""
+        setting, names = self.material.setting, _names(self.material, self.options)
+        shots, recordings = setting.local.shots(setting.n_classes), len(np.unique(setting.local.group))
+        return not can_tell(names, self.material.prior, recordings=recordings, shots=shots)
 
     def settle(self, incumbent: Slot | None, evidence: Evidence | None) -> tuple[Choice, str | None, Personal | None]:
         """The choice, why the incumbent stays (None: it does not), and what was trained (None: the base)."""
@@ -233,15 +243,17 @@ def compare(material: Material, recipes: Sequence[str], held_out: Samples) -> di
     return found
 
 
+def _data_line(setting: Setting) -> str:
+    shots, people = setting.local.shots(setting.n_classes), len(setting.candidates)
+    return f"data: {len(setting.local)} local samples, {shots:.1f} per class, {people} candidate contributors"
+
+
 def _evidence(setting: Setting, options: Options, names: Sequence[str], *, quiet: bool = False) -> Evidence | None:
     """These recipes, cross-validated on the board's own samples. Raises Spent. quiet: it was told what there is."""
     if options.recipe != "auto" and not options.veto:
         return None
     say = (lambda line: None) if quiet else options.on_event
-    say(
-        f"data: {len(setting.local)} local samples, {setting.local.shots(setting.n_classes):.1f} per class, "
-        f"{len(setting.candidates)} candidate contributors"
-    )
+    say(_data_line(setting))
     evidence = gather(setting, names, on_fold=options.on_progress)
     if evidence is None:
         say("evidence: too few recordings per class for folds; what the cloud's rehearsal found decides")

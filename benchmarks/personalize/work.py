@@ -26,7 +26,7 @@ from edgelearn.device import use_threads
 from edgelearn.examples import groups_from_names, make
 from edgelearn.metrics import row_scores
 from edgelearn.models.build import Weights, load, outputs
-from edgelearn.personalize.choose import Figure, choose, shortlist
+from edgelearn.personalize.choose import Figure, can_tell, choose, shortlist
 from edgelearn.personalize.recipes import RECIPES, applicable, choices
 from edgelearn.personalize.rehearsal import rehearse
 from edgelearn.personalize.setting import Candidate, Personal, Setting, Settings
@@ -191,7 +191,9 @@ def choose_recipe(stage: Stage, setting: Setting) -> str:
     """What `auto` ships."""
     names = questioned(stage, setting)
     shots = setting.local.shots(setting.n_classes)
-    return choose(names, stage.prior, gather(setting, names), shots=shots).recipe
+    recordings = len(np.unique(setting.local.group))
+    asked = can_tell(names, stage.prior, recordings=recordings, shots=shots)
+    return choose(names, stage.prior, gather(setting, names) if asked else None, shots=shots).recipe
 
 
 def questioned(stage: Stage, setting: Setting) -> tuple[str, ...]:

@@ -16,6 +16,8 @@ import numpy as np
 from edgelearn.personalize.gate import mean_and_error
 from edgelearn.personalize.veto import Evidence
 
+EVIDENCE_SHARE = 0.1
+
 
 @dataclass(frozen=True)
 class Figure:
@@ -75,6 +77,22 @@ def choose(recipes: Sequence[str], prior: Sequence[Figure], evidence: Evidence |
     beliefs = tuple(_believe(name, prior, evidence, shots) for name in recipes)
     best = max(beliefs, key=lambda belief: (belief.gain, -recipes.index(belief.recipe)))
     return Choice(best.recipe, _reason(best, prior, evidence, shots), beliefs)
+
+
+def can_tell(recipes: Sequence[str], prior: Sequence[Figure], *, recordings: int, shots: float) -> bool:
+    """Whether folds over so many recordings could correct the rehearsal: they count for at least EVIDENCE_SHARE of the
+    belief about some recipe. Where the rehearsal knows a gain to half a point, thirty samples say nothing, and trying
+    every recipe in every fold is wasted time and energy."""
+    for name in recipes:
+        if name == "base":
+            continue
+        known = _at_shots(name, prior, shots)
+        if known is None:
+            return True
+        precise = known[1] ** 2 / (known[1] ** 2 + 1.0 / max(recordings, 1) ** 2)
+        if precise >= EVIDENCE_SHARE:
+            return True
+    return False
 
 
 def veto(wanted: str, fallbacks: Sequence[str], beliefs: Sequence[Belief]) -> tuple[str, str]:
@@ -154,5 +172,5 @@ def _reason(best: Belief, prior: Sequence[Figure], evidence: Evidence | None, sh
     if evidence is None and not prior:
         return "too few samples for folds and no rehearsal published: the base model stays"
     if evidence is None:
-        return f"too few recordings per class for folds (about {shots:.0f} per class): the rehearsal decides; {best}"
+        return f"the samples are too few to correct the rehearsal (about {shots:.0f} per class): it decides; {best}"
     return str(best)

@@ -79,6 +79,23 @@ def test_a_training_that_ended_with_the_base_is_not_done_twice_either(
     assert (again.skipped, again.shipped) == (True, "base")
 
 
+def test_folds_that_could_not_correct_the_rehearsal_are_left_out_unless_a_model_is_to_be_judged(
+    ready: Synced, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+    monkeypatch.setattr(training, "can_tell", lambda *_, recordings, shots: asked.append(recordings))
+    with monkeypatch.context() as within:
+        within.setattr(training, "gather", None)  # whoever asks, works for nothing
+        assert train(ready).shipped == "base"
+    assert len(asked) == 1
+    assert asked[0] > 0
+    train(ready, recipe="local", veto=False)
+    folds: list[object] = []
+    monkeypatch.setattr(training, "gather", lambda *_, **__: folds.append(1))
+    train(ready, force=True)
+    assert folds
+
+
 def test_without_a_veto_is_not_the_same_training_as_with_one(ready: Synced, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(training, "veto", lambda *_: ("local", "vetoed"))
     assert train(ready, recipe="matched").shipped == "local"

@@ -8,7 +8,7 @@ from edgelearn.fit import FitSettings
 from edgelearn.models.build import load, outputs
 from edgelearn.personalize.bayes import add_guess
 from edgelearn.personalize.blend import mean_weights
-from edgelearn.personalize.choose import Belief, Figure, choose, shortlist, veto
+from edgelearn.personalize.choose import Belief, Figure, can_tell, choose, shortlist, veto
 from edgelearn.personalize.joint import train_jointly
 from edgelearn.personalize.recipes import CHOICES, RECIPES
 from edgelearn.personalize.rehearsal import deal, rehearse
@@ -164,6 +164,20 @@ def test_a_prior_and_folds_of_equal_weight_meet_in_the_middle():
     belief = choose(("base", "local"), prior, evidence, shots=2).beliefs[1]
     assert belief.gain == pytest.approx(0.05)
     assert belief.error == pytest.approx(0.125 / np.sqrt(2))
+
+
+def test_folds_are_asked_only_where_they_could_correct_the_rehearsal() -> None:
+    def prior(spread: float) -> list[Figure]:
+        return [Figure(name, 3, 0.1, spread, 0.0, 100) for name in ("local", "blend")]
+
+    names = ("base", "local", "blend")
+    # thirty recordings know a gain to a thirtieth at best: beside 0.1 that counts, beside 0.01 for 8 % of the belief
+    assert can_tell(names, prior(0.1), recordings=30, shots=3)
+    assert not can_tell(names, prior(0.01), recordings=30, shots=3)
+    assert can_tell(names, prior(0.01), recordings=40, shots=3)
+    assert can_tell((*names, "mpda"), prior(0.01), recordings=2, shots=3), "nothing was rehearsed of mpda"
+    assert can_tell(names, (), recordings=2, shots=3)
+    assert not can_tell(("base",), (), recordings=100, shots=3)
 
 
 def test_veto_never_ships_what_nothing_is_known_about():
