@@ -46,6 +46,7 @@ class Jtop:
         self._spawn = spawn
         self._process: subprocess.Popen[bytes] | None = None
         self._reason = "jtop was not started"
+        self._complaint = ""  # the last error that this helper told
         self._buffer = b""
         self._number = 0
         self._unanswered_since: float | None = None
@@ -114,6 +115,7 @@ class Jtop:
             if pipe is not None:
                 os.set_blocking(pipe.fileno(), False)
         self._buffer, self._unanswered_since, self._reason = b"", None, "the helper is starting"
+        self._complaint = ""
         return True
 
     def _receive(self, handle: int, now: float) -> dict[str, Any] | None:
@@ -150,7 +152,8 @@ class Jtop:
                 continue
             if isinstance(value, dict):
                 found.append(value)
-                self._reason = str(value["error"])[:200] if "error" in value else self._reason
+                if "error" in value:
+                    self._reason = self._complaint = str(value["error"])[:200]
         return found
 
     def _judge(self, answer: dict[str, Any], now: float) -> dict[str, Any] | None:
@@ -159,7 +162,8 @@ class Jtop:
         if isinstance(age_s, (int, float)) and age_s <= STALE_S:
             self._unanswered_since, self._pause_s, self._reason = None, FIRST_PAUSE_S, ""
             return answer
-        self._reason = "jtop has not answered yet" if age_s is None else f"silent for {age_s:.0f} s"
+        waiting = self._complaint or "jtop has not answered yet"
+        self._reason = waiting if age_s is None else f"silent for {age_s:.0f} s"
         if self._unanswered_since is not None and now - self._unanswered_since > SILENT_S:
             self._fail(self._reason, now)
         return None

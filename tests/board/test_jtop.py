@@ -129,6 +129,23 @@ def test_a_missing_library_is_a_reason_with_the_remedy(bench: Bench) -> None:
     bench.read_until(lambda draft: "edgectl[jetson]" in bench.reason(draft))
 
 
+def test_what_went_wrong_is_told_also_when_a_last_answer_came_after_it(tmp_path: Path) -> None:
+    told = """
+import sys
+for line in sys.stdin:
+    print('{"error": "not active"}', '{"asked": "%s", "age_s": null}' % line.strip(), sep="\\n", flush=True)
+    break
+"""
+
+    def spawn() -> subprocess.Popen[bytes]:
+        return subprocess.Popen([sys.executable, "-c", told], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+
+    bench = Bench(tmp_path)
+    bench.jtop = Jtop(spawn)
+    bench.read_until(lambda draft: "not active" in bench.reason(draft))
+    bench.jtop.close()
+
+
 def test_after_a_failure_it_rests_longer_each_time_and_then_comes_back(bench: Bench) -> None:
     bench.library(start='raise JtopException("not active")')
     bench.read_until(lambda draft: "not active" in bench.reason(draft))
