@@ -14,7 +14,7 @@ import numpy as np
 
 from benchmarks.figures import Figure, answer, noted
 from benchmarks.int8 import int8_figures
-from benchmarks.protocols import Fold, folds
+from benchmarks.protocols import Fold, first_folds
 from benchmarks.untaken import maml, taught
 from edgelearn.augment import CHANGES, Change
 from edgelearn.device import use_threads
@@ -47,12 +47,7 @@ def main() -> None:
     arguments = _arguments()
     use_threads(1)
     figures: list[Figure] = []
-    for data in arguments.data:
-        try:
-            fold = next(folds(data, 0))
-        except ValueError as error:
-            print(f"skipped: {error}", flush=True)
-            continue
+    for data, fold in first_folds(arguments.data):
         figures += _compare(data, list(_measure(data, fold, arguments)))
         figures += int8_figures(data, fold, quick=arguments.quick)
     answer(__doc__ or "", figures, arguments.json)

@@ -3,7 +3,7 @@ shots, no recording on both sides, every statistic from the pool or from the boa
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -65,6 +65,17 @@ def folds(data: str, seed: int) -> Iterator[Fold]:
     if data in known:
         return known[data](seed)
     return _file(Path(data), seed)
+
+
+def first_folds(names: Iterable[str]) -> Iterator[tuple[str, Fold]]:
+    """Each data set and its first fold; one that is not at hand is told of and left out."""
+    for name in names:
+        try:
+            fold = next(folds(name, 0))
+        except ValueError as error:
+            print(f"skipped: {error}", flush=True)
+            continue
+        yield name, fold
 
 
 def _myo(seed: int) -> Iterator[Fold]:

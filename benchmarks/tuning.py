@@ -20,7 +20,7 @@ import numpy as np
 
 from benchmarks.figures import Figure, answer, noted
 from benchmarks.personalize.summary import bootstrap
-from benchmarks.protocols import Fold, folds
+from benchmarks.protocols import Fold, first_folds
 from edgelearn.device import use_threads
 from edgelearn.examples import make
 from edgelearn.fit import FitSettings
@@ -53,12 +53,7 @@ def compare_ways(question: str, boards: dict[str, int], *, parts: int = 1, ways:
     arguments = _arguments(question, boards)
     use_threads(1)
     figures: list[Figure] = []
-    for data in arguments.data:
-        try:
-            fold = next(folds(data, 0))
-        except ValueError as error:
-            print(f"skipped: {error}", flush=True)
-            continue
+    for data, fold in first_folds(arguments.data):
         count = arguments.boards or boards.get(data, 12)
         found = measure(fold, boards=count, seeds=arguments.seeds, shots=arguments.shots, parts=parts, ways=ways)
         figures += compare(fold, found)

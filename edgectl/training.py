@@ -159,8 +159,8 @@ class _Work:
     def _rehearsed_well(self) -> bool:
         """Whether folds could not change the choice. An incumbent is always judged by them."""
         setting, names = self.material.setting, _names(self.material, self.options)
-        shots, recordings = setting.local.shots(setting.n_classes), len(np.unique(setting.local.group))
-        return not can_tell(names, self.material.prior, recordings=recordings, shots=shots)
+        shots = setting.local.shots(setting.n_classes)
+        return not can_tell(names, self.material.prior, recordings=setting.local.recordings, shots=shots)
 
     def settle(self, incumbent: Slot | None, evidence: Evidence | None) -> tuple[Choice, str | None, Personal | None]:
         """The choice, why the incumbent stays (None: it does not), and what was trained (None: the base)."""

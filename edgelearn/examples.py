@@ -28,6 +28,11 @@ class Examples:
         counts = np.bincount(self.y, minlength=n_classes)
         return float(counts[counts > 0].mean()) if len(self) else 0.0
 
+    @property
+    def recordings(self) -> int:
+        """How many recordings the samples come from."""
+        return len(np.unique(self.group))
+
 
 def make(x: np.ndarray, y: np.ndarray, group: np.ndarray | None = None) -> Examples:
     """Examples; without groups every sample is a recording of its own. group: any comparable values (n,)."""

@@ -191,8 +191,7 @@ def choose_recipe(stage: Stage, setting: Setting) -> str:
     """What `auto` ships."""
     names = questioned(stage, setting)
     shots = setting.local.shots(setting.n_classes)
-    recordings = len(np.unique(setting.local.group))
-    asked = can_tell(names, stage.prior, recordings=recordings, shots=shots)
+    asked = can_tell(names, stage.prior, recordings=setting.local.recordings, shots=shots)
     return choose(names, stage.prior, gather(setting, names) if asked else None, shots=shots).recipe
 
 

@@ -26,7 +26,9 @@ GUESS = 0.03
 
 def blend(setting: Setting) -> Personal:
     chosen = nearest(setting)
-    alone, varied = tune(setting, setting.base), tune(setting, setting.base, augmented=True)
+    alone = tune(setting, setting.base)
+    same = head_alone(setting) or not setting.settings.augment
+    varied = alone if same else tune(setting, setting.base, augmented=True)
     together = train_jointly(setting, setting.base, chosen, augmented=True)
     weights = mean_weights([alone, alone, varied, together])
     return Personal(
