@@ -75,9 +75,9 @@ def spend_enrolment_token(connection: sa.Connection, secret: str, board: str, *,
     return str(row.tasks).split()
 
 
-def open_request(raw: bytes, public_key: str, *, type: str, now: float) -> Statement:
+def open_request(raw: bytes, public_key: str, *, type: str, task: str = "", now: float) -> Statement:
     """Verify a request that a board signed. Raises Forged, Expired or WrongClock."""
-    statement = open_sealed(raw, keyring([public_key]), type=type, now=now)
+    statement = open_sealed(raw, keyring([public_key]), type=type, task=task, now=now)
     if statement.expires_at - statement.issued_at > REQUEST_LIFETIME_S:
         raise Expired(f"a signed request may live {REQUEST_LIFETIME_S:.0f} s at most")
     return statement

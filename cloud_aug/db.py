@@ -20,7 +20,7 @@ from sqlalchemy.dialects import sqlite as sqlite_dialect
 from cloud_aug import postgres, sqlite
 from edgewire.errors import EdgeError, UsageError
 
-SCHEMA = "0004"
+SCHEMA = "0005"
 
 metadata = sa.MetaData()
 
@@ -66,6 +66,14 @@ boards = sa.Table(
     sa.Column("enrolled_at", sa.Float, nullable=False),
     sa.Column("last_seen_at", sa.Float),
     sa.Column("revoked_at", sa.Float),
+    sa.Column("edgectl", sa.String(32)),  # the version it told when it last asked for access
+)
+
+board_groups = sa.Table(
+    "board_groups",
+    metadata,
+    sa.Column("board", sa.ForeignKey("boards.id"), primary_key=True),
+    sa.Column("name", byte_ordered(63), primary_key=True),
 )
 
 grants = sa.Table(
@@ -253,9 +261,56 @@ manifests = sa.Table(
     sa.Column("envelope", sa.LargeBinary, nullable=False),
 )
 
+# Bases that the manifest does not name: boards get them by a release, wave by wave.
+held_bases = sa.Table(
+    "held_bases",
+    metadata,
+    sa.Column("task", sa.ForeignKey("tasks.id"), primary_key=True),
+    sa.Column("base_version", sa.Integer, primary_key=True, autoincrement=False),
+)
+
+releases = sa.Table(
+    "releases",
+    metadata,
+    sa.Column("id", sa.String(16), primary_key=True),
+    sa.Column("task", sa.ForeignKey("tasks.id"), nullable=False),
+    sa.Column("state", sa.String(10), nullable=False),
+    sa.Column("document", sa.LargeBinary, nullable=False),  # Plan as JSON
+    sa.Column("base_version", sa.Integer),  # NULL: a policy
+    sa.Column("counter", sa.Integer),  # of its orders; NULL: not started
+    sa.Column("revert_counter", sa.Integer),  # of the orders to go back; NULL: nobody has to
+    sa.Column("wave", sa.Integer, nullable=False),
+    sa.Column("wave_since", sa.Float),
+    sa.Column("revision", sa.Integer, nullable=False),  # rises with every change: who saw an older one must look again
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("created_at", sa.Float, nullable=False),
+    sa.Column("started_at", sa.Float),
+    sa.Column("ended_at", sa.Float),
+    sa.CheckConstraint("state IN ('draft', 'running', 'paused', 'done', 'failed', 'aborted')", name="releases_state"),
+    sa.Index("releases_of_task", "task", "counter"),
+)
+
+release_boards = sa.Table(
+    "release_boards",
+    metadata,
+    sa.Column("release", sa.ForeignKey("releases.id"), primary_key=True),
+    sa.Column("board", sa.ForeignKey("boards.id"), primary_key=True),
+    sa.Column("wave", sa.Integer, nullable=False),
+    sa.Column("state", sa.String(10), nullable=False),
+    sa.Column("challenge", sa.String(32), nullable=False),
+    sa.Column("offered_at", sa.Float),
+    sa.Column("told_at", sa.Float),
+    sa.Column("outcome", sa.LargeBinary),  # the last Outcome as JSON
+    sa.CheckConstraint(
+        "state IN ('waiting', 'offered', 'committed', 'failed', 'reverted')", name="release_boards_state"
+    ),
+    sa.Index("release_boards_of_wave", "release", "wave", "state"),
+    sa.Index("release_boards_of_board", "board"),
+)
+
 
 # Who may come in, and what was done: a restore leaves these as they are. They refer to nothing but each other.
-KEPT = frozenset({administrators, audit, boards, enrolment_tokens, nonces, trust_statements})
+KEPT = frozenset({administrators, audit, board_groups, boards, enrolment_tokens, nonces, trust_statements})
 
 
 class Database:

@@ -14,6 +14,10 @@ app = typer.Typer(no_args_is_help=True, help="Directory, packs and search index.
 
 Seed = Annotated[int, typer.Option("--seed", min=0, help="The same pool, base and seed give the same bytes.")]
 
+Hold = Annotated[
+    bool, typer.Option("--hold", help="Keep a new base for a release; boards go on with the one they have.")
+]
+
 
 @app.callback()
 def main() -> None:
@@ -21,13 +25,13 @@ def main() -> None:
 
 
 @app.command()
-def build(task: TaskOption, seed: Seed = 0, data: Data = None, as_json: Json = False) -> None:
+def build(task: TaskOption, seed: Seed = 0, hold: Hold = False, data: Data = None, as_json: Json = False) -> None:
     """Build, verify and publish. A running server takes it over by itself; interrupted, the old one goes on serving."""
     from cloud_aug.index import build as run
 
     cloud = opened(data)
     with progress() as bar:
-        done = run(cloud, task, seed=seed, now=time.time(), on_progress=bar)
+        done = run(cloud, task, seed=seed, hold=hold, now=time.time(), on_progress=bar)
     made = done.publication
     size = made.directory.size + sum(pack.size for pack in made.packs)
     text = (
