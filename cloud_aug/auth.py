@@ -97,7 +97,8 @@ def give_access(cloud: Cloud, raw: bytes, *, now: float) -> AccessReply:
         if board.revoked_at is not None:
             raise Revoked("this board was revoked", hint="ask the administrator")
         _use_nonce(connection, request, statement.expires_at, now=now)
-        connection.execute(db.boards.update().where(db.boards.c.id == board.id).values(last_seen_at=now))
+        seen = {"last_seen_at": now, "edgectl": request.edgectl or board.edgectl}
+        connection.execute(db.boards.update().where(db.boards.c.id == board.id).values(seen))
         return _issue(connection, board.id, now=now)
 
 

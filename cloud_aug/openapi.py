@@ -8,7 +8,7 @@ import msgspec
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
-from edgewire import WIRE_VERSION, messages, trust
+from edgewire import WIRE_VERSION, messages, releases, trust
 from edgewire.signing import Statement
 
 _TYPES = (
@@ -26,6 +26,9 @@ _TYPES = (
     messages.WithdrawReply,
     messages.ErrorReply,
     messages.BoardInfo,
+    releases.Order,
+    releases.OrdersReply,
+    releases.Outcome,
     trust.Trust,
     Statement,
 )

@@ -8,6 +8,7 @@ tasks/<task>/blobs/<digest>    base weights, base ONNX, directory, packs
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -115,10 +116,10 @@ class Cache:
     def record_retrieval(self, retrieval: Retrieval) -> None:
         write_atomic(self.folder / "retrieval.json", encode(retrieval), mode=0o600)
 
-    def drop_unused(self, manifest: Manifest) -> None:
-        """Remove files that neither the manifest nor the retrieval names."""
+    def drop_unused(self, manifest: Manifest, keep: Collection[str] = ()) -> None:
+        """Remove files that neither the manifest nor the retrieval names, nor `keep`."""
         retrieval = self.retrieval()
-        used = {manifest.base.weights.digest, manifest.base.onnx.digest, manifest.directory.digest}
+        used = {*keep, manifest.base.weights.digest, manifest.base.onnx.digest, manifest.directory.digest}
         used |= set(retrieval.files) if retrieval else set()
         for path in (self.folder / "blobs").iterdir():
             if path.name.removesuffix(".part") not in used:

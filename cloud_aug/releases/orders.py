@@ -32,7 +32,11 @@ class Meant:
 
 def etag(cloud: Cloud, board: str, task: str, *, now: float) -> str:
     """Names the orders that there are for a board; '' if there are none."""
+    column = db.releases.c
+    started = sa.select(column.id).where(column.task == task, column.counter.is_not(None)).limit(1)
     with cloud.database.reading() as connection:
+        if connection.execute(started).first() is None:
+            return ""
         due = _due(connection, task, now=now)
         newcomer = _missing(connection, board, task)
     for release in due:

@@ -10,12 +10,14 @@ from starlette.types import Message, Receive, Scope, Send
 
 from cloud_aug import publications
 from cloud_aug.openapi import binary, operation, sealed
+from cloud_aug.releases import orders
 from cloud_aug.replies import BINARY, matches, not_modified
 from cloud_aug.replies import sealed as sealed_reply
 from cloud_aug.routes.asking import AskedNow, DigestPath, Granted, TaskPath
 from edgewire.errors import NotFound, UsageError
 from edgewire.files import digest as digest_of
 from edgewire.messages import Manifest
+from edgewire.releases import RELEASE_HEADER
 
 router = APIRouter(tags=["content"])
 _ONE_RANGE = re.compile(r"bytes=(?:(\d{1,18})-(\d{0,18})|-[1-9]\d{0,17})")
@@ -27,13 +29,16 @@ _ETAG_CHARACTERS = 32  # 128 bits name an envelope well enough, and go over the 
     "/v1/tasks/{task}/manifest",
     openapi_extra=operation(answer=sealed(Manifest, "A statement of type 'manifest'."), security="board"),
 )
-def manifest(asked: AskedNow, task: TaskPath, _board: Granted) -> Response:
-    """All that a board needs to know of a task, by digest, signed. With If-None-Match: 304 when nothing is new."""
+def manifest(asked: AskedNow, task: TaskPath, board: Granted) -> Response:
+    """All that a board needs to know of a task, by digest, signed. With If-None-Match: 304 when nothing is new. The
+    header Edge-Release says that there are orders for this board, too."""
     envelope = publications.manifest(asked.cloud, task, now=asked.now)
     etag = f'"{digest_of(envelope)[:_ETAG_CHARACTERS]}"'
-    if matches(asked.headers.get("if-none-match"), etag):
-        return not_modified(etag)
-    return sealed_reply(envelope, etag=etag)
+    same = matches(asked.headers.get("if-none-match"), etag)
+    answer = not_modified(etag) if same else sealed_reply(envelope, etag=etag)
+    if ordered := orders.etag(asked.cloud, board, task, now=asked.now):
+        answer.headers[RELEASE_HEADER] = ordered
+    return answer
 
 
 @router.head("/v1/blobs/{digest}", include_in_schema=False)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from edgectl.enrolment import Enrolment
     from edgectl.store import Store
     from edgectl.sync import Outcome, TaskOutcome
+    from edgectl.telemetry.reading import Sensors
 
 
 def register(app: typer.Typer) -> None:
@@ -47,9 +48,7 @@ def sync(
     here = Invocation(here.settings.override(mode=mode, sync_seconds=max_seconds), here.places, here.clock)
     with exclusive(here.home.ensure().lock("sync"), doing="syncing"):
         outcome = _sync(here, pull=not push_only, push=not pull_only)
-    from edgectl.sync import report_of
-
-    emit(report_of(outcome), _lines(outcome), as_json=json)
+    emit(_report(outcome), _lines(outcome), as_json=json)
 
 
 def _sync(here: Invocation, *, pull: bool, push: bool) -> Outcome:
@@ -57,16 +56,19 @@ def _sync(here: Invocation, *, pull: bool, push: bool) -> Outcome:
 
     from edgectl import enrolment
     from edgectl.sync import Options, sync
+    from edgectl.telemetry.reading import Sensors
     from edgewire.tasks import Mode
 
     known = enrolment.load(here.home)
-    cloud = _cloud(here, known)
+    cloud, sensors = _cloud(here, known), Sensors(site=here.places.profiles)
     options = Options(
         mode=cast("Mode | None", here.settings.text("mode")),
         pull=pull,
         push=push,
         threads=here.threads,
-        tell_state=_teller(here),
+        tell_state=_teller(here, sensors),
+        profile=here.profile_id,
+        read_state=sensors.read,
         on_blob=_progress,
     )
     try:
@@ -76,15 +78,13 @@ def _sync(here: Invocation, *, pull: bool, push: bool) -> Outcome:
         cloud.close()
 
 
-def _teller(here: Invocation) -> Callable[[Store, Cloud], int] | None:
+def _teller(here: Invocation, sensors: Sensors) -> Callable[[Store, Cloud], int] | None:
     """None unless the site's settings want this board's state told."""
     if not here.settings.flag("telemetry_share"):
         return None
     from edgectl.telemetry import share
-    from edgectl.telemetry.reading import Sensors
     from edgectl.telemetry.ring import Ring
 
-    sensors = Sensors(site=here.places.profiles)
     return lambda store, cloud: share.tell(store, cloud, Ring(here.home.telemetry), sensors.read)
 
 
@@ -112,6 +112,19 @@ def _progress(what: str, size: int) -> Callable[[int], None]:
     return cast("Callable[[int], None]", bar.update)
 
 
+def _report(outcome: Outcome) -> dict[str, Any]:
+    """The outcome as JSON."""
+    return {
+        "changed": outcome.changed,
+        "sent": outcome.sent,
+        "refused": outcome.refused,
+        "readings": outcome.readings,
+        "bytes_up": outcome.bytes_up,
+        "bytes_down": outcome.bytes_down,
+        "tasks": [vars(task) for task in outcome.tasks],
+    }
+
+
 def _lines(outcome: Outcome) -> list[str]:
     lines = []
     if outcome.sent or outcome.refused:
@@ -131,4 +144,4 @@ def _task_lines(task: TaskOutcome) -> list[str]:
         lines.append(f"  {plural(task.packs, 'sample file')} at hand by {task.mode}; revealed: {task.revealed}")
     if task.note:
         lines.append(f"  {task.note}")
-    return lines
+    return [*lines, *(f"  {line}" for line in task.releases)]

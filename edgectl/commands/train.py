@@ -11,6 +11,7 @@ import typer
 
 from edgectl.commands import Invocation, JsonFlag, TaskFlag, invocation
 from edgectl.output import emit, say
+from edgectl.recipes import RECIPES
 
 if TYPE_CHECKING:
     from edgectl.governor.start import Start
@@ -18,12 +19,6 @@ if TYPE_CHECKING:
     from edgectl.stopping import Stop
     from edgectl.store import Store
     from edgewire.messages import Manifest
-
-# spelt out here, because edgelearn's registry imports torch; a test compares the two
-RECIPES = (
-    "auto", "base", "local", "augmented", "random", "blend", "bayes", "bayes_deep", "matched", "retrieved", "nearest",
-    "coda", "delta", "mpda", "mpda_local", "neighbours",
-)  # fmt: skip
 
 
 def register(app: typer.Typer) -> None:
