@@ -83,7 +83,7 @@ def meant(connection: sa.Connection, board: str, task: str) -> list[Meant]:
 def _counter(row: sa.Row[Any]) -> int | None:
     """The number of the order that a release has for a board; None: it has none for it now."""
     if row.state in BACK:
-        return row.revert_counter if row.mine in ("offered", "committed", "reverted") else None
+        return row.revert_counter if row.mine in ("offered", "committed") else None
     if row.mine == "committed":
         return int(row.counter)
     open_to_it = row.state == "done" or (row.state == "running" and row.its_wave <= row.wave)

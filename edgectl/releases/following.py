@@ -37,6 +37,7 @@ from edgewire.errors import (
     Outdated,
     RetryLater,
     TimedOut,
+    WrongClock,
 )
 from edgewire.files import exclusive, write_atomic
 from edgewire.messages import BlobRef, Manifest
@@ -119,11 +120,11 @@ class Following:
             if found.order.action == "revert":
                 self._go_back(found, known)
             elif self._is_known(found, known):
-                self._put(found.order.kind, replace(known, order=raw))  # perhaps with packs that were made anew
+                self._refresh(raw, found, known)
             else:
                 self._check_newer(found, known)
                 self._put(found.order.kind, self._begun(raw, found, known))
-        except (Forged, Expired, Outdated, InvalidMessage) as error:
+        except (Forged, Expired, WrongClock, Outdated, InvalidMessage) as error:
             _LOG.warning("a release of task '%s' is refused: %s", self._task, error)
             self._notes.append(f"a release is refused: {error.message}")
         except Busy as error:
@@ -144,6 +145,12 @@ class Following:
     def _is_known(self, found: InForce, known: Record) -> bool:
         mine = overlay.opened(known.order, self._board.enrolment, self._task)
         return mine is not None and _identity(mine) == _identity(found)
+
+    def _refresh(self, raw: str, found: InForce, known: Record) -> None:
+        """The same order once more, perhaps with packs that were made anew: they are here before they count."""
+        if isinstance(found.order.payload, BasePayload) and known.stage in ("trial", "committed"):
+            self._fetched += self._board.fetch(self._cache, "directory", found.order.payload.directory)
+        self._put(found.order.kind, replace(known, order=raw))
 
     def _check_newer(self, found: InForce, known: Record) -> None:
         statement = found.statement
