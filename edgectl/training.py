@@ -447,4 +447,5 @@ def _lineage(
         gain=_gain(choice),
         created_at=now,
         edgectl=__version__,
+        release=models.release_of(material.manifest.base.onnx.digest),
     )

@@ -81,6 +81,7 @@ def train(
         "profile": simulate_board,
     }
     here = Invocation(here.settings.override(**flags), here.places, here.clock)
+    here, recipe = _by_policy(here, task, recipe)
     with exclusive(here.home.ensure().lock("train"), doing="training on this board"), Stop().listening() as stop:
         begin = _start(here, stop, simulated=simulate_board is not None, started=started)
         try:
@@ -88,6 +89,18 @@ def train(
         finally:
             begin.machine.close()
     emit(vars(outcome), _lines(outcome), as_json=json)
+
+
+def _by_policy(here: Invocation, task: str | None, recipe: str) -> tuple[Invocation, str]:
+    """What the policy of a release says, where neither a flag nor a setting of this site does."""
+    from edgectl import enrolment, tasks
+    from edgectl.releases import overlay
+
+    known = enrolment.load(here.home)
+    policy = overlay.policy(here.home, known, tasks.choose(known, here.task_id(task)))
+    limits = {"train_seconds": policy.max_seconds, "train_joules": policy.max_joules}
+    settings = here.settings.below("release", {name: value for name, value in limits.items() if value})
+    return Invocation(settings, here.places, here.clock), policy.recipe if recipe == "auto" else recipe
 
 
 def _train(

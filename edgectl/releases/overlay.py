@@ -16,7 +16,7 @@ from edgewire.decoding import convert
 from edgewire.errors import EdgeError
 from edgewire.messages import Manifest
 from edgewire.releases import BasePayload, Kind, Order, Policy
-from edgewire.signing import Statement, open_sealed
+from edgewire.signing import Statement, open_sealed, unverified
 
 _LOG = logging.getLogger(__name__)
 
@@ -57,6 +57,16 @@ def effective(home: Home, enrolment: Enrolment, manifest: Manifest, *, epoch: in
     if payload.base.version <= manifest.base.version:
         return manifest
     return replace(manifest, base=payload.base, directory=payload.directory)
+
+
+def release_of(home: Home, task_id: str, base: str) -> str:
+    """The release that brought the base of this digest, '' if none did that is known here."""
+    known = record.read(home, task_id, "base")
+    for raw in (known.order, known.before):
+        order = convert(Order, unverified(raw.encode()).body, what="order") if raw else None
+        if order is not None and isinstance(order.payload, BasePayload) and order.payload.base.onnx.digest == base:
+            return order.release
+    return ""
 
 
 def policy(home: Home, enrolment: Enrolment, task_id: str) -> Policy:

@@ -3,6 +3,7 @@ from."""
 
 from __future__ import annotations
 
+import json
 import time
 from dataclasses import replace
 
@@ -20,6 +21,7 @@ from edgewire.releases import Order, Policy, proof_of
 from edgewire.signing import SigningKey
 from tests.board.released import CHALLENGE, OTHER, RELEASE, Released
 from tests.board.synced import Synced
+from tests.board.test_training import train
 from tests.learn import world
 
 
@@ -263,8 +265,6 @@ def test_a_policy_is_taken_if_the_recipe_is_known_and_refused_if_not(released: R
 
 
 def test_a_personal_model_made_on_a_base_that_is_called_back_goes_with_it(released: Released) -> None:
-    from tests.board.test_training import train
-
     released.install()
     released.sync()
     assert train(released.synced, recipe="local", veto=False).changed
@@ -273,3 +273,29 @@ def test_a_personal_model_made_on_a_base_that_is_called_back_goes_with_it(releas
     released.call_back()
     released.sync()
     assert models_of.current() is None
+
+
+def test_model_show_tells_which_release_brought_the_base(released: Released) -> None:
+    released.install()
+    released.sync()
+    board = released.synced.board
+    told = json.loads(board.edgectl("model", "show", "--json").stdout)
+    assert (told["base_serves"], told["base_in_force"]["release"], told["base_in_force"]["version"]) == (
+        True,
+        RELEASE,
+        2,
+    )
+    train(released.synced, recipe="local", veto=False)
+    told = json.loads(board.edgectl("model", "show", "--json").stdout)
+    assert (told["release"], told["base_version"], len(told["samples"])) == (RELEASE, 2, 40)
+    assert f"brought by release {RELEASE}" in board.edgectl("model", "show").stdout.decode()
+
+
+def test_train_follows_the_policy_where_nobody_here_said_otherwise(released: Released) -> None:
+    released.order_policy(Policy(recipe="local", max_seconds=120))
+    released.sync()
+    board = released.synced.board
+    told = json.loads(board.edgectl("train", "--json").stdout)
+    assert (told["requested"], told["max_seconds"]) == ("local", 120)
+    told = json.loads(board.edgectl("train", "--recipe", "base", "--max-seconds", "60", "--json").stdout)
+    assert (told["requested"], told["max_seconds"]) == ("base", 60)

@@ -82,8 +82,8 @@ def fleet(cloud: Cloud, count: int, *, now: float) -> list[Device]:
     return [Device(cloud, f"board-{i}").enroll(now=now) for i in range(count)]
 
 
-def started(cloud: Cloud, *, now: float, **selection: object) -> ReleaseStatus:
+def started(cloud: Cloud, *, now: float, waves: tuple[Wave, ...] = WAVES, **selection: object) -> ReleaseStatus:
     """A release of the second base, begun."""
-    draft = steering.Draft(base=2, selection=Selection(**selection), waves=WAVES)  # type: ignore[arg-type]
+    draft = steering.Draft(base=2, selection=Selection(**selection), waves=waves)  # type: ignore[arg-type]
     made = steering.create(cloud, "toy", draft, now=now)
     return steering.start(cloud, made.info.id, now=now)

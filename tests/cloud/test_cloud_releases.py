@@ -14,7 +14,6 @@ from cloud_aug.cloud import Cloud, open_cloud
 from cloud_aug.releases import outcomes, plan, status, steering, waves
 from cloud_aug.releases.plan import Candidate, Selection, Wave
 from cloud_aug.releases.status import Counts
-from edgewire.decoding import encode
 from edgewire.errors import Conflict, EdgeError, Expired, Forged, NotFound, NotGranted, Outdated, UsageError
 from edgewire.releases import BasePayload, Policy, version_key
 from edgewire.signing import SigningKey
@@ -78,13 +77,10 @@ def test_when_every_board_runs_it_the_manifest_names_it(held):
 
 
 def test_a_board_that_refused_it_keeps_the_manifest_as_it_is(held):
-    devices, release = fleet(held, 3, now=NOW), started(held, now=NOW).info.id
-    with held.database.writing() as connection:
-        rules = plan.read(status.row_of(connection, release).document)
-        lax = replace(rules, waves=tuple(replace(wave, most_failures=0.9) for wave in rules.waves))
-        document = db.releases.update().values(document=encode(lax))
-        connection.execute(document.where(db.releases.c.id == release))
-    for at in (NOW + 1, NOW + 61):
+    devices = fleet(held, 3, now=NOW)
+    lax = tuple(replace(wave, most_failures=1.0) for wave in WAVES)
+    release = started(held, now=NOW, waves=lax, canaries=(devices[1].id,)).info.id
+    for at in (NOW + 1, NOW + 61, NOW + 122):
         for number, device in enumerate(devices):
             device.does("committed" if number else "failed", now=at)
     waves.advance_all(held, now=NOW + 300)
