@@ -25,6 +25,7 @@ NAMES = (
     "blending",
     "personalize",
     "federated",
+    "releases",
 )
 
 

@@ -69,7 +69,7 @@ UNMATCHED = "there are no labelled samples yet to match; add some, then sync aga
 class Options:
     """mode: None takes the task's default; pull, push: which halves to do; threads: for embedding local samples;
     tell_state: tells how the board is and says how many readings that were, None: nobody wants it told; profile,
-    read_state: of this board, for releases."""
+    read_state: of this board, for releases; reports: whether the cloud is told what a release's checks measured."""
 
     mode: Mode | None = None
     pull: bool = True
@@ -77,6 +77,7 @@ class Options:
     threads: int = 1
     tell_state: Callable[[Store, Cloud], int] | None = None
     profile: str = "generic"
+    reports: bool = True
     read_state: Callable[[], Reading] = lambda: Reading(0.0, 0.0)
     on_blob: Callable[[str, int], Callable[[int], None]] = lambda what, size: lambda received: None
 
@@ -233,7 +234,7 @@ class _Session:
     def _as_board(self) -> Board:
         my = self.options
         known = (self.home, self.enrolment, self.store, my.profile, my.read_state, self.clock, self._fetch)
-        return Board(*known, threads=my.threads)
+        return Board(*known, threads=my.threads, reports=my.reports)
 
     # The task, its base and its directory
 

@@ -69,6 +69,7 @@ def _sync(here: Invocation, *, pull: bool, push: bool) -> Outcome:
         tell_state=_teller(here, sensors),
         profile=here.profile_id,
         read_state=sensors.read,
+        reports=here.settings.flag("reports"),
         on_blob=_progress,
     )
     try:
