@@ -15,6 +15,7 @@ from cloud_aug.output import say, show, table
 from edgewire.errors import NotFound, UsageError
 
 if TYPE_CHECKING:
+    from cloud_aug.boards import Selection
     from edgewire.tasks import Task
 
 app = typer.Typer(no_args_is_help=True, help="What is to be learned.")
@@ -114,3 +115,46 @@ def show_task(
 
     task = tasks.load(opened(data), task_id)
     show({"task": task}, json.dumps(plain(task), indent=2, ensure_ascii=False), as_json=as_json)
+
+
+Which = Annotated[
+    list[str] | None,
+    typer.Option("--board", metavar="NAME", help="Boards of that id or name, with * and ?; may be given again."),
+]
+Profiles = Annotated[
+    list[str] | None,
+    typer.Option("--profile", metavar="NAME", help="Boards of that profile, with * and ?; may be given again."),
+]
+Known = Annotated[str, typer.Argument(metavar="TASK", help="The task's id.")]
+
+
+@app.command()
+def push(
+    task_id: Known, board: Which = None, profile: Profiles = None, data: Data = None, as_json: Json = False
+) -> None:
+    """Give a task to many boards: those of these names and of these profiles. They fetch it with their next sync."""
+    from cloud_aug import boards
+
+    meant, new = boards.push(opened(data), task_id, _selection(board, profile), now=time.time())
+    text = f"'{task_id}' goes to {meant} boards, {new} of them did not have it"
+    show({"task": task_id, "boards": meant, "new": new, "changed": new > 0}, text, as_json=as_json)
+
+
+@app.command()
+def recall(
+    task_id: Known, board: Which = None, profile: Profiles = None, data: Data = None, as_json: Json = False
+) -> None:
+    """Take a task from many boards. Their models of it go on serving; they get nothing new of it."""
+    from cloud_aug import boards
+
+    meant, had = boards.recall(opened(data), task_id, _selection(board, profile), now=time.time())
+    text = f"'{task_id}' was taken from {had} of {meant} boards"
+    show({"task": task_id, "boards": meant, "had": had, "changed": had > 0}, text, as_json=as_json)
+
+
+def _selection(board: list[str] | None, profile: list[str] | None) -> Selection:
+    from cloud_aug.boards import Selection
+
+    if not board and not profile:
+        raise UsageError("which boards?", hint="--board 'kitchen-*', --profile 'pi-*', or --board '*' for all")
+    return Selection(tuple(board or ()), tuple(profile or ()))
