@@ -20,6 +20,7 @@ from edgectl.cache import Cache
 from edgectl.governor.governor import Governor
 from edgectl.home import Home
 from edgectl.models import Models, Slot
+from edgectl.retention import dropped
 from edgectl.scoring import score_new
 from edgectl.standing import drift
 from edgectl.store import Run, Store
@@ -228,8 +229,9 @@ def _more_generous(budget: Budget, record: dict[str, object]) -> bool:
 def _new_samples(store: Store, task_id: str, last: Run, trigger: Trigger, *, now: float) -> str:
     tally = store.tally(task_id, _newest(last))
     had = int(last.record.get("local_samples", 0))
-    if tally.old < had:
-        return f"{had - tally.old} of the samples that the last training had were deleted"
+    gone = had - tally.old - dropped(store, task_id, _newest(last))
+    if gone > 0:
+        return f"{gone} of the samples that the last training had were deleted"
     if tally.new_labels:
         return f"the first samples of {', '.join(tally.new_labels)} came"
     if tally.new and tally.new >= trigger.new_share * had:

@@ -73,6 +73,8 @@ def _sync(here: Invocation, *, pull: bool, push: bool) -> Outcome:
     )
     try:
         with here.store() as store:
+            for task in store.sample_tasks():
+                here.keep(store, task)
             return sync(here.home, known, store, cloud, options, clock=here.clock, rng=np.random.default_rng())
     finally:
         cloud.close()
