@@ -20,7 +20,8 @@ from edgectl.cloud import Cloud
 from edgectl.enrolment import Enrolment, update_tasks, update_trust
 from edgectl.home import Home
 from edgectl.inference import Predictor
-from edgectl.store import OutboxItem, Store, StoredSamples
+from edgectl.store import OutboxItem, Store
+from edgectl.store_samples import StoredSamples
 from edgelearn.privacy.bits import prototype_bits, randomize_bits
 from edgelearn.privacy.response import randomize
 from edgelearn.retrieval.directory import Directory, rank_cohorts
