@@ -155,10 +155,11 @@ def _encrypt(cloud: Cloud, secret: Secret, name: str) -> bool:
     return True
 
 
-def forget(connection: sa.Connection, live: set[str]) -> int:
-    """Forget packs that are not in use, and replaced secrets that open none any more; returns how many secrets."""
+def forget(connection: sa.Connection, blobs: set[str]) -> int:
+    """Forget packs that are not among the stored blobs any more, and replaced secrets that open none; returns how many
+    secrets."""
     column, secrets = db.packs.c, db.pack_secrets
-    for name in set(connection.execute(sa.select(column.ciphertext)).scalars()) - live:
+    for name in set(connection.execute(sa.select(column.ciphertext)).scalars()) - blobs:
         connection.execute(db.packs.delete().where(column.ciphertext == name))
     newer = secrets.alias()
     replaced = sa.exists().where(newer.c.task == secrets.c.task, newer.c.generation > secrets.c.generation)
