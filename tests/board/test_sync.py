@@ -58,7 +58,8 @@ def test_a_blob_that_is_not_what_was_signed_is_not_kept(synced: Synced) -> None:
     synced.board.server.blobs[manifest.base.weights.digest] = b"x" * len(good)
     with pytest.raises(DigestMismatch):
         synced.sync()
-    assert list(synced.cache.folder.glob("blobs/*")) == []
+    assert list(synced.cache.folder.glob(f"blobs/{manifest.base.weights.digest}*")) == []
+    assert not synced.board.home.manifest(BOTH.id).exists()
 
 
 BITS = replace(BOTH, privacy=Privacy(modes=("bits",), epsilon=8.0, epsilon_budget=16.0))
