@@ -74,6 +74,22 @@ def test_when_every_board_runs_it_the_manifest_names_it(held):
             device.does("committed", now=at)
     waves.advance_all(held, now=NOW + 300)
     assert (state(held, release)[0], general(held)) == ("done", 2)
+    newcomer = Device(held, "late").enroll(now=NOW + 301)
+    assert [device.asks(now=NOW + 302) for device in (*devices, newcomer)] == [[]] * 4
+    steering.abort(held, release, now=NOW + 303)
+    assert [len(device.asks(now=NOW + 304)) for device in (*devices, newcomer)] == [1, 1, 1, 0]
+    assert general(held) == 1
+
+
+def test_a_board_that_was_revoked_meanwhile_is_not_waited_for(held):
+    devices = fleet(held, 3, now=NOW)
+    release = started(held, now=NOW, canaries=(devices[1].id,)).info.id
+    boards.revoke(held, devices[0].id, now=NOW)
+    for at in (NOW + 1, NOW + 61, NOW + 122):
+        for device in devices[1:]:
+            device.does("committed", now=at)
+    waves.advance_all(held, now=NOW + 300)
+    assert (state(held, release)[0], general(held)) == ("done", 2)
 
 
 def test_a_board_that_refused_it_keeps_the_manifest_as_it_is(held):

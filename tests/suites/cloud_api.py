@@ -43,6 +43,7 @@ from edgewire.messages import (
     TelemetryPoint,
     WithdrawReply,
 )
+from edgewire.releases import Outcome
 from edgewire.samples import make, to_bytes
 from edgewire.signing import SigningKey, open_sealed
 from edgewire.tasks import Task
@@ -351,3 +352,16 @@ class CloudApi:
         member = join(world)
         assert member.cloud.trust(member.trust.version) == []
         assert [raw.decode() for raw in member.cloud.trust(0)] == list(member.reply.trust)
+
+    def test_a_board_that_nothing_is_released_to_has_no_orders(self, world: World) -> None:
+        member = join(world)
+        member.cloud.manifest(world.task.id, None)
+        assert member.cloud.orders(world.task.id, "") is None
+
+    def test_the_outcome_of_a_release_that_nobody_offered_is_refused(self, world: World) -> None:
+        member = join(world)
+        told = Outcome("a" * 32, member.reply.board, "b" * 16, 1, "committed", (), "0.1.0")
+        with pytest.raises(NotFound):
+            member.cloud.tell_outcome(world.task.id, told)
+        with pytest.raises(NotGranted):
+            member.cloud.tell_outcome(world.other, told)
