@@ -22,7 +22,8 @@ from edgewire.signing import Statement, seal
 
 JOIN_LIMIT_BYTES = 4 << 10
 NOTHING_RUNS_S = 900.0  # when to ask again while no series runs
-_SOONEST_S, _BEATS = 0.5, 4  # a board asks and beats so many times within silence_s
+ASKING_PER_S = 50.0  # requests of all boards that wait, together
+_SOONEST_S, _BEATS = 0.5, 4  # a board beats, and asks at least, so many times within silence_s
 
 
 def join(cloud: Cloud, board: str, task_id: str, body: bytes, *, now: float) -> JoinReply:
@@ -203,9 +204,11 @@ def _heard(connection: sa.Connection, series: str, number: int, board: str, *, n
 
 
 def _ask_again_s(connection: sa.Connection, made: Series, *, now: float) -> float:
+    """Later and later while a round lasts: whoever waits loses a tenth of that at most."""
     last = all_series.last_round(connection, made.id)
-    left_s = made.plan.silence_s if last is None else last.deadline_at - now
-    return max(_SOONEST_S, min(left_s, made.plan.silence_s / _BEATS))
+    waited_s = 0.0 if last is None else now - last.begun_at
+    pause_s = max(made.boards / ASKING_PER_S, waited_s / 10)
+    return max(_SOONEST_S, min(pause_s, made.plan.silence_s / _BEATS))
 
 
 def _sealed(cloud: Cloud, connection: sa.Connection, made: Series, number: int, board: str, *, now: float) -> str:

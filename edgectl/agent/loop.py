@@ -31,10 +31,10 @@ Tell = Callable[..., None]
 
 @dataclass(frozen=True)
 class Rules:
-    """watch: where files are dropped, watch_s: from one look to the next; sync_s, train_s, rounds_s: from one sync, from
-    one question whether training pays, and from one for a federated round, to the next, 0: never; sync_limit_s: what a
-    sync may take; idle_load: the share of the processor that others may use, 0..1; health_s: from one look at the
-    board's health to the next."""
+    """watch: where files are dropped, watch_s: from one look to the next; sync_s, train_s, rounds_s: from one sync, one
+    question whether training pays, and one for a federated round, to the next, 0: never; sync_limit_s: what a sync may
+    take; idle_load: the share of the processor that others may use, 0..1; health_s: from one look at the board's health
+    to the next."""
 
     watch: Path
     watch_s: float = 10.0

@@ -23,6 +23,7 @@ from edgewire.signing import envelope_key_id, open_sealed
 Train = Callable[[str, float, Callable[[], bool]], Done]
 """(task, time limit in s, whether to stop; it is asked again and again) -> how the training ended."""
 
+STOPPED = 130  # how a command ends that was asked to stop
 _NEVER_TAKEN = (Gone, Conflict, InvalidMessage, TooLarge, NotFound, Refused)
 
 
@@ -82,6 +83,8 @@ def _work(board: Board, folder: RoundFolder, rounds: Rounds, invitation: Invitat
     made = folder.waiting()
     if done.code == 0 and made is not None:
         outcome.state = _send(folder, rounds, *made)
+    elif done.code == STOPPED:
+        outcome.note = "asked to stop; the next one goes on with this round"
     elif done.code == Busy.exit_code:
         outcome.note, outcome.wait_s = done.said, invitation.heartbeat_s  # another process trains
     else:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -58,7 +58,7 @@ class Player:
 
     client: Any
     cloud: Cloud
-    clock: toys.Clock
+    clock: Callable[[], float]
     board: toys.Board = field(default_factory=toys.Board)
     samples: int = 10
 
