@@ -25,7 +25,7 @@ from edgewire.errors import Busy, EdgeError
 
 _log = logging.getLogger(__name__)
 
-TICK_S = 1.0
+TICK_S, LONGEST_S = 1.0, 60.0  # from one look to the next; while looking fails
 
 Move = Literal["wait", "draw", "count", "fail"]
 
@@ -52,13 +52,23 @@ class Referee:
         self._thread.join(timeout=10)
 
     def _run(self) -> None:
+        pause_s = self._tick_s
         while not self._ended:
             self._woken.clear()
-            try:
-                advance_all(self._cloud, clock=self._clock)
-            except Exception:  # a thread that ends would leave rounds open for ever
-                _log.exception("rounds could not be moved on")
-            self._woken.wait(self._tick_s)
+            pause_s = self._tick_s if self._move_all() else min(2 * pause_s, LONGEST_S)
+            self._woken.wait(pause_s)
+
+    def _move_all(self) -> bool:
+        """Whether it could be done. A thread that ended would leave rounds open for ever."""
+        try:
+            advance_all(self._cloud, clock=self._clock)
+        except sa.exc.DBAPIError as error:
+            _log.warning("rounds wait for the database: %s", db.first_line(error))
+        except Exception:
+            _log.exception("rounds could not be moved on")
+        else:
+            return True
+        return False
 
 
 def advance_all(cloud: Cloud, *, clock: Callable[[], float]) -> None:
