@@ -49,6 +49,8 @@ Deadline = Annotated[str, typer.Option("--deadline", help="Of a round, from then
 Silence = Annotated[str, typer.Option("--silence", help="Who gave no sign for so long is not waited for.")]
 Failures = Annotated[int, typer.Option("--failures", min=1, help="Rounds in a row that may fail before it stops.")]
 Staleness = Annotated[int, typer.Option("--staleness", min=0, help="Rounds by which fedbuff's updates may be late.")]
+Norm = Annotated[float, typer.Option("--max-norm", help="Of one update; longer ones are refused.")]
+Most = Annotated[int, typer.Option("--max-samples", min=1, help="That one board may claim to have.")]
 Kept = Annotated[int, typer.Option("--keep-updates", min=0, help="Rounds whose single updates stay on disk.")]
 Start = Annotated[bool, typer.Option("--start", help="Start it at once.")]
 Which = Annotated[str, typer.Option("--round", help="Its number, last, or best by the boards' own score.")]
@@ -82,6 +84,8 @@ def create(
     silence: Silence = "2m",
     failures: Failures = 3,
     staleness: Staleness = 4,
+    max_norm: Norm = 1000.0,
+    max_samples: Most = 1_000_000,
     kept_updates: Kept = 3,
     start: Start = False,
     data: Data = None,
@@ -111,6 +115,8 @@ def create(
         silence_s=span_s(silence),
         failures=failures,
         staleness=staleness,
+        max_norm=max_norm,
+        max_samples=max_samples,
         kept_updates=kept_updates,
     )
     cloud = opened(data)

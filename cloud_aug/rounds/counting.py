@@ -127,6 +127,13 @@ def drop(connection: sa.Connection, made: Series, number: int, why: str) -> None
     connection.execute(these.values(dropped=why, counted_in=None))
 
 
+def drop_waiting(connection: sa.Connection, series: str, why: str) -> None:
+    """Updates that wait for a round that will not come."""
+    column = db.updates.c
+    waiting = db.updates.update().where(column.series == series, column.dropped == "", column.counted_in.is_(None))
+    connection.execute(waiting.values(dropped=why))
+
+
 def mark_damaged(connection: sa.Connection, damaged: Iterable[tuple[str, str]]) -> None:
     column = db.updates.c
     for board, upload_id in damaged:

@@ -214,6 +214,7 @@ def _count(cloud: Cloud, made: Series, number: int, *, now: float) -> None:
         old = counting.forget_old(connection, made, number)
         if counting.closed(connection, made.id) >= made.plan.rounds:
             all_series.set_state(connection, made.id, "finished", "", now=now)
+            counting.drop_waiting(connection, made.id, "series over")
         else:
             order = counted.order
             counting.begin_next(connection, made, number + 1, counted.server, order.digest, order.size, now=now)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from edgewire.decoding import decode, encode
 from edgewire.errors import Conflict, CorruptFile, NotFound, NotReady, Refused, UsageError
 from edgewire.files import digest
 from edgewire.messages import WEIGHTS_LIMIT_BYTES, BlobRef
-from edgewire.rounds import Parts, pack_order, unpack_order
+from edgewire.rounds import UPDATE_LIMIT_BYTES, Parts, pack_order, unpack_order
 from edgewire.tasks import Task
 
 UNSETTLED = ("gathering", "open", "closing")  # states of a round that goes on; a running series always has one such
@@ -41,7 +42,10 @@ def create(cloud: Cloud, task_id: str, plan: Plan, *, now: float) -> Series:
         raise UsageError(f"{boards} boards may take part, the quorum is {plan.quorum}", hint=hint)
     made = Series(secrets.token_hex(8), task_id, plan, base, boards, "")
     server = _algorithm(made).start(_shared(cloud, task, base.weights))
-    made = Series(made.id, task_id, plan, base, boards, keep_server(cloud, made, server).digest)
+    if (size := keep_order(cloud, made, server).size) > UPDATE_LIMIT_BYTES:
+        most = UPDATE_LIMIT_BYTES >> 20
+        raise UsageError(f"boards would send {size >> 20} MiB, the limit is {most}", hint="train a smaller model")
+    made = replace(made, start=keep_server(cloud, made, server).digest)
     with cloud.database.writing() as connection:
         row = {"id": made.id, "task": task_id, "document": encode(made), "state": "created", "reason": ""}
         connection.execute(db.series.insert().values(**row, created_at=now, changed_at=now))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 from edgectl.commands import Invocation, JsonFlag, invocation
-from edgectl.output import emit, plural
+from edgectl.output import emit, plural, say
 
 if TYPE_CHECKING:
     from edgectl.cloud import Cloud, HttpCloud
@@ -61,10 +61,10 @@ def sync(
 
 
 def _take_part(here: Invocation) -> list[Turn]:
-    """In a federated round, after all else: it may take long. Another process that does so already is no failure."""
+    """In a federated round, after all else: it may take long. What may work later is no failure of the sync."""
     from edgectl.rounds.now import take_part_now
     from edgectl.stopping import Stop
-    from edgewire.errors import Busy
+    from edgewire.errors import Busy, RetryLater, TimedOut
 
     with Stop().listening() as stop:
         try:
@@ -76,7 +76,8 @@ def _take_part(here: Invocation) -> list[Turn]:
                 stopped=lambda: stop.asked,
                 clock=here.clock,
             )
-        except Busy:
+        except (Busy, RetryLater, TimedOut) as error:
+            say(f"no round now: {error.message}")
             return []
 
 

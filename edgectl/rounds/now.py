@@ -72,7 +72,8 @@ def _all(
         for one, count in wanted:
             if stopped():
                 break
-            request = JoinRequest(count, network.kind(), reading.temperature_c)
+            told = reading.temperature_c if settings.flag("telemetry_share") else None
+            request = JoinRequest(count, network.kind(), told)
             board = Board(home, known, request, _trainer(home, stopped))
             made.append(take_part(board, one, RoundsOverHttp(cloud)))
     finally:
