@@ -20,7 +20,7 @@ ORDERS: tuple[Order, ...] = get_args(Order)
 SILENT_AFTER_S = 86400.0
 ROWS = 50
 MAX_PAGE = 10_000
-_HALF = 0.4999999  # a little less: databases disagree on how a half is rounded, and not all have floor
+_HALF = 0.499999  # a little less: databases disagree on how a half is rounded, and not all have floor
 
 
 @dataclass(frozen=True)
@@ -91,12 +91,8 @@ def page(cloud: Cloud, wanted: Wanted, *, now: float) -> Page:
     """One page of boards: two queries, however many boards there are."""
     state = _state(now)
     with cloud.database.reading() as connection:
-        counted = (
-            sa.select(state.label("state"), sa.func.count())
-            .select_from(_BOARDS)
-            .where(*_conditions(wanted))
-            .group_by(state)
-        )
+        states = sa.select(state.label("state")).select_from(_BOARDS).where(*_conditions(wanted))
+        counted = _counted(states)
         counts: dict[State, int] = {row[0]: int(row[1]) for row in connection.execute(counted)}
         total = sum(counts.values()) if wanted.state is None else counts.get(wanted.state, 0)
         number = max(1, min(wanted.page, -(-total // ROWS), MAX_PAGE))
@@ -124,15 +120,19 @@ def profiles(cloud: Cloud, *, limit: int = 100) -> list[str]:
 def spread(cloud: Cloud, name: Literal["temperature_c", "gain"], *, step: float) -> list[tuple[float, int]]:
     """How many boards, revoked ones left out, have a value in each step: (its start, boards), rising."""
     column = db.board_states.c[name]
-    floor = sa.cast(sa.func.round(column / step - _HALF), sa.Integer)
-    query = (
-        sa.select(floor, sa.func.count())
-        .select_from(_BOARDS)
-        .where(column.is_not(None), db.boards.c.revoked_at.is_(None))
-    )
+    floor = sa.cast(sa.func.round(column / step - _HALF), sa.Integer).label("floor")
+    floors = sa.select(floor).select_from(_BOARDS).where(column.is_not(None), db.boards.c.revoked_at.is_(None))
     with cloud.database.reading() as connection:
-        rows = connection.execute(query.group_by(floor).order_by(floor)).all()
+        rows = connection.execute(_counted(floors)).all()
     return [(row[0] * step, int(row[1])) for row in rows]
+
+
+def _counted(values: sa.Select[Any]) -> sa.Select[Any]:
+    """How often each value of a query's one column is there, rising. From a subquery: PostgreSQL does not see that two
+    expressions are the same where they have parameters."""
+    found = values.subquery()
+    value = next(iter(found.c))
+    return sa.select(value, sa.func.count()).group_by(value).order_by(value)
 
 
 def _state(now: float) -> sa.Case[Any]:
