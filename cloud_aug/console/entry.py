@@ -63,7 +63,7 @@ def file(name: str) -> Response:
     """Style, script and icon."""
     if name not in _FILES:
         raise NotFound("there is no such page")
-    headers = {"cache-control": "no-cache", "cross-origin-resource-policy": "same-origin"}
+    headers = {"cache-control": "max-age=600", "cross-origin-resource-policy": "same-origin"}
     return FileResponse(pages.STATIC / name, media_type=_FILES[name], headers=headers)
 
 

@@ -64,4 +64,4 @@ def test_what_boards_told_before_the_upgrade_shows_after_it(data):
     point = json.loads(bytes(last.document))["points"][-1]
     assert len(rows) == 3
     assert rows[last.board]["temperature_c"] == point["temperature_c"]
-    assert (rows[last.board]["gain"], rows[last.board]["shipped"]) == (0.07, "blend")
+    assert (rows[last.board]["gain"], rows[last.board]["shipped"]) == (pytest.approx(0.07), "blend")

@@ -76,7 +76,7 @@ def test_a_script_in_a_boards_name_stays_text_on_every_page(visit, made, clock):
     visit.log_in("ann")
     for path in (*PAGES, f"/boards/{FIRST}/revoke", "/boards?q=" + world.NASTY.replace("#", "")):
         text = visit.client.get(path).text
-        assert "<script>document" not in text, path
+        assert "<script>alert" not in text, path
         assert "<img src=x" not in text, path
     assert html.escape(world.NASTY, quote=False)[:20] in visit.client.get(f"/boards/{FIRST}").text
 

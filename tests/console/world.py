@@ -25,7 +25,7 @@ from tests.cloud import toys
 
 PASSWORD = "four words for tests"
 PROFILES = ("pi-4b", "pi-5", "pi-zero-2w", "jetson-orin-nano")
-NASTY = "<img src=x onerror=\"document.title='owned'\"><script>document.title='owned'</script>"
+NASTY = "<img src=x onerror=\"document.title='owned'\"><script>alert(1)"  # as long as a name may be
 MESSAGES, POINTS = 6, 20
 
 
