@@ -26,6 +26,7 @@ NAMES = (
     "blending",
     "personalize",
     "federated",
+    "releases",
 )
 
 

@@ -72,8 +72,8 @@ class Released:
         order = Order(RELEASE, self.board, "policy", "install", CHALLENGE, policy=policy)
         self.synced.board.server.order(self.task_id, order, counter=counter)
 
-    def sync(self) -> sync.TaskOutcome:
-        return self.synced.sync(read_state=lambda: self.reading, profile="generic").tasks[0]
+    def sync(self, **options: object) -> sync.TaskOutcome:
+        return self.synced.sync(read_state=lambda: self.reading, profile="generic", **options).tasks[0]
 
     def manifest(self) -> Manifest:
         """As every command sees it."""

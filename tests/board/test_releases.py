@@ -275,6 +275,13 @@ def test_a_personal_model_made_on_a_base_that_is_called_back_goes_with_it(releas
     assert models_of.current() is None
 
 
+def test_who_wants_no_reports_tells_the_verdict_and_no_figure(released: Released) -> None:
+    released.install()
+    released.sync(reports=False)
+    (told,) = released.synced.board.server.outcomes
+    assert (told.verdict, told.checks) == ("committed", ())
+
+
 def test_model_show_tells_which_release_brought_the_base(released: Released) -> None:
     released.install()
     released.sync()

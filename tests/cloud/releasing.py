@@ -23,7 +23,7 @@ WAVES = (Wave(0.2, 60.0), Wave(1.0, 60.0))
 
 def second_base(cloud: Cloud, *, hold: bool = True) -> None:
     """Train another base and build its index; boards go on with the first one."""
-    settings = pretrain.TrainSettings(seed=1, epochs=5, rehearse=False)
+    settings = pretrain.TrainSettings(seed=1, epochs=60, rehearse=False)
     pretrain.train(cloud, "toy", settings, now=time.time(), on_progress=toys.quiet)
     index.build(cloud, "toy", seed=0, hold=hold, now=time.time(), on_progress=toys.quiet)
 
