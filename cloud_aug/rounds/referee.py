@@ -139,11 +139,11 @@ def _move(connection: sa.Connection, made: Series, last: sa.Row[Any], now: float
 
 def _of_gathering(connection: sa.Connection, made: Series, last: sa.Row[Any], now: float) -> tuple[Move, str]:
     plan, over = made.plan, now >= last.deadline_at
-    if by_coin(made):
+    everybody = len(all_series.entitled(connection, made.task))
+    if by_coin(made) and everybody:
         return "draw", ""  # whoever is drawn may come until the round's deadline
     there = len(attendance.present(connection, made, now=now))
-    everybody = there >= len(all_series.entitled(connection, made.task))
-    if there >= plan.quorum and (over or (everybody and there > 0)):
+    if there >= plan.quorum and (over or there >= everybody):
         return "draw", ""
     return ("fail", f"{there} boards came, the quorum is {plan.quorum}") if over else ("wait", "")
 
