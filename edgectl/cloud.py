@@ -17,12 +17,14 @@ import requests
 import urllib3
 from requests.adapters import HTTPAdapter
 
-from edgectl import access, tls
+from edgectl import access, partial, tls
+from edgectl.partial import Parts
 from edgewire import WIRE_VERSION, errors
 from edgewire.decoding import JSON_LIMIT_BYTES, decode, encode, plain
 from edgewire.errors import (
     DigestMismatch,
     EdgeError,
+    InvalidMessage,
     NotEnrolled,
     NotGranted,
     Offline,
@@ -34,6 +36,8 @@ from edgewire.errors import (
 from edgewire.files import digest_of_file, move_into_place
 from edgewire.messages import (
     CLOCK_HEADER,
+    HAVE_HEADER,
+    PARTS_HEADER,
     SAMPLES_LIMIT_BYTES,
     TASKS_HEADER,
     WIRE_HEADER,
@@ -41,13 +45,15 @@ from edgewire.messages import (
     EnrolReply,
     EnrolRequest,
     ErrorReply,
+    KeysReply,
+    KeysRequest,
     Report,
     Telemetry,
     TrustReply,
     UploadReply,
     WithdrawReply,
 )
-from edgewire.signing import SigningKey, Statement, seal
+from edgewire.signing import SigningKey, Statement, seal, unb64
 from edgewire.tasks import TaskId
 
 _LOG = logging.getLogger(__name__)
@@ -76,8 +82,9 @@ class Cloud(Protocol):
         """Trust statements newer than version `after`, oldest first."""
         ...
 
-    def manifest(self, task_id: str, etag: str | None) -> tuple[bytes, str] | None:
-        """The sealed manifest and its etag; None if it is still the one with `etag`."""
+    def manifest(self, task_id: str, etag: str | None, parts: Parts | None = None) -> tuple[bytes, str] | None:
+        """The sealed manifest and its etag; None if it is still the one with `etag`. parts: where small files that it
+        names may come along, for `blob` to find."""
         ...
 
     def blob(self, digest: str, size: int, target: Path, *, on_bytes: Callable[[int], None] | None = None) -> int:
@@ -86,6 +93,11 @@ class Cloud(Protocol):
         on_bytes: called with the length of each piece. Raises DigestMismatch, and leaves nothing, if they are not the
         bytes of that digest and size.
         """
+        ...
+
+    def pack_keys(self, task_id: str, packs: tuple[str, ...]) -> tuple[bytes | None, ...]:
+        """The key of each encrypted pack, by the digest of its ciphertext; None for one that is not given out (any
+        more)."""
         ...
 
     def search(self, task_id: str, body: bytes) -> bytes:
@@ -171,11 +183,23 @@ class HttpCloud:
         raw = self._retrying(lambda: self._call("GET", f"/v1/trust?after={after}")[0])
         return [text.encode() for text in decode(TrustReply, raw, what="the trust chain").trust]
 
-    def manifest(self, task_id: str, etag: str | None) -> tuple[bytes, str] | None:
-        headers = {"If-None-Match": etag} if etag else {}
+    def manifest(self, task_id: str, etag: str | None, parts: Parts | None = None) -> tuple[bytes, str] | None:
         path = f"/v1/tasks/{task_id}/manifest"
-        raw, response = self._authorized(lambda bearer: self._call("GET", path, headers=headers | bearer))
-        return None if response.status_code == 304 else (raw, response.headers.get("ETag", ""))
+        known = {"If-None-Match": etag} if etag else {}
+
+        def ask(bearer: dict[str, str]) -> tuple[bytes, str] | None:
+            have = {} if parts is None else {HAVE_HEADER: parts.have()}
+            with self._exchange("GET", path, headers=bearer | known | have) as response:
+                listed = response.headers.get(PARTS_HEADER)
+                if response.status_code == 304:
+                    return None
+                if parts is None or listed is None:
+                    raw = self._read_all(response, JSON_LIMIT_BYTES)
+                else:
+                    raw = parts.receive(listed, self._pieces(response))
+                return raw, response.headers.get("ETag", "")
+
+        return self._authorized(ask)
 
     def blob(self, digest: str, size: int, target: Path, *, on_bytes: Callable[[int], None] | None = None) -> int:
         if target.exists() and digest_of_file(target) == digest:
@@ -195,9 +219,18 @@ class HttpCloud:
             raise DigestMismatch(
                 f"what the cloud sent is not {digest[:16]}…", hint="nothing was kept; sync again later"
             )
-        with _writing(target):
+        with partial.writing(target):
             move_into_place(part, target)
         return received
+
+    def pack_keys(self, task_id: str, packs: tuple[str, ...]) -> tuple[bytes | None, ...]:
+        raw = self.send(
+            "POST", f"/v1/tasks/{task_id}/keys", encode(KeysRequest(packs)), limit_bytes=JSON_LIMIT_BYTES
+        )
+        keys = decode(KeysReply, raw, what="the keys of packs").keys
+        if len(keys) != len(packs):
+            raise InvalidMessage(f"the cloud sent {len(keys)} keys, {len(packs)} were asked for")
+        return tuple(None if key is None else unb64(key) for key in keys)
 
     def search(self, task_id: str, body: bytes) -> bytes:
         return self.send("POST", f"/v1/tasks/{task_id}/search", body, limit_bytes=SAMPLES_LIMIT_BYTES)
@@ -274,28 +307,7 @@ class HttpCloud:
             elif response.headers.get("Content-Range") != f"bytes {have}-{size - 1}/{size}":
                 part.unlink()
                 raise DigestMismatch("the cloud sent another range than was asked for", hint="sync again")
-            self._append(response, part, have, size, count)
-
-    def _append(
-        self, response: requests.Response, part: Path, have: int, size: int, count: Callable[[int], None]
-    ) -> None:
-        with (
-            _writing(part),
-            part.open("ab" if have else "wb", buffering=0) as file,
-        ):  # unbuffered: kill -9 loses nothing
-            for piece in self._pieces(response):
-                have += len(piece)
-                if have > size:
-                    part.unlink()
-                    raise DigestMismatch(
-                        f"the cloud sends more than the {size} bytes it signed for", hint="sync again later"
-                    )
-                file.write(piece)
-                count(len(piece))
-        if have < size:
-            raise Offline(
-                f"the connection ended {size - have} bytes early", hint="run the same command again: it goes on"
-            )
+            partial.append(self._pieces(response), part, have=have, size=size, on_bytes=count)
 
     # One exchange
 
@@ -474,15 +486,6 @@ def _session(url: str, context: Any, *, use_proxy: bool) -> requests.Session:
     if use_proxy:
         session.proxies.update(urllib.request.getproxies())
     return session
-
-
-@contextlib.contextmanager
-def _writing(path: Path) -> Iterator[None]:
-    """A full or read-only disk must not look like a broken connection."""
-    try:
-        yield
-    except OSError as error:
-        raise errors.from_os_error(error, f"writing {path.name}") from error
 
 
 def _seconds(text: str | None) -> float | None:

@@ -14,13 +14,14 @@ from typing import Any
 
 import numpy as np
 
-from edgectl import suits, tasks
+from edgectl import packs, suits, tasks
 from edgectl.cache import Cache, Retrieval
 from edgectl.cloud import Cloud
 from edgectl.enrolment import Enrolment, update_tasks, update_trust
 from edgectl.home import Home
 from edgectl.inference import Predictor
-from edgectl.store import OutboxItem, Store, StoredSamples
+from edgectl.store import OutboxItem, Store
+from edgectl.store_samples import StoredSamples
 from edgelearn.privacy.bits import prototype_bits, randomize_bits
 from edgelearn.privacy.response import randomize
 from edgelearn.retrieval.directory import Directory, rank_cohorts
@@ -30,7 +31,6 @@ from edgewire.decoding import convert, decode, plain
 from edgewire.errors import (
     Conflict,
     EdgeError,
-    Gone,
     IntegrityError,
     NotFound,
     NotGranted,
@@ -46,7 +46,6 @@ from edgewire.messages import (
     BlobRef,
     DirectoryMeta,
     Manifest,
-    PackRef,
     Report,
     SearchMeta,
     Withdrawals,
@@ -230,7 +229,8 @@ class _Session:
         etag_file = cache.folder / "manifest.etag"
         whole = known is not None and all(cache.has(ref) for ref in _blobs(known[0]))
         etag = etag_file.read_text() if known is not None and whole and etag_file.is_file() else None
-        answer = self.cloud.manifest(task_id, etag)
+        parts = None if suits.noted(self.home, task_id) else cache.parts()  # what does not suit brings nothing along
+        answer = self.cloud.manifest(task_id, etag, parts)
         if answer is None and known is not None:
             return known[0]
         if answer is None:
@@ -241,8 +241,10 @@ class _Session:
         missing = self.options.lacks(manifest.task)
         suits.note(self.home, task_id, missing)
         if missing:
+            cache.drop_unused(known[0] if known else None)
             outcome.note = f"left alone: the task needs {', '.join(missing)}"
             return None
+        outcome.fetched_bytes += parts.received_bytes if parts else 0
         for what, ref in zip(("base weights", "base model", "directory"), _blobs(manifest), strict=True):
             outcome.fetched_bytes += self._fetch(cache, what, ref)
         write_atomic(self.home.manifest(task_id), raw, mode=0o600)
@@ -358,17 +360,10 @@ class _Session:
             chosen = [pack for pack in meta.packs if pack.cohort == cohort]
             spent = self.store.epsilon_spent(manifest.task.id)
             revealed = f"one of {directory.cohorts} cohorts, randomized (ε {epsilon:g}; ε {spent:g} spent in all)"
-        files = tuple(pack.digest for pack in chosen if self._fetch_pack(cache, pack, outcome))
-        return replace(wanted, files=files, epsilon=epsilon, revealed=revealed)
-
-    def _fetch_pack(self, cache: Cache, pack: PackRef, outcome: TaskOutcome) -> bool:
-        """Whether the pack is at hand. One that was withdrawn (410) is not; the others go on."""
-        try:
-            outcome.fetched_bytes += self._fetch(cache, f"pack of {pack.samples} samples", _as_blob(pack))
-        except Gone:
-            outcome.note = "a pack was withdrawn: somebody's consent to it has ended"
-            return False
-        return True
+        got = packs.fetch(self.cloud, manifest.task.id, cache, chosen, self.options.on_blob)
+        outcome.fetched_bytes += got.received_bytes
+        outcome.note = "a pack was withdrawn: somebody's consent to it has ended" if got.withdrawn else outcome.note
+        return replace(wanted, files=got.files, epsilon=epsilon, revealed=revealed)
 
     def _affordable(self, manifest: Manifest, question: str) -> bool:
         """Whether a question is free (asked before) or within the budget."""
@@ -470,10 +465,6 @@ def _withdrawals(manifest: Manifest) -> int:
 
 def _question(manifest: Manifest) -> str:
     return f"cohort of directory {manifest.directory.digest}"
-
-
-def _as_blob(pack: PackRef) -> BlobRef:
-    return BlobRef(pack.digest, pack.size)
 
 
 def _at_hand(cache: Cache, retrieval: Retrieval) -> bool:
