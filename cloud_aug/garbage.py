@@ -66,9 +66,9 @@ def in_use(database: Database, blobs: BlobStore, *, since: float) -> set[str]:
         for ref in (named[field] for field in _NAMES_OTHERS if named.get(field)):
             with contextlib.suppress(NotFound):  # an index that a newer one replaced
                 found |= _digests(blobs.read(ref["digest"]))
+    found |= _of_rounds(database)
     with database.reading() as connection:  # named by documents, but stored under another name
-        hidden = packs.encrypted(connection)
-    return (found - hidden) | _of_rounds(database)
+        return found - packs.encrypted(connection)
 
 
 def _of_rounds(database: Database) -> set[str]:

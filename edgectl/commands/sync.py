@@ -63,20 +63,15 @@ def sync(
 
 def _take_part(here: Invocation) -> list[Turn]:
     """In a federated round, after all else: it may take long. What may work later is no failure of the sync."""
-    from edgectl.rounds.now import take_part_now
+    from edgectl.rounds.now import real, take_part_now
     from edgectl.stopping import Stop
     from edgewire.errors import Busy, RetryLater, TimedOut
 
     with Stop().listening() as stop:
         try:
-            return take_part_now(
-                here.home,
-                here.with_profile(),
-                task=None,
-                site=here.places.profiles,
-                stopped=lambda: stop.asked,
-                clock=here.clock,
-            )
+            settings = here.with_profile()
+            world = real(here.home, settings, site=here.places.profiles, stopped=lambda: stop.asked)
+            return take_part_now(here.home, settings, world)
         except (Busy, RetryLater, TimedOut) as error:
             say(f"no round now: {error.message}")
             return []
