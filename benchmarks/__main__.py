@@ -20,6 +20,7 @@ NAMES = (
     "base",
     "retrieval",
     "serving",
+    "console",
     "privacy",
     "tuning",
     "blending",

@@ -23,6 +23,7 @@ from edgewire.messages import (
     TELEMETRY_LIMIT_BYTES,
     tasks_digest,
 )
+from edgewire.rounds import UPDATE_LIMIT_BYTES
 
 STATEMENT_LIMIT_BYTES = 64 << 10
 
@@ -108,6 +109,7 @@ StatementBody = Annotated[bytes, Depends(_body(STATEMENT_LIMIT_BYTES))]
 JsonBody = Annotated[bytes, Depends(_body(JSON_LIMIT_BYTES))]
 TelemetryBody = Annotated[bytes, Depends(_body(TELEMETRY_LIMIT_BYTES))]
 QueriesBody = Annotated[bytes, Depends(_body(QUERIES_LIMIT_BYTES))]
+UpdateBody = Annotated[bytes, Depends(_body(UPDATE_LIMIT_BYTES))]
 SamplesBody = Annotated[bytes, Depends(_body(SAMPLES_LIMIT_BYTES))]
 
 DigestPath = Annotated[str, Path(pattern="^[0-9a-f]{64}$")]
