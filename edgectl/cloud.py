@@ -224,9 +224,7 @@ class HttpCloud:
         return received
 
     def pack_keys(self, task_id: str, packs: tuple[str, ...]) -> tuple[bytes | None, ...]:
-        raw = self.send(
-            "POST", f"/v1/tasks/{task_id}/keys", encode(KeysRequest(packs)), limit_bytes=JSON_LIMIT_BYTES
-        )
+        raw = self.send("POST", f"/v1/tasks/{task_id}/keys", encode(KeysRequest(packs)), limit_bytes=JSON_LIMIT_BYTES)
         keys = decode(KeysReply, raw, what="the keys of packs").keys
         if len(keys) != len(packs):
             raise InvalidMessage(f"the cloud sent {len(keys)} keys, {len(packs)} were asked for")
