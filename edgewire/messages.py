@@ -68,10 +68,12 @@ class EnrolReply:
 
 @dataclass(frozen=True)
 class AccessRequest:
-    """Body of a statement of type 'access', signed by the board's key; the nonce works once."""
+    """Body of a statement of type 'access', signed by the board's key; the nonce works once. edgectl: the version that
+    asks, left out by older ones."""
 
     board: BoardId
     nonce: Annotated[str, Meta(pattern=r"^[0-9a-f]{32}$")]
+    edgectl: Annotated[str, Meta(max_length=32)] | UnsetType = UNSET
 
 
 @dataclass(frozen=True)
