@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -49,6 +50,7 @@ def build(cloud: Cloud, task_id: str, *, seed: int, now: float, on_progress: Pro
     EdgeError for an index that memory or recall forbid.
     """
     with cloud.locked(f"index-{task_id}", doing=f"building the index of task '{task_id}'"):
+        began = time.monotonic()
         cloud.blobs.sweep()
         task, base = tasks.load(cloud, task_id), bases.newest(cloud, task_id)
         onnx = cloud.blobs.read(base.base.onnx.digest)
@@ -86,6 +88,7 @@ def build(cloud: Cloud, task_id: str, *, seed: int, now: float, on_progress: Pro
         on_progress("verify", 0, 1)
         _verify(cloud, task, draft)
         on_progress("publish", 0, 1)
+        draft = replace(draft, build_s=time.monotonic() - began)
         built = _publish(cloud, draft, holders, withdrawn, now=now)
         _remove_old(cloud, built.publication)
         shutil.rmtree(work)
