@@ -102,6 +102,7 @@ class Caller:
     key: toys.Board = field(default_factory=toys.Board)
     token: str = ""
     renew_at: float = 0.0
+    renewing: threading.Lock = field(default_factory=threading.Lock)
     local: threading.local = field(default_factory=threading.local)
 
     def __post_init__(self) -> None:
@@ -112,13 +113,24 @@ class Caller:
         self.headers()
 
     def headers(self) -> dict[str, str]:
-        if time.monotonic() > self.renew_at:
-            self.renew_at = time.monotonic() + 300
-            with self._connect(self.server.url, self.made.trust().authorities) as client:
-                if not self.key.id:
-                    self.key.enroll(client, self.made, tasks_=(self.task,), now=time.time())
-                self.token = self.key.headers(client, now=time.time())["Authorization"]
+        """With the token; one thread renews it, and tries again while the server is too busy for that."""
+        if time.monotonic() > self.renew_at and self.renewing.acquire(blocking=not self.token):
+            try:
+                self.renew_at = time.monotonic() + 5
+                self._renew()
+                self.renew_at = time.monotonic() + 300
+            except AssertionError:
+                if not self.token:
+                    raise
+            finally:
+                self.renewing.release()
         return {"Authorization": self.token}
+
+    def _renew(self) -> None:
+        with self._connect(self.server.url, self.made.trust().authorities) as client:
+            if not self.key.id:
+                self.key.enroll(client, self.made, tasks_=(self.task,), now=time.time())
+            self.token = self.key.headers(client, now=time.time())["Authorization"]
 
     def request(self, method: str, path: str, body: bytes | None = None) -> tuple[int, int]:
         """Status and size of an answer."""
