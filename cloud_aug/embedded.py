@@ -1,4 +1,4 @@
-"""The pool as the base sees it: an embedding per sample in a file, a class mean per contributor in memory.
+"""The pool as the base sees it: an embedding and a digest per sample in files, a class mean per contributor in memory.
 
 Contributors pass through memory one at a time, so that a build needs little more for ten million samples than for ten
 thousand.
@@ -15,6 +15,7 @@ import numpy as np
 
 from cloud_aug import encoder, pool
 from cloud_aug.cloud import Cloud
+from cloud_aug.roster import first_of_equal
 from cloud_aug.vectors import CHUNK, unit
 from edgelearn.retrieval.directory import Directory
 from edgelearn.retrieval.prototypes import class_means, residuals
@@ -27,11 +28,12 @@ _COMPARED_AT_ONCE = 1024
 
 @dataclass(frozen=True)
 class Embedded:
-    """rows: samples of each contributor, in order of names; vectors: float32 (n, dim), mapped; ids, y: (n,); means:
-    float32 (contributors, classes, dim); counts: int64 (contributors, classes)."""
+    """rows: samples of each contributor, in order of names; vectors: float32 (n, dim), and digests: uint8 (n, 32), both
+    mapped; ids, y: (n,); means: float32 (contributors, classes, dim); counts: int64 (contributors, classes)."""
 
     rows: dict[str, int]
     vectors: np.ndarray
+    digests: np.ndarray
     ids: np.ndarray
     y: np.ndarray
     means: np.ndarray
@@ -57,17 +59,26 @@ class Embedded:
             known.append(counts)
         return Directory(everybody, np.stack(found), np.stack(known))
 
-    def styles(self, label: int) -> Callable[[], Iterator[tuple[np.ndarray, np.ndarray]]]:
-        """Unit residuals of one class with their ids, in pieces; near duplicates of one contributor are left out."""
-        kept = np.flatnonzero(self._distinct(label))
+    def indexed(self, label: int) -> np.ndarray:
+        """Which samples of a class the index gets, int (n,): no near duplicates of one contributor, and each sample
+        once, as the first contributor's by name."""
+        rows = np.flatnonzero(self._distinct(label))
+        return np.asarray(rows[first_of_equal(self.digests[rows])])
+
+    def styles(self, rows: np.ndarray, label: int) -> Callable[[], Iterator[np.ndarray]]:
+        """Unit residuals of these samples of one class, in pieces."""
         mean = self.global_means[label]
 
-        def pieces() -> Iterator[tuple[np.ndarray, np.ndarray]]:
-            for start in range(0, len(kept), CHUNK):
-                rows = kept[start : start + CHUNK]
-                yield unit(self.vectors[rows] - mean)[0], self.ids[rows]
+        def pieces() -> Iterator[np.ndarray]:
+            for start in range(0, len(rows), CHUNK):
+                yield unit(self.vectors[rows[start : start + CHUNK]] - mean)[0]
 
         return pieces
+
+    def people(self, rows: np.ndarray) -> np.ndarray:
+        """Whose samples these are, as places in the list of names, int (n,)."""
+        ends = np.cumsum(list(self.rows.values()))
+        return np.searchsorted(ends, rows, side="right")
 
     def _distinct(self, label: int) -> np.ndarray:
         chosen, start = np.zeros(len(self.y), bool), 0
@@ -113,12 +124,13 @@ def embed_pool(
     rows: dict[str, int] = {}
     ids, y, means, counts = [], [], [], []
     model = encoder.Encoder(onnx)
-    with (work / "embeddings").open("wb") as file:
+    with (work / "embeddings").open("wb") as file, (work / "digests").open("wb") as names:
         for name, held in pool.each(cloud, task, people, now=now):
             if len(held.ids) == 0:
                 continue  # withdrew meanwhile
             embeddings = model.embed(held.samples.x)
             file.write(embeddings.tobytes())
+            names.write(bytes.fromhex("".join(held.digests)))
             mine, known = class_means(embeddings, held.samples.y, classes)
             rows[name], done = len(held.ids), done + len(held.ids)
             ids.append(held.ids)
@@ -128,7 +140,8 @@ def embed_pool(
             on_progress(min(done, total), total)
     _check_enough(task, len(rows))
     vectors = np.memmap(work / "embeddings", np.float32, "r").reshape(done, -1)
-    return Embedded(rows, vectors, np.concatenate(ids), np.concatenate(y), np.stack(means), np.stack(counts))
+    digests = np.memmap(work / "digests", np.uint8, "r").reshape(done, -1)
+    return Embedded(rows, vectors, digests, np.concatenate(ids), np.concatenate(y), np.stack(means), np.stack(counts))
 
 
 def _check_enough(task: Task, people: int) -> None:

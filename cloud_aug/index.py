@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -52,6 +53,7 @@ def build(cloud: Cloud, task_id: str, *, seed: int, now: float, on_progress: Pro
     EdgeError for an index that memory or recall forbid.
     """
     with cloud.locked(f"index-{task_id}", doing=f"building the index of task '{task_id}'"):
+        began = time.monotonic()
         cloud.blobs.sweep()
         task, base = tasks.load(cloud, task_id), bases.newest(cloud, task_id)
         onnx = cloud.blobs.read(base.base.onnx.digest)
@@ -92,6 +94,7 @@ def build(cloud: Cloud, task_id: str, *, seed: int, now: float, on_progress: Pro
         on_progress("verify", 0, 1)
         _verify(cloud, task, draft, secret)
         on_progress("publish", 0, 1)
+        draft = replace(draft, build_s=time.monotonic() - began)
         built = _publish(cloud, draft, holders, withdrawn, secret, hold=hold, now=now)
         _remove_old(cloud, built.publication)
         packs.encrypt_older(cloud, built.publication, secret)
@@ -202,9 +205,9 @@ def _verify(cloud: Cloud, task: Task, draft: Publication, secret: Secret) -> Non
 
 def _verify_search(cloud: Cloud, draft: Publication, described: Directory) -> None:
     """Cohorts' own prototypes must find something."""
-    index = searchable.load(cloud, draft.search.digest)
+    index = searchable.load(cloud, draft.search.digest).index
     probes = unit(described.cohort_residuals.reshape(-1, index.dim))[0]
-    _, ids = index.search(probes, 1, exclude=np.zeros(0, np.int64))
+    _, ids = index.search(probes, 1)
     if len(index) and (ids < 0).all():
         raise CorruptFile("the search index finds nothing")
 

@@ -1,4 +1,5 @@
-"""The search index of a publication as blobs: a document that names, by digest, the base and a file per class.
+"""The search index of a publication as blobs: a document that names, by digest, the base, an index per class, and
+beside each the roster of its samples.
 
 Index, class means and encoder belong together: whoever opens the document checks each file against its digest, and the
 queries say which base they were made with.
@@ -13,12 +14,13 @@ from typing import Annotated, Literal
 import numpy as np
 from msgspec import Meta
 
-from cloud_aug import vectors
+from cloud_aug import roster, vectors
 from cloud_aug.cloud import Cloud
 from cloud_aug.embedded import Embedded
+from cloud_aug.roster import Roster
 from cloud_aug.vectors import SearchIndex
 from edgewire import tensors
-from edgewire.decoding import convert, plain
+from edgewire.decoding import convert, decode, encode, plain
 from edgewire.errors import InvalidMessage, NotReady
 from edgewire.messages import BlobRef, Digest
 from edgewire.tasks import Task
@@ -29,7 +31,8 @@ QUERIES = 200  # held out, to prove an index
 
 @dataclass(frozen=True)
 class ClassFile:
-    """The index of one class. See `vectors.Built`; size: of its file in bytes; bits: the index over sign bits."""
+    """The index of one class. See `vectors.Built`; size: of its file in bytes; bits: the index over sign bits; roster:
+    see `roster.py`."""
 
     kind: str
     vectors: int
@@ -39,14 +42,16 @@ class ClassFile:
     digest: Digest
     size: int
     bits: Digest | None
+    roster: Digest
 
 
 @dataclass(frozen=True)
 class SearchDocument:
-    """base: digest of the ONNX file whose embeddings are in it."""
+    """base: digest of the ONNX file whose embeddings are in it; names: of the contributors, a JSON list."""
 
-    format: Literal["search/2"]
+    format: Literal["search/3"]
     base: Digest
+    names: Digest
     dim: Annotated[int, Meta(ge=1)]
     budget_bytes: int
     classes: tuple[ClassFile, ...]
@@ -54,7 +59,16 @@ class SearchDocument:
     @property
     def files(self) -> tuple[str, ...]:
         """The digests of all files."""
-        return tuple(name for one in self.classes for name in (one.digest, one.bits) if name is not None)
+        each = [name for one in self.classes for name in (one.digest, one.bits, one.roster) if name is not None]
+        return (self.names, *each)
+
+
+@dataclass(frozen=True)
+class Searchable:
+    """What a search needs, mapped from files."""
+
+    index: SearchIndex
+    roster: Roster
 
 
 def write(
@@ -67,25 +81,27 @@ def write(
     share = np.bincount(embedded.y, minlength=classes) / max(1, len(embedded.y))
     made = []
     for label in range(classes):
-        styles = embedded.styles(label)
-        n = sum(len(ids) for _, ids in styles())
+        rows = embedded.indexed(label)
+        styles, place = embedded.styles(rows, label), np.flatnonzero(np.isin(rows, held_out))
         allowed = int(budget * share[label])
-        built = vectors.build(styles, n, dim, budget_bytes=allowed, queries=queries, held_out=held_out)
+        built = vectors.build(styles, len(rows), dim, budget_bytes=allowed, queries=queries, held_out=place)
         blob = cloud.blobs.put(built.data)
         bits = cloud.blobs.put(vectors.build_bits(styles, dim)).digest if "bits" in task.privacy.modes else None
-        sizes = (built.memory_bytes, blob.digest, blob.size)
-        made.append(ClassFile(built.kind, built.vectors, built.probes, built.recall, *sizes, bits))
+        entries = roster.to_bytes(embedded.ids[rows], embedded.people(rows), embedded.digests[rows])
+        files = (blob.digest, blob.size, bits, cloud.blobs.put(entries).digest)
+        made.append(ClassFile(built.kind, built.vectors, built.probes, built.recall, built.memory_bytes, *files))
         on_progress(label + 1, classes)
-    document = SearchDocument("search/2", base, dim, budget, tuple(made))
+    names = cloud.blobs.put(encode(list(embedded.rows)))
+    document = SearchDocument("search/3", base, names.digest, dim, budget, tuple(made))
     return cloud.blobs.put(tensors.pack({"means": embedded.global_means}, plain(document)))
 
 
 def _held_out(embedded: Embedded, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Styles of some samples, of all classes, and their ids."""
+    """Styles of some samples, of all classes, and which those are."""
     n = len(embedded.ids)
     rows = np.sort(np.random.default_rng(seed).choice(n, min(n, QUERIES), replace=False))
     means = embedded.global_means[embedded.y[rows]]
-    return vectors.unit(embedded.vectors[rows] - means)[0], embedded.ids[rows]
+    return vectors.unit(embedded.vectors[rows] - means)[0], rows
 
 
 def read(cloud: Cloud, search: str) -> tuple[SearchDocument, np.ndarray]:
@@ -100,11 +116,13 @@ def read(cloud: Cloud, search: str) -> tuple[SearchDocument, np.ndarray]:
     return document, arrays["means"]
 
 
-def load(cloud: Cloud, search: str) -> SearchIndex:
-    """The index, mapped from its files after each was checked. Raises what `read` does, and CorruptFile."""
+def load(cloud: Cloud, search: str) -> Searchable:
+    """Index and roster, mapped from their files after each was checked. Raises what `read` does, and CorruptFile."""
     document, means = read(cloud, search)
     for name in document.files:
         cloud.blobs.check(name)
+    names = decode(tuple[str, ...], cloud.blobs.read(document.names), what="names", limit_bytes=DOCUMENT_LIMIT_BYTES)
     files = [cloud.blobs.path(one.digest) for one in document.classes]
     bits = [cloud.blobs.path(one.bits) for one in document.classes if one.bits is not None]
-    return SearchIndex(document.base, files, [one.probes for one in document.classes], means, bits)
+    index = SearchIndex(document.base, files, [one.probes for one in document.classes], means, bits)
+    return Searchable(index, Roster(names, [cloud.blobs.path(one.roster) for one in document.classes]))
