@@ -86,7 +86,13 @@ def _to_login(request: Request) -> Response:
 
 def inside(path: str) -> str:
     """A path of this site, whatever a link asked for: '//other.host' and 'https:' lead elsewhere."""
-    plain = path.startswith("/") and not path.startswith(("//", "/\\")) and path.isprintable() and "\\" not in path
+    plain = (
+        path.startswith("/")
+        and not path.startswith(("//", "/\\"))
+        and path.isascii()
+        and path.isprintable()
+        and "\\" not in path
+    )
     return path if plain and not urlsplit(path).netloc else "/"
 
 
