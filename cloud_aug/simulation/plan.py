@@ -69,14 +69,17 @@ class Round:
 
 def algorithm_of(plan: Plan, crowd: Crowd) -> Algorithm:
     """Raises UsageError where there is none of that name, or it has no such option."""
+    kind = _kind(plan.algorithm)
     surroundings = Surroundings(
         boards=len(crowd.boards),
         expected=max(1.0, plan.share * len(crowd.boards)),
         value=crowd.value,
         rng=lambda number: np.random.default_rng((plan.seed, number, 5)),
+        involved=crowd.involved() if kind.submodels else {},
+        total_samples=float(sum(map(crowd.samples, crowd.boards))),
     )
     try:
-        return make(_kind(plan.algorithm), surroundings, dict(plan.options))
+        return make(kind, surroundings, dict(plan.options))
     except (TypeError, ValueError) as error:
         raise UsageError(f"algorithm '{plan.algorithm}': {error}") from None
 

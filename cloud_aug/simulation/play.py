@@ -98,7 +98,7 @@ class Simulation:
         """What the server has to count, one after the other."""
         for board in invited:
             rng = np.random.default_rng((self.plan.seed, self.server.round, 4, self._place[board]))
-            order = self._order(rng)
+            order = self._order(board, rng)
             tally.bytes_down += _packed(under("weights", order.weights) | under("extra", order.extra))
             if rng.random() < self.plan.drop:
                 continue
@@ -112,12 +112,14 @@ class Simulation:
                 self._remember(board, memory)
                 yield update
 
-    def _order(self, rng: np.random.Generator) -> Order:
-        """What a board got: this round's weights, or those of the round in which it began."""
+    def _order(self, board: str, rng: np.random.Generator) -> Order:
+        """What a board got: this round's weights, or those of the round in which it began; of tables, the rows that it
+        asked for, where the algorithm has submodels."""
         server, late = self.server, int(rng.integers(0, self.plan.late + 1))
         if 0 < late <= len(self._state.recent):
             server = replace(server, round=server.round - late, weights=self._state.recent[-late])
-        return self.algorithm.order(server, self.plan.settings)
+        rows = self.crowd.rows(board) if self.algorithm.submodels else None
+        return self.algorithm.order(server, self.plan.settings, rows)
 
     def _arrived(
         self, board: str, order: Order, rng: np.random.Generator, tally: _Tally
@@ -125,12 +127,13 @@ class Simulation:
         """A board's update after its way to the server, None if it is refused; and what the board keeps."""
         kept = self._folder.memory(board, at) if (at := self._state.memories.get(board)) is not None else {}
         update, own = self.algorithm.client_step(
-            order, self.crowd.learner(board), board=board, memory=of("own", kept), rng=rng
+            order, self.crowd.learner(board, order.rows), board=board, memory=of("own", kept), rng=rng
         )
         update = self._disguised(update, rng)
         sent, left = self._codec.encode(update.delta, memory=of("codec", kept), rng=rng)
         meta = {"board": board, "round": update.round, "samples": update.num_samples, "steps": update.steps}
-        tally.bytes_up += _packed(under("delta", sent) | under("extra", update.extra), meta)
+        asked = {name: ids.astype(np.uint32) for name, ids in order.rows.items()}
+        tally.bytes_up += _packed(under("delta", sent) | under("extra", update.extra) | under("rows", asked), meta)
         self._state.sent[board] = self._state.sent.get(board, 0) + 1
         try:
             update = replace(update, delta=self._codec.decode(sent, order.weights))

@@ -76,11 +76,13 @@ class Algorithm(ABC):
     larger than memory.
 
     invites: who should take part: any boards, each by its own coin, or those that were absent longest; takes_late:
-    whether updates count that started from an earlier round's weights.
+    whether updates count that started from an earlier round's weights; submodels: whether a board is sent the rows of
+    tables that it asks for, and no others.
     """
 
     invites: ClassVar[Literal["random", "coin", "absent"]] = "random"
     takes_late: ClassVar[bool] = False
+    submodels: ClassVar[bool] = False
 
     def start(self, weights: Mapping[str, np.ndarray]) -> Server:
         """The server before its first round."""
