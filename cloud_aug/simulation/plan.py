@@ -11,6 +11,7 @@ import numpy as np
 from edgelearn.compression.codec import Codec, Plain
 from edgelearn.compression.eight_bit import EightBit
 from edgelearn.compression.one_bit import OneBit
+from edgelearn.compression.sparse import Sparse
 from edgelearn.compression.topk import TopK
 from edgelearn.crowd import Crowd
 from edgelearn.federated.algorithm import Algorithm, LocalSettings
@@ -23,13 +24,16 @@ CODECS: dict[str, Codec] = {
     "topk": TopK(share=0.01),
     "eight-bit": EightBit(),
     "one-bit": OneBit(),
+    "sparse": Sparse(share=0.05),
 }
+DOWN = ("none", "eight-bit", "changes")
 
 
 @dataclass(frozen=True)
 class Plan:
     """algorithm: a name of ours, or a user's own as 'package.module:Class'; options: of the algorithm; share: of the
-    boards that each round invites (at least one); compression: a key of CODECS, of updates on their way up.
+    boards that each round invites (at least one); compression: a key of CODECS, of updates on their way up; down: of
+    weights on their way to boards: whole, whole in 8 bits, or what changed since the board was last there.
 
     drop: share of the invited that never answer; late: by up to how many rounds answers are late; turn_rounds: boards
     with low labels are online for so many rounds, then the others (0: all, always); attack, attackers: a key of
@@ -43,6 +47,7 @@ class Plan:
     settings: LocalSettings = field(default_factory=LocalSettings)
     seed: int = 0
     compression: str = "none"
+    down: str = "none"
     drop: float = 0.0
     late: int = 0
     turn_rounds: int = 0
@@ -90,18 +95,18 @@ def judges(plan: Plan) -> bool:
 
 
 def codec_of(plan: Plan) -> Codec:
-    codec: Codec = _known("compression", CODECS, plan.compression)
+    codec: Codec = known("compression", CODECS, plan.compression)
     return codec
 
 
 def attack_of(plan: Plan) -> Attack | None:
-    return _known("attack", ATTACKS, plan.attack) if plan.attack else None
+    return known("attack", ATTACKS, plan.attack) if plan.attack else None
 
 
 def _kind(name: str) -> type[Algorithm]:
     module, colon, own = name.partition(":")
     if not colon:
-        kind: type[Algorithm] = _known("algorithm", ALGORITHMS, name)
+        kind: type[Algorithm] = known("algorithm", ALGORITHMS, name)
         return kind
     try:
         found = getattr(importlib.import_module(module), own, None)
@@ -112,7 +117,8 @@ def _kind(name: str) -> type[Algorithm]:
     return found
 
 
-def _known(what: str, choices: dict[str, Any], name: str) -> Any:
+def known(what: str, choices: dict[str, Any], name: str) -> Any:
+    """Raises UsageError that says what could be chosen."""
     if name not in choices:
         raise UsageError(f"there is no {what} '{name}'", hint=f"choose one of {', '.join(choices)}")
     return choices[name]

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from cloud_aug.simulation.down import opened
 from cloud_aug.simulation.plan import Plan, Round, algorithm_of, attack_of, codec_of
 from cloud_aug.simulation.state import Folder, State, of, under
 from edgelearn.crowd import Crowd
@@ -40,6 +41,7 @@ class Simulation:
         name = hashlib.sha256(repr((replace(plan, rounds=0), world)).encode()).hexdigest()
         self._folder = Folder(folder, name)
         self._state = self._folder.restored() or State(self.algorithm.start(crowd.weights()))
+        self._down = opened(plan, self.algorithm, self._state)
         self._place = {board: number for number, board in enumerate(crowd.boards)}
         self._attackers = _drawn(crowd.boards, plan.attackers, plan.seed)
         labels = {board: crowd.mean_label(board) for board in crowd.boards}
@@ -62,14 +64,18 @@ class Simulation:
 
     def next_round(self) -> Round:
         state, invited = self._state, self._invited()
+        self._down = opened(self.plan, self.algorithm, state)
         tally = _Tally(len(invited))
         try:
             server = self.algorithm.server_update(state.server, self._answers(invited, tally))
         except EmptyRound:
             server = replace(state.server, round=state.server.round + 1)
         done = Round(number=state.server.round, score=self._score(server), **vars(tally))
-        recent = [*state.recent, state.server.weights][-self.plan.late :] if self.plan.late else []
-        self._state = replace(state, server=server, history=[*state.history, done], recent=recent)
+        known = self._down.seen(state.server).weights
+        recent = [*state.recent, known][-self.plan.late :] if self.plan.late else []
+        self._state = replace(
+            state, server=server, history=[*state.history, done], recent=recent, broadcast=self._down.broadcast
+        )
         self._folder.keep(self._state)
         return done
 
@@ -98,8 +104,9 @@ class Simulation:
         """What the server has to count, one after the other."""
         for board in invited:
             rng = np.random.default_rng((self.plan.seed, self.server.round, 4, self._place[board]))
-            order = self._order(board, rng)
-            tally.bytes_down += _packed(under("weights", order.weights) | under("extra", order.extra))
+            order, size = self._down.brought(self._order(board, rng), self._state.held.get(board))
+            tally.bytes_down += size
+            self._state.held[board] = self.server.round
             if rng.random() < self.plan.drop:
                 continue
             update, memory = self._arrived(board, order, rng, tally)
@@ -115,7 +122,7 @@ class Simulation:
     def _order(self, board: str, rng: np.random.Generator) -> Order:
         """What a board got: this round's weights, or those of the round in which it began; of tables, the rows that it
         asked for, where the algorithm has submodels."""
-        server, late = self.server, int(rng.integers(0, self.plan.late + 1))
+        server, late = self._down.seen(self.server), int(rng.integers(0, self.plan.late + 1))
         if 0 < late <= len(self._state.recent):
             server = replace(server, round=server.round - late, weights=self._state.recent[-late])
         rows = self.crowd.rows(board) if self.algorithm.submodels else None
