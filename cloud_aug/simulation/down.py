@@ -6,13 +6,15 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from cloud_aug.simulation.plan import CODECS, DOWN, Plan, known
-from cloud_aug.simulation.state import State, under
+from cloud_aug.simulation.plan import DOWN, Plan, known
+from cloud_aug.simulation.state import State
 from edgelearn.compression.broadcast import Broadcast, started
+from edgelearn.compression.catalogue import CODECS
 from edgelearn.federated.algorithm import Algorithm, Order, Server
 from edgelearn.federated.arrays import Arrays
 from edgewire import tensors
 from edgewire.errors import UsageError
+from edgewire.tensors import under
 
 KEPT = 50  # changes, for boards that were away for so many rounds
 _WHOLE, _CHANGE = CODECS["eight-bit"], CODECS["sparse"]

@@ -14,17 +14,18 @@ import numpy as np
 
 from cloud_aug.simulation.down import opened
 from cloud_aug.simulation.plan import Plan, Round, algorithm_of, attack_of, codec_of
-from cloud_aug.simulation.state import Folder, State, of, under
+from cloud_aug.simulation.state import Folder, State
 from edgelearn.crowd import Crowd
 from edgelearn.federated.algorithm import Order, Server, Update
-from edgelearn.federated.arrays import Arrays, EmptyRound
 from edgelearn.federated.cohort import at_random, by_coin, longest_absent
 from edgelearn.federated.ensemble import Ensemble, mean_opinion
-from edgelearn.federated.updates import Limits, check_update
+from edgelearn.federated.turn import Memory, close, play, receive
+from edgelearn.federated.updates import Limits, UpdateRefused
 from edgelearn.privacy.accountant import gaussian_epsilon, sampled_epsilon
 from edgelearn.privacy.noise import randomized
 from edgewire import tensors
 from edgewire.errors import UsageError
+from edgewire.tensors import Arrays, of, under
 
 DELTA = 1e-5  # of every ε that is told
 
@@ -66,10 +67,7 @@ class Simulation:
         state, invited = self._state, self._invited()
         self._down = opened(self.plan, self.algorithm, state)
         tally = _Tally(len(invited))
-        try:
-            server = self.algorithm.server_update(state.server, self._answers(invited, tally))
-        except EmptyRound:
-            server = replace(state.server, round=state.server.round + 1)
+        server, _ = close(self.algorithm, state.server, self._answers(invited, tally))
         done = Round(number=state.server.round, score=self._score(server), **vars(tally))
         known = self._down.seen(state.server).weights
         recent = [*state.recent, known][-self.plan.late :] if self.plan.late else []
@@ -133,21 +131,26 @@ class Simulation:
     ) -> tuple[Update | None, Arrays]:
         """A board's update after its way to the server, None if it is refused; and what the board keeps."""
         kept = self._folder.memory(board, at) if (at := self._state.memories.get(board)) is not None else {}
-        update, own = self.algorithm.client_step(
-            order, self.crowd.learner(board, order.rows), board=board, memory=of("own", kept), rng=rng
+        sent, memory = play(
+            self.algorithm,
+            self._codec,
+            order,
+            self.crowd.learner(board, order.rows),
+            board=board,
+            memory=Memory(of("own", kept), of("codec", kept)),
+            rng=rng,
+            change=lambda update: self._disguised(update, rng),
         )
-        update = self._disguised(update, rng)
-        sent, left = self._codec.encode(update.delta, memory=of("codec", kept), rng=rng)
-        meta = {"board": board, "round": update.round, "samples": update.num_samples, "steps": update.steps}
+        meta = {"board": board, "round": sent.round, "samples": sent.num_samples, "steps": sent.steps}
         asked = {name: ids.astype(np.uint32) for name, ids in order.rows.items()}
-        tally.bytes_up += _packed(under("delta", sent) | under("extra", update.extra) | under("rows", asked), meta)
+        arrays = under("delta", sent.delta) | under("extra", sent.extra) | under("rows", asked)
+        tally.bytes_up += len(tensors.pack(arrays, meta))
         self._state.sent[board] = self._state.sent.get(board, 0) + 1
         try:
-            update = replace(update, delta=self._codec.decode(sent, order.weights))
-            check_update(update, order, Limits())
-        except ValueError:
+            update = receive(sent, order, self._codec, Limits())
+        except UpdateRefused:
             return None, {}
-        return update, under("own", own) | under("codec", left)
+        return update, under("own", memory.own) | under("codec", memory.codec)
 
     def _disguised(self, update: Update, rng: np.random.Generator) -> Update:
         """With noise of its own, or made up by an attacker."""
@@ -186,8 +189,3 @@ class _Tally:
 def _drawn(boards: list[str], share: float, seed: int) -> set[str]:
     order = np.random.default_rng((seed, 3)).permutation(len(boards))
     return {boards[number] for number in order[: round(share * len(boards))]}
-
-
-def _packed(arrays: Arrays, meta: object = None) -> int:
-    """Bytes on the way, without what TLS and HTTP add."""
-    return len(tensors.pack(arrays, meta))

@@ -16,6 +16,7 @@ from edgelearn.federated.arrays import Arrays
 from edgewire import tensors
 from edgewire.errors import Conflict
 from edgewire.files import write_atomic
+from edgewire.tensors import of, under
 
 STATE_LIMIT_BYTES = 4 << 30
 
@@ -104,14 +105,3 @@ def _broadcast(arrays: Arrays, changes: int | None, *, version: int) -> Broadcas
     if changes is None:
         return None
     return Broadcast(version, of("public", arrays), tuple(of(f"changes/{place}", arrays) for place in range(changes)))
-
-
-def under(prefix: str, arrays: Arrays) -> Arrays:
-    """Arrays of one kind among others: 'w' becomes 'prefix/w'."""
-    return {f"{prefix}/{name}": array for name, array in arrays.items()}
-
-
-def of(prefix: str, arrays: Arrays) -> Arrays:
-    """The arrays of one kind, under their own names."""
-    start = f"{prefix}/"
-    return {name.removeprefix(start): array for name, array in arrays.items() if name.startswith(start)}
