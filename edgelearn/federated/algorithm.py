@@ -29,11 +29,13 @@ class Learner(Protocol):
 
 @dataclass(frozen=True)
 class LocalSettings:
-    """How a board trains. epochs: passes over its samples; batch_size: samples of one step, 0 for all of them."""
+    """How a board trains. epochs: passes over its samples; batch_size: samples of one step, 0 for all of them;
+    max_steps: after which it stops early, 0 for no limit."""
 
     epochs: int = 5
     batch_size: int = 10
     learning_rate: float = 0.04
+    max_steps: int = 0
 
 
 @dataclass(frozen=True)
