@@ -91,7 +91,9 @@ server = ServerApp()
 @server.main()
 def main(grid: Grid, context: Context) -> None:
     random.seed(SETTINGS["seed"])  # Flower draws its cohorts by it
-    data, model = world(), TwoNN()
+    with np.load(FOLDER / "world.npz") as file:  # the boards' samples are none of the server's
+        data = {name: file[name] for name in file.files if name not in ("x", "y", "parts")}
+    model = TwoNN()
     model.load_state_dict({name: torch.from_numpy(data[f"weights/{name}"]) for name, _ in model.named_parameters()})
     ended: list[float] = []
     scores: list[float] = []
