@@ -144,7 +144,8 @@ def _figures(found: dict[str, dict[str, Any]], rounds: int) -> list[Figure]:
     hourly = f"Flower {3600 / round_s['flower']:.0f}; {rounds} rounds of {FEW} of {BOARDS} boards"
     cpu = f"ours {ours['cpu_s']:.0f} s, Flower {flower['cpu_s']:.0f} s, all processes and their start"
     memory = f"ours {ours['rss_mib']:.0f} MiB with all boards, Flower {flower['rss_mib']:.0f} MiB without"
-    way = f"{bytes_['compressed'] / 1000:.1f} kB; {FEW} boards in every round, {', '.join(map(' '.join, COMPRESSED.items()))}"
+    unusual = ", ".join(" ".join(pair) for pair in COMPRESSED.items())
+    way = f"{bytes_['compressed'] / 1000:.1f} kB; {FEW} boards in every round, {unusual}"
     few = f"{score['compressed']:.2f} %, uncompressed {score['few']:.2f} %; the last {LAST} rounds"
     small = bytes_["compressed"] / bytes_["flower"]
     return [
