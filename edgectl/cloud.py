@@ -35,6 +35,7 @@ from edgewire.files import digest_of_file, move_into_place
 from edgewire.messages import (
     CLOCK_HEADER,
     SAMPLES_LIMIT_BYTES,
+    TASKS_HEADER,
     WIRE_HEADER,
     AccessReply,
     EnrolReply,
@@ -68,7 +69,7 @@ class Cloud(Protocol):
         ...
 
     def tasks(self) -> tuple[TaskId, ...]:
-        """The tasks this board is granted now."""
+        """The tasks this board is granted, as far as the cloud has said by now: ask again after other calls."""
         ...
 
     def trust(self, after: int) -> list[bytes]:
@@ -143,11 +144,10 @@ class HttpCloud:
     ) -> None:
         self.url, self.deadline = url.rstrip("/"), deadline
         self.bytes_up = self.bytes_down = 0
-        self._ca_bundle, self._key, self._board = ca_bundle, key, board
+        self._ca_bundle = ca_bundle
         self._limits = limits or Limits()
         self._clock, self._monotonic, self._sleep = clock, monotonic, sleep
-        self._token_cache = token_cache
-        self._access: access.Access | None = None
+        self._tokens = None if key is None or board is None else self._tokens_of(board, key, token_cache)
         self._session = _session(self.url, tls.pinned_context(ca_bundle, self._may_block_s), use_proxy=use_proxy)
 
     def close(self) -> None:
@@ -165,8 +165,7 @@ class HttpCloud:
         return decode(EnrolReply, raw, what="the answer to the enrolment")
 
     def tasks(self) -> tuple[TaskId, ...]:
-        self._bearer()
-        return self._access.tasks if self._access else ()
+        return self._retrying(lambda: self._enrolled().tasks(self._clock()))
 
     def trust(self, after: int) -> list[bytes]:
         raw = self._retrying(lambda: self._call("GET", f"/v1/trust?after={after}")[0])
@@ -201,14 +200,14 @@ class HttpCloud:
         return received
 
     def search(self, task_id: str, body: bytes) -> bytes:
-        return self._upload("POST", f"/v1/tasks/{task_id}/search", body, limit_bytes=SAMPLES_LIMIT_BYTES)
+        return self.send("POST", f"/v1/tasks/{task_id}/search", body, limit_bytes=SAMPLES_LIMIT_BYTES)
 
     def contribute(
         self, task_id: str, upload_id: str, body: bytes, *, consent: str, until: float, after: int = 0
     ) -> UploadReply:
         path = f"/v1/tasks/{task_id}/contributions/{upload_id}?consent={consent}&until={int(until)}"
         path += f"&after={after}" if after else ""
-        return decode(UploadReply, self._upload("PUT", path, body), what="the answer to the contribution")
+        return decode(UploadReply, self.send("PUT", path, body), what="the answer to the contribution")
 
     def withdraw(self, task_id: str) -> WithdrawReply:
         path = f"/v1/tasks/{task_id}/contributors/me"
@@ -217,13 +216,14 @@ class HttpCloud:
 
     def report(self, report: Report) -> UploadReply:
         path = f"/v1/tasks/{report.task}/reports/{report.upload_id}"
-        return decode(UploadReply, self._upload("PUT", path, encode(report)), what="the answer to the report")
+        return decode(UploadReply, self.send("PUT", path, encode(report)), what="the answer to the report")
 
     def telemetry(self, told: Telemetry) -> UploadReply:
         path = f"/v1/telemetry/{told.upload_id}"
-        return decode(UploadReply, self._upload("PUT", path, encode(told)), what="the answer to the telemetry")
+        return decode(UploadReply, self.send("PUT", path, encode(told)), what="the answer to the telemetry")
 
-    def _upload(self, method: str, path: str, body: bytes, *, limit_bytes: int = _SMALL_REPLY_BYTES) -> bytes:
+    def send(self, method: str, path: str, body: bytes, *, limit_bytes: int = _SMALL_REPLY_BYTES) -> bytes:
+        """A body of this board's, and what is answered."""
         return self._authorized(
             lambda bearer: self._call(method, path, body=body, headers=bearer, limit_bytes=limit_bytes)
         )[0]
@@ -236,25 +236,23 @@ class HttpCloud:
         try:
             return self._retrying(lambda: action(self._bearer()))
         except (Unauthorized, NotGranted):
-            self._access = None
-            access.forget(self._token_cache)
+            self._enrolled().drop()
             return self._retrying(lambda: action(self._bearer()))
 
     def _bearer(self) -> dict[str, str]:
-        if self._key is None or self._board is None:
-            raise NotEnrolled("this board is not enrolled", hint="edgectl enroll FILE")
-        now = self._clock()
-        if self._access is None or self._access.expires_at < now:
-            self._access = access.load(self._token_cache, url=self.url, board=self._board, now=now)
-        if self._access is None:
-            self._access = self._ask_access(self._key, self._board)
-        return {"Authorization": f"Bearer {self._access.token}"}
+        return {"Authorization": f"Bearer {self._enrolled().current(self._clock()).token}"}
 
-    def _ask_access(self, key: SigningKey, board: str) -> access.Access:
-        raw, _ = self._call("POST", "/v1/access", body=access.request(key, board, now=self._clock()))
-        granted = access.from_reply(decode(AccessReply, raw, what="the access token"), url=self.url, board=board)
-        access.save(self._token_cache, granted)
-        return granted
+    def _enrolled(self) -> access.Tokens:
+        if self._tokens is None:
+            raise NotEnrolled("this board is not enrolled", hint="edgectl enroll FILE")
+        return self._tokens
+
+    def _tokens_of(self, board: str, key: SigningKey, path: Path | None) -> access.Tokens:
+        def ask() -> AccessReply:
+            raw, _ = self._call("POST", "/v1/access", body=access.request(key, board, now=self._clock()))
+            return decode(AccessReply, raw, what="the access token")
+
+        return access.Tokens(path, url=self.url, board=board, ask=ask)
 
     # Blobs
 
@@ -335,6 +333,8 @@ class HttpCloud:
             )
         with contextlib.closing(response):
             tls.check_clock(response.headers.get(CLOCK_HEADER), now=self._clock())
+            if self._tokens is not None:
+                self._tokens.hear(response.headers.get(TASKS_HEADER))
             if response.status_code >= 400 and response.status_code != _RANGE_REFUSED:
                 raise self._refusal(response)
             if 300 <= response.status_code < 400 and response.status_code != 304:

@@ -72,6 +72,10 @@ class Home:
         """The sealed manifest of a task, as received."""
         return self.task(task_id) / "manifest.json"
 
+    def lacks(self, task_id: str) -> Path:
+        """JSON: what this board lacks for a task; not there where it suits."""
+        return self.task(task_id) / "lacks.json"
+
     def models(self, task_id: str) -> Path:
         """The slots of a task's personal model."""
         return self.root / "models" / task_id
@@ -79,6 +83,10 @@ class Home:
     def checkpoints(self, task_id: str) -> Path:
         """How far a task's training came before it was cut off."""
         return self.root / "checkpoints" / task_id
+
+    def rounds(self, task_id: str) -> Path:
+        """What federated rounds of a task need between two runs."""
+        return self.root / "rounds" / task_id
 
     def ensure(self) -> Home:
         """Make the folders, private to their owner. Raises OSError (read-only, full, not permitted)."""

@@ -44,7 +44,7 @@ def queue(store: Store, task: Task, chosen: StoredSamples, *, until: float, now:
         for start in range(0, len(chosen), size):
             batch = chosen.samples.take(np.arange(start, min(start + size, len(chosen))))
             upload_ids.append(secrets.token_hex(16))
-            params = {"consent": CONSENT, "until": until}
+            params = {"consent": CONSENT, "until": until, "samples": len(batch)}
             store.queue(upload_ids[-1], "contribution", task.id, to_bytes(_stripped(batch), task.id), params, now)
         store.mark_shared([int(i) for i in chosen.ids], until, now)
     return upload_ids

@@ -106,6 +106,17 @@ class OutboxItem:
 
 
 @dataclass(frozen=True)
+class ShareRow:
+    """A contribution or withdrawal. settled_at: when the cloud had it, or refused it for `refusal`; None: it waits."""
+
+    kind: UploadKind
+    params: dict[str, Any]
+    queued_at: float
+    settled_at: float | None
+    refusal: str | None
+
+
+@dataclass(frozen=True)
 class Run:
     """ended_at is None while it runs, and for ever if it was interrupted."""
 
@@ -360,6 +371,15 @@ class Store:
         return [
             OutboxItem(i, kind, task, json.loads(params), payload, at) for i, kind, task, params, payload, at in rows
         ]
+
+    def shares(self, task_id: str) -> list[ShareRow]:
+        """What was consented to and taken back, oldest first, as far back as settled uploads are kept."""
+        rows = self._all(
+            "SELECT kind, params, queued_at, settled_at, refusal FROM outbox"
+            " WHERE task = ? AND kind <> 'report' ORDER BY queued_at, rowid",
+            task_id,
+        )
+        return [ShareRow(kind, json.loads(params), *times) for kind, params, *times in rows]
 
     def outbox_size(self) -> int:
         """How many uploads wait."""

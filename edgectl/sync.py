@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from edgectl import tasks
+from edgectl import suits, tasks
 from edgectl.cache import Cache, Retrieval
 from edgectl.cloud import Cloud
 from edgectl.enrolment import Enrolment, update_tasks, update_trust
@@ -67,13 +67,15 @@ UNMATCHED = "there are no labelled samples yet to match; add some, then sync aga
 @dataclass(frozen=True)
 class Options:
     """mode: None takes the task's default; pull, push: which halves to do; threads: for embedding local samples;
-    tell_state: tells how the board is and says how many readings that were, None: nobody wants it told."""
+    tell_state: tells how the board is and says how many readings that were, None: nobody wants it told; lacks: what the
+    board lacks for a task, which it then leaves alone."""
 
     mode: Mode | None = None
     pull: bool = True
     push: bool = True
     threads: int = 1
     tell_state: Callable[[Store, Cloud], int] | None = None
+    lacks: Callable[[Task], list[str]] = lambda task: []
     on_blob: Callable[[str, int], Callable[[int], None]] = lambda what, size: lambda received: None
 
 
@@ -131,7 +133,6 @@ def sync(
             _push(store, cloud, outcome, clock)
             _tell_state(store, cloud, options, outcome)
         if options.pull:
-            enrolment = update_tasks(home, enrolment, cloud.tasks())
             _Session(home, enrolment, store, cloud, options, clock, rng).pull_all(outcome)
     finally:
         outcome.bytes_up, outcome.bytes_down = cloud.bytes_up, cloud.bytes_down
@@ -192,21 +193,29 @@ class _Session:
     rng: np.random.Generator
 
     def pull_all(self, outcome: Outcome) -> None:
-        failures = []
-        for task_id in self.enrolment.tasks:
-            try:
-                outcome.tasks.append(self.pull(task_id))
-            except _OF_ONE_TASK as error:
-                _LOG.warning("task '%s' was not synced: %s", task_id, error)
-                failures.append(error)
+        failures, seen = list[EdgeError](), set[str]()
+        while waiting := [task for task in self._granted() if task not in seen]:
+            for task_id in waiting:
+                try:
+                    outcome.tasks.append(self.pull(task_id))
+                except _OF_ONE_TASK as error:
+                    _LOG.warning("task '%s' was not synced: %s", task_id, error)
+                    failures.append(error)
+            seen.update(waiting)  # their answers may have told of more
         if failures:
             raise failures[0]
+
+    def _granted(self) -> tuple[str, ...]:
+        self.enrolment = update_tasks(self.home, self.enrolment, self.cloud.tasks())
+        return self.enrolment.tasks
 
     def pull(self, task_id: str) -> TaskOutcome:
         outcome = TaskOutcome(task_id)
         cache = Cache(self.home, task_id)
         cache.ensure()
         manifest = self._manifest(task_id, cache, outcome)
+        if manifest is None:
+            return outcome
         outcome.base_version = manifest.base.version
         self._forget_withdrawn(manifest, cache, outcome)
         self._retrieve(manifest, cache, outcome)
@@ -215,8 +224,8 @@ class _Session:
 
     # The task, its base and its directory
 
-    def _manifest(self, task_id: str, cache: Cache, outcome: TaskOutcome) -> Manifest:
-        """The newest manifest, with all that it names in the cache."""
+    def _manifest(self, task_id: str, cache: Cache, outcome: TaskOutcome) -> Manifest | None:
+        """The newest manifest, with all that it names in the cache; None: the task does not suit this board."""
         known = self._known(task_id)
         etag_file = cache.folder / "manifest.etag"
         whole = known is not None and all(cache.has(ref) for ref in _blobs(known[0]))
@@ -229,6 +238,11 @@ class _Session:
         raw, new_etag = answer
         manifest, statement = self._open(raw, task_id, at_least=known[1] if known else (0, 0))
         self._follow_trust(manifest.trust_version)
+        missing = self.options.lacks(manifest.task)
+        suits.note(self.home, task_id, missing)
+        if missing:
+            outcome.note = f"left alone: the task needs {', '.join(missing)}"
+            return None
         for what, ref in zip(("base weights", "base model", "directory"), _blobs(manifest), strict=True):
             outcome.fetched_bytes += self._fetch(cache, what, ref)
         write_atomic(self.home.manifest(task_id), raw, mode=0o600)

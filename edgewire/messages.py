@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -11,6 +13,7 @@ from edgewire.tasks import Mode, Task, TaskId
 
 WIRE_HEADER = "Edge-Wire"
 CLOCK_HEADER = "Edge-Time"  # the server's clock in seconds since 1970: a wrong clock is reported as a wrong clock
+TASKS_HEADER = "Edge-Tasks"  # `tasks_digest` of what the asking board is granted now: another one, and it asks
 
 SAMPLES_LIMIT_BYTES = 64 << 20  # one pack, contribution or search answer
 QUERIES_LIMIT_BYTES = 4 << 20
@@ -70,6 +73,11 @@ class AccessReply:
     token: str
     expires_at: float
     tasks: tuple[TaskId, ...]
+
+
+def tasks_digest(tasks: Iterable[TaskId]) -> str:
+    """A set of tasks in a header: 16 hex digits, in whatever order they come."""
+    return hashlib.sha256(" ".join(sorted(tasks)).encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True)

@@ -11,12 +11,19 @@ from fastapi import Depends, Path, Request
 from cloud_aug import auth
 from cloud_aug.auth import Caller
 from cloud_aug.cloud import Cloud
-from cloud_aug.middleware import check_length
+from cloud_aug.middleware import SAID, check_length
 from cloud_aug.rates import Rates
 from cloud_aug.search import Searcher
 from edgewire.decoding import JSON_LIMIT_BYTES
 from edgewire.errors import TooLarge, Unauthorized
-from edgewire.messages import QUERIES_LIMIT_BYTES, SAMPLES_LIMIT_BYTES, TELEMETRY_LIMIT_BYTES
+from edgewire.messages import (
+    QUERIES_LIMIT_BYTES,
+    SAMPLES_LIMIT_BYTES,
+    TASKS_HEADER,
+    TELEMETRY_LIMIT_BYTES,
+    tasks_digest,
+)
+from edgewire.rounds import UPDATE_LIMIT_BYTES
 
 STATEMENT_LIMIT_BYTES = 64 << 10
 
@@ -31,11 +38,13 @@ class Asked:
     now: float
     authorization: str
     headers: dict[str, str]
+    say: Callable[[str, str], None]  # a header of the answer, whatever it will be
 
     def caller(self) -> Caller:
         """The board behind the access token. Raises Unauthorized, Revoked, or RateLimited if it asks too often."""
         caller = auth.caller(self.cloud, self._bearer(), now=self.now)
         self.rates.spend(caller.board, now=self.now)
+        self.say(TASKS_HEADER, tasks_digest(caller.granted))
         return caller
 
     def board(self, task: str) -> str:
@@ -62,7 +71,8 @@ class Asked:
 async def _asked(request: Request) -> Asked:
     state, headers = request.app.state, request.headers
     told = headers.get("authorization", "")
-    return Asked(state.cloud, state.searcher, state.rates, state.clock(), told, dict(headers))
+    said = request.scope[SAID]
+    return Asked(state.cloud, state.searcher, state.rates, state.clock(), told, dict(headers), said.__setitem__)
 
 
 def _body(limit: int) -> Callable[[Request], Coroutine[Any, Any, bytes]]:
@@ -99,6 +109,7 @@ StatementBody = Annotated[bytes, Depends(_body(STATEMENT_LIMIT_BYTES))]
 JsonBody = Annotated[bytes, Depends(_body(JSON_LIMIT_BYTES))]
 TelemetryBody = Annotated[bytes, Depends(_body(TELEMETRY_LIMIT_BYTES))]
 QueriesBody = Annotated[bytes, Depends(_body(QUERIES_LIMIT_BYTES))]
+UpdateBody = Annotated[bytes, Depends(_body(UPDATE_LIMIT_BYTES))]
 SamplesBody = Annotated[bytes, Depends(_body(SAMPLES_LIMIT_BYTES))]
 
 DigestPath = Annotated[str, Path(pattern="^[0-9a-f]{64}$")]

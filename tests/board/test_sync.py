@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgectl import enrolment, sharing, tasks
+from edgectl import enrolment, sharing, suits, tasks
 from edgectl.store import Store
+from edgectl.suits import Able
 from edgelearn.examples import make
 from edgelearn.models.build import load, outputs
 from edgewire import samples as sample_columns
@@ -18,12 +19,13 @@ from edgewire import tensors
 from edgewire.errors import Conflict, DigestMismatch, Forged, Gone, NotReady, Offline, Outdated, Revoked, UsageError
 from edgewire.messages import Withdrawals
 from edgewire.signing import SigningKey
-from edgewire.tasks import Privacy
+from edgewire.tasks import Needs, Privacy
 from tests.board.conftest import Board
 from tests.board.synced import BOTH, Synced
 from tests.fakes.memory_cloud import MemoryCloud
 from tests.learn import world
 
+OTHER = replace(BOTH, id="other")
 NOISY = replace(BOTH, privacy=replace(BOTH.privacy, fetch_all_below_bytes=0))
 
 
@@ -383,3 +385,47 @@ def test_examples_of_a_store_keep_their_recordings() -> None:
         0,
         1,
     ]
+
+
+def test_a_task_that_does_not_suit_the_board_is_left_alone_and_told(synced: Synced) -> None:
+    synced.task = replace(BOTH, needs=Needs(memory_mib=2000))
+    synced.publish()
+    cloud = synced.cloud()
+    outcome = synced.sync(cloud, lacks=lambda task: suits.lacks(task, Able("generic", 512.0, 1e6, trains=True)))
+    assert outcome.tasks[0].note == "left alone: the task needs 2000 MiB of memory (it has 512)"
+    assert list(synced.cache.folder.glob("blobs/*")) == []
+    assert suits.noted(synced.board.home, BOTH.id) == ["2000 MiB of memory (it has 512)"]
+    assert synced.sync(lacks=lambda task: []).tasks[0].changed
+    assert suits.noted(synced.board.home, BOTH.id) == []
+
+
+@pytest.mark.parametrize(
+    ("needs", "missing"),
+    [
+        (Needs(), ""),
+        (Needs(memory_mib=1000, disk_mib=100, profiles=("pi-*",), training=True), ""),
+        (Needs(memory_mib=1001), "1001 MiB of memory (it has 1000)"),
+        (Needs(disk_mib=101), "101 MiB of free disk (it has 100)"),
+        (Needs(profiles=("jetson-*", "pi-4*")), "a profile of jetson-*, pi-4* (it has pi-5)"),
+    ],
+)
+def test_what_a_board_lacks_is_said_one_by_one(needs: Needs, missing: str) -> None:
+    assert ", ".join(suits.lacks(replace(BOTH, needs=needs), Able("pi-5", 1000.0, 100.0, trains=True))) == missing
+
+
+def test_a_board_that_cannot_train_may_be_of_no_use(synced: Synced) -> None:
+    assert suits.lacks(replace(BOTH, needs=Needs(training=True)), Able("pi-5", None, 1e6, trains=False)) == [
+        "torch, to train"
+    ]
+
+
+def test_a_task_that_is_granted_during_a_sync_comes_with_it(synced: Synced, monkeypatch: pytest.MonkeyPatch) -> None:
+    cloud, ask = synced.cloud(), MemoryCloud.manifest
+
+    def granting(self: MemoryCloud, task_id: str, etag: str | None) -> tuple[bytes, str] | None:
+        self.server.grant(str(self._board), OTHER.id)
+        return ask(self, task_id, etag)
+
+    replace(synced, task=OTHER).publish()
+    monkeypatch.setattr(MemoryCloud, "manifest", granting)
+    assert [task.task for task in synced.sync(cloud).tasks] == [BOTH.id, OTHER.id]

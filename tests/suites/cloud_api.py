@@ -107,6 +107,13 @@ def a_report(task: Task, upload_id: str, *, kept: int = 3) -> Report:
 class CloudApi:
     """The promises."""
 
+    def test_an_answer_tells_of_tasks_that_were_granted_since(self, world: World) -> None:
+        member = join(world)
+        assert member.cloud.tasks() == (world.task.id,)
+        world.grant(member.reply.board, world.other)
+        manifest_of(member, world.task)
+        assert member.cloud.tasks() == tuple(sorted((world.task.id, world.other)))
+
     def test_enrolling_names_the_board_and_its_tasks_and_brings_the_chain_of_trust(self, world: World) -> None:
         member = join(world)
         assert member.reply.board.startswith("b")
