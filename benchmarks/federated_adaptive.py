@@ -18,7 +18,7 @@ from cloud_aug.simulation.plan import Plan
 from edgelearn.device import use_threads
 from edgelearn.federated.algorithm import LocalSettings
 
-TARGET, ROUNDS = 0.90, 150
+TARGET, ROUNDS = 0.90, 100
 PLAN = Plan(settings=LocalSettings(epochs=1, batch_size=10, learning_rate=0.04))
 SPREADS = (0.3, 1.5)  # of the logarithm of speeds: boards of one kind, and all kinds at once
 WAYS = {
