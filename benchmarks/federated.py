@@ -1,10 +1,10 @@
 """How many rounds do the federated algorithms need, how good do they get on boards that differ, and for how many bytes?
 
 MNIST with its writers, 100 boards, the code that `cloud-aug simulate` runs. `table`: rounds until the reference's
-accuracy, against the reference's number of rounds; `epochs`: how that depends on E; `compute`: passes over the data,
-against one board that has all of it. Then, each after a fixed number of rounds: `algorithms` on six splits,
-`compression` both ways, planted attackers (`attack`), boards that drop or send garbage (`faults`), that are online in
-turns (`availability`), noise (`privacy`).
+accuracy, against the reference's number of rounds; how that depends on initialization and input scaling (`start`) and
+on E (`epochs`); `compute`: passes over the data, against one board that has all of it. Then, each after a fixed number
+of rounds: `algorithms` on six splits, `compression` both ways, planted attackers (`attack`), boards that drop or send
+garbage (`faults`), that are online in turns (`availability`), noise (`privacy`).
 
 What is played is kept under --folder, round by round: a run that is cut off goes on, and --report prints what is there.
 """

@@ -63,6 +63,14 @@ def table(seeds: int) -> Iterator[Case]:
                     yield _to_target("table", name, model, 5, batch, 0.04, share, reference, seed=seed)
 
 
+def start(seeds: int) -> Iterator[Case]:
+    """One cell of the table, B = 100 and C = 0.1, with other initializations and input scalings."""
+    for model in ("2nn standardised", "2nn standardised he", "2nn standardised glorot", "2nn he", "2nn glorot"):
+        for seed in range(seeds):
+            cell = _to_target("start", f"{model} B=100 C=0.1", "2nn", 5, 100, 0.04, 0.1, 99, seed=seed)
+            yield replace(cell, model=model)
+
+
 def epochs(seeds: int) -> Iterator[Case]:
     for (batch, rate), cells in EPOCHS.items():
         for count, reference in cells.items():
@@ -149,6 +157,7 @@ def privacy(seeds: int) -> Iterator[Case]:
 
 GROUPS: dict[str, Callable[[int], Iterator[Case]]] = {
     "table": table,
+    "start": start,
     "epochs": epochs,
     "compute": compute,
     "algorithms": algorithms,
