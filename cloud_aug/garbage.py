@@ -13,11 +13,11 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from cloud_aug import audit, db
+from cloud_aug import audit, db, packs, publications
 from cloud_aug.blobs import BlobStore
 from cloud_aug.cloud import Cloud
 from cloud_aug.db import Database
-from edgewire.decoding import decode
+from edgewire.decoding import decode, encode
 from edgewire.errors import NotFound
 
 GRACE_S = 7 * 86400.0
@@ -50,7 +50,8 @@ def collect(cloud: Cloud, *, grace_s: float = GRACE_S, dry_run: bool = False, no
             for blob in old:
                 cloud.blobs.remove(blob.digest)
             cloud.blobs.sweep(now=now)
-        secrets = _forget_secrets(cloud, len(old), now=now) if not dry_run else 0
+        kept = {blob.digest for blob in blobs} - {blob.digest for blob in old}
+        secrets = _forget_secrets(cloud, kept, len(old), now=now) if not dry_run else 0
     size = sum(blob.size for blob in old)
     return Collected(len(old), size, len(blobs) - len(unused), len(unused) - len(old), secrets)
 
@@ -58,13 +59,16 @@ def collect(cloud: Cloud, *, grace_s: float = GRACE_S, dry_run: bool = False, no
 def in_use(database: Database, blobs: BlobStore, *, since: float) -> set[str]:
     """Digests that documents name which are current, or were at any time since then; not all of them are blobs'."""
     documents = [*_documents(database, db.publications, since), *_documents(database, db.bases, since)]
+    documents += _released(database)
     found = {digest for document in documents for digest in _digests(document)}
     for document in documents:
         named = decode(dict[str, Any], document, what="publication", limit_bytes=len(document))
         for ref in (named[field] for field in _NAMES_OTHERS if named.get(field)):
             with contextlib.suppress(NotFound):  # an index that a newer one replaced
                 found |= _digests(blobs.read(ref["digest"]))
-    return found | _of_rounds(database)
+    found |= _of_rounds(database)
+    with database.reading() as connection:  # named by documents, but stored under another name
+        return found - packs.encrypted(connection)
 
 
 def _of_rounds(database: Database) -> set[str]:
@@ -97,6 +101,18 @@ def _documents(database: Database, table: sa.Table, since: float) -> list[bytes]
     return found
 
 
+def _released(database: Database) -> list[bytes]:
+    """The publications that boards may be at though they are not the newest, and the releases that brought them."""
+    found: list[bytes] = []
+    with database.reading() as connection:
+        for task in connection.execute(sa.select(db.tasks.c.id)).scalars().all():
+            found += [encode(one) for one in publications.served(connection, task)]
+        called_back = db.releases.c.state.in_(("failed", "aborted"))
+        query = sa.select(db.releases.c.document).where(sa.not_(called_back))
+        found += [bytes(document) for document in connection.execute(query).scalars()]
+    return found
+
+
 def _digests(raw: bytes) -> set[str]:
     return {digest.decode() for digest in _DIGEST.findall(raw)}
 
@@ -106,10 +122,10 @@ def _tasks(database: Database) -> list[str]:
         return list(connection.execute(sa.select(db.tasks.c.id).order_by(db.tasks.c.id)).scalars())
 
 
-def _forget_secrets(cloud: Cloud, blobs: int, *, now: float) -> int:
-    """Tokens and nonces of boards that did not come back to clear away their own."""
+def _forget_secrets(cloud: Cloud, kept: set[str], blobs: int, *, now: float) -> int:
+    """Tokens and nonces of boards that did not come back to clear away their own; secrets that open no pack."""
     with cloud.database.writing() as connection:
-        count = 0
+        count = packs.forget(connection, kept)
         for table in (db.access_tokens, db.nonces):
             count += connection.execute(table.delete().where(table.c.expires_at < now - 3600.0)).rowcount
         if blobs or count:

@@ -7,18 +7,20 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
+import sqlalchemy as sa
 
-from cloud_aug import audit, bases, directory, keys, pool, publications, searchable, tasks, withdrawals
+from cloud_aug import audit, bases, directory, keys, packs, pool, publications, searchable, tasks, withdrawals
 from cloud_aug.bases import BaseRecord
 from cloud_aug.cloud import Cloud
 from cloud_aug.directory import Layout
 from cloud_aug.embedded import Embedded, embed_pool
+from cloud_aug.packs import Secret
 from cloud_aug.publications import Holders, Publication
 from cloud_aug.vectors import unit
 from edgelearn.retrieval.directory import Directory
 from edgewire import tensors
 from edgewire.decoding import convert, decode, encode, plain
-from edgewire.errors import Conflict, CorruptFile, EdgeError, NotFound, NotReady, TooLarge
+from edgewire.errors import Conflict, CorruptFile, EdgeError, NotFound, NotReady, TooLarge, UsageError
 from edgewire.files import digest
 from edgewire.messages import DIRECTORY_LIMIT_BYTES, SAMPLES_LIMIT_BYTES, BlobRef, DirectoryMeta, PackRef
 from edgewire.samples import concatenate, from_bytes
@@ -41,11 +43,12 @@ class Built:
     good_until: float
 
 
-def build(cloud: Cloud, task_id: str, *, seed: int, now: float, on_progress: Progress) -> Built:
+def build(cloud: Cloud, task_id: str, *, seed: int, now: float, on_progress: Progress, hold: bool = False) -> Built:
     """Embed the pool, form cohorts, write packs, directory and search index, check them, publish them.
 
-    on_progress(stage, done, total). Raises Busy if another build runs, NotReady without a base, UsageError when the
-    pool has fewer contributors than a cohort needs, Conflict when contributors withdrew meanwhile, TooLarge or
+    hold: keep a new base out of the manifest, for a release; where bases of this task were released before, that is so
+    anyway. on_progress(stage, done, total). Raises Busy if another build runs, NotReady without a base, UsageError when
+    the pool has fewer contributors than a cohort needs, Conflict when contributors withdrew meanwhile, TooLarge or
     EdgeError for an index that memory or recall forbid.
     """
     with cloud.locked(f"index-{task_id}", doing=f"building the index of task '{task_id}'"):
@@ -59,7 +62,10 @@ def build(cloud: Cloud, task_id: str, *, seed: int, now: float, on_progress: Pro
         )
         on_progress("cohorts", 0, 1)
         layout, described, capped = _arrange(cloud, task, base, embedded, seed=seed)
-        pack_refs, holders = _write_packs(cloud, task, layout, capped, withdrawn, now=now, on_progress=on_progress)
+        secret = packs.secret(cloud, task.id, now=now)
+        pack_refs, holders = _write_packs(
+            cloud, task, layout, capped, withdrawn, secret, now=now, on_progress=on_progress
+        )
         on_progress("search index", 0, 1)
         search = searchable.write(
             cloud,
@@ -84,10 +90,11 @@ def build(cloud: Cloud, task_id: str, *, seed: int, now: float, on_progress: Pro
             cloud.blobs.put(encode(layout)),
         )
         on_progress("verify", 0, 1)
-        _verify(cloud, task, draft)
+        _verify(cloud, task, draft, secret)
         on_progress("publish", 0, 1)
-        built = _publish(cloud, draft, holders, withdrawn, now=now)
+        built = _publish(cloud, draft, holders, withdrawn, secret, hold=hold, now=now)
         _remove_old(cloud, built.publication)
+        packs.encrypt_older(cloud, built.publication, secret)
         shutil.rmtree(work)
         return built
 
@@ -137,17 +144,19 @@ def _write_packs(
     layout: Layout,
     capped: int,
     withdrawn: dict[str, int],
+    secret: Secret,
     *,
     now: float,
     on_progress: Progress,
 ) -> tuple[tuple[PackRef, ...], Holders]:
-    """One pack after the other in memory. Of who has more than `capped` samples the first by digest, which is as good
-    as by chance. Raises Conflict if so many withdrew meanwhile that a pack would have too few contributors."""
-    packs: dict[tuple[int, int], list[str]] = {}
+    """One pack after the other in memory, stored encrypted. Of who has more than `capped` samples the first by digest,
+    which is as good as by chance. Raises Conflict if so many withdrew meanwhile that a pack would have too few
+    contributors."""
+    members: dict[tuple[int, int], list[str]] = {}
     for name, place in layout.places.items():
-        packs.setdefault((place.cohort, place.pack), []).append(name)
-    refs, holders, secret = [], {}, keys.pseudonym_secret(cloud.keys)
-    for number, ((cohort, _), names) in enumerate(sorted(packs.items()), start=1):
+        members.setdefault((place.cohort, place.pack), []).append(name)
+    refs, holders, pseudonyms = [], {}, keys.pseudonym_secret(cloud.keys)
+    for number, ((cohort, _), names) in enumerate(sorted(members.items()), start=1):
         parts = [held.take(np.arange(min(capped, len(held.ids)))) for _, held in pool.each(cloud, task, names, now=now)]
         if sum(len(part.ids) > 0 for part in parts) < task.privacy.min_cohort:
             raise Conflict("contributors withdrew while the index was built", hint="build it again")
@@ -157,12 +166,12 @@ def _write_packs(
             cohort=cohort,
             withdrawn=sum(withdrawn.get(name, 0) for name in names),
             task_id=task.id,
-            secret=secret,
+            secret=pseudonyms,
         )
-        blob = cloud.blobs.put(pack.data)
-        refs.append(PackRef(blob.digest, blob.size, pack.cohort, pack.samples, pack.contributors))
-        holders[blob.digest] = pack.names
-        on_progress("packs", number, len(packs))
+        name, ciphertext = packs.store(cloud.blobs, secret, pack.data)
+        refs.append(PackRef(name, len(pack.data), pack.cohort, pack.samples, pack.contributors, ciphertext))
+        holders[name] = pack.names
+        on_progress("packs", number, len(members))
     return tuple(refs), holders
 
 
@@ -176,10 +185,11 @@ def _write_directory(cloud: Cloud, described: Directory, meta: DirectoryMeta) ->
     return cloud.blobs.put(data)
 
 
-def _verify(cloud: Cloud, task: Task, draft: Publication) -> None:
+def _verify(cloud: Cloud, task: Task, draft: Publication, secret: Secret) -> None:
     """Read everything back as a board would. Raises CorruptFile, or what the board would."""
     for ref in draft.packs:
-        samples = from_bytes(cloud.blobs.read(ref.digest), task, what="pack", limit_bytes=SAMPLES_LIMIT_BYTES)
+        raw = packs.opened(cloud.blobs, secret, ref.digest, str(ref.ciphertext))
+        samples = from_bytes(raw, task, what="pack", limit_bytes=SAMPLES_LIMIT_BYTES)
         if (len(samples), len(np.unique(samples.user))) != (ref.samples, ref.contributors):
             raise CorruptFile("a pack does not hold what the directory says")
     data = cloud.blobs.read(draft.directory.digest)
@@ -199,23 +209,49 @@ def _verify_search(cloud: Cloud, draft: Publication, described: Directory) -> No
         raise CorruptFile("the search index finds nothing")
 
 
-def _publish(cloud: Cloud, draft: Publication, holders: Holders, withdrawn: dict[str, int], *, now: float) -> Built:
+def _publish(
+    cloud: Cloud,
+    draft: Publication,
+    holders: Holders,
+    withdrawn: dict[str, int],
+    secret: Secret,
+    *,
+    hold: bool,
+    now: float,
+) -> Built:
     with cloud.database.writing() as connection:
         good_until = publications.record_holders(connection, draft.task, holders, withdrawn)
         before = publications.current(connection, draft.task)
         if before is not None and before.content == draft.content:
             return Built(before, changed=False, good_until=good_until)
         after = replace(draft, version=1 if before is None else before.version + 1)
+        _hold(connection, after, asked=hold)
         publications.record(connection, after, now=now)
+        packs.record(connection, secret, {ref.digest: str(ref.ciphertext) for ref in after.packs})
         detail = {"version": after.version, "samples": after.samples, "cohorts": after.cohorts}
         audit.note(connection, at=now, actor=audit.SHELL, action="publish-index", subject=draft.task, **detail)
     return Built(after, changed=True, good_until=good_until)
 
 
+def _hold(connection: sa.Connection, after: Publication, *, asked: bool) -> None:
+    """Hold a base that no board has yet, if that is asked or usual for this task. Raises UsageError for the first base:
+    without a manifest a board has no task."""
+    versions = publications.base_versions(connection, after.task)
+    if after.base.version in versions:
+        return
+    if asked and not versions:
+        raise UsageError("the first base of a task cannot be held", hint="build without --hold")
+    if asked or (versions and publications.bases_are_released(connection, after.task)):
+        publications.hold(connection, after.task, after.base.version)
+
+
 def _remove_old(cloud: Cloud, now: Publication) -> None:
-    """Remove the files that only the server itself reads (search indexes, layouts) of older publications, and every
-    pack with withdrawn samples. A server that has them open reads on, one that comes too late takes the new ones."""
-    keep = _private_blobs(cloud, now)
+    """Remove the files that only the server itself reads (search indexes, layouts) of publications that no board is at
+    any more, and every pack with withdrawn samples. A server that has them open reads on, one that comes too late takes
+    the new ones."""
+    with cloud.database.reading() as connection:
+        served = publications.served(connection, now.task)
+    keep = set().union(*(_private_blobs(cloud, one) for one in (*served, now)))
     for old in publications.older(cloud, now):
         for name in _private_blobs(cloud, old) - keep:
             cloud.blobs.remove(name)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
@@ -10,11 +13,20 @@ from msgspec import UNSET, UnsetType
 
 from cloud_aug import db, keys, tasks
 from cloud_aug.cloud import Cloud
-from edgewire.decoding import decode, encode, plain
-from edgewire.errors import Gone, NotReady
+from edgewire.decoding import convert, decode, encode, plain
+from edgewire.errors import Gone, NotFound, NotReady, RetryLater
 from edgewire.files import digest
-from edgewire.messages import DIRECTORY_LIMIT_BYTES, Base, BlobRef, Manifest, PackRef, Withdrawals
-from edgewire.signing import Statement, seal
+from edgewire.messages import (
+    DIRECTORY_LIMIT_BYTES,
+    HAVE_CHARACTERS,
+    PARTS_LIMIT_BYTES,
+    Base,
+    BlobRef,
+    Manifest,
+    PackRef,
+    Withdrawals,
+)
+from edgewire.signing import Statement, seal, unverified
 from edgewire.trust import Trust
 
 Holders = dict[str, tuple[str, ...]]  # the digest of a pack -> whose samples it holds
@@ -45,13 +57,90 @@ class Publication:
         """Equal for publications that differ only in their version."""
         return (self.base.onnx.digest, self.base.weights.digest, self.directory.digest, self.search.digest)
 
+    @property
+    def pack_names(self) -> set[str]:
+        """Under which boards may ask for packs: that of the encrypted bytes; older ones that of the samples' bytes."""
+        return {ref.digest for ref in self.packs} | {str(ref.ciphertext) for ref in self.packs if ref.ciphertext}
+
 
 def current(connection: sa.Connection, task: str) -> Publication | None:
     """The newest publication of a task."""
+    return _newest(connection, db.publications.c.task == task)
+
+
+def general(connection: sa.Connection, task: str) -> Publication | None:
+    """What the manifest names: the newest publication whose base is not held back for a release."""
     column = db.publications.c
-    query = sa.select(column.document).where(column.task == task).order_by(column.version.desc()).limit(1)
+    held = sa.select(db.held_bases.c.base_version).where(db.held_bases.c.task == task)
+    return _newest(connection, column.task == task, column.base_version.not_in(held))
+
+
+def of_base(connection: sa.Connection, task: str, version: int) -> Publication:
+    """The newest publication with this base. Raises NotFound."""
+    column = db.publications.c
+    found = _newest(connection, column.task == task, column.base_version == version)
+    if found is None:
+        hint = f"train it, then run 'cloud-aug index build --hold --task {task}'"
+        raise NotFound(f"base {version} of '{task}' is not published", hint=hint)
+    return found
+
+
+def _newest(connection: sa.Connection, *conditions: sa.ColumnElement[bool]) -> Publication | None:
+    column = db.publications.c
+    query = sa.select(column.document).where(*conditions).order_by(column.version.desc()).limit(1)
     document = connection.execute(query).scalar()
     return None if document is None else _read(document)
+
+
+def served(connection: sa.Connection, task: str) -> list[Publication]:
+    """What boards may be at: the general publication, and the newest of each base that is held back, but for those that
+    were called back (the newest publication of all is among them in any case)."""
+    gone = sa.select(db.releases.c.base_version).where(
+        db.releases.c.task == task,
+        db.releases.c.base_version.is_not(None),
+        db.releases.c.state.in_(("failed", "aborted")),
+    )
+    column = db.held_bases.c
+    held = sa.select(column.base_version).where(column.task == task, column.base_version.not_in(gone))
+    mine = db.publications.c
+    found = [general(connection, task), current(connection, task)]
+    found += [
+        _newest(connection, mine.task == task, mine.base_version == version)
+        for version in connection.execute(held).scalars()
+    ]
+    return list({one.version: one for one in found if one is not None}.values())
+
+
+def base_versions(connection: sa.Connection, task: str) -> set[int]:
+    """The bases that were published for a task."""
+    query = sa.select(db.publications.c.base_version).where(db.publications.c.task == task)
+    return set(connection.execute(query).scalars())
+
+
+def bases_are_released(connection: sa.Connection, task: str) -> bool:
+    """Whether a base of this task ever was held back for a release, or brought by one."""
+    held = sa.select(db.held_bases.c.task).where(db.held_bases.c.task == task).limit(1)
+    column = db.releases.c
+    released = sa.select(column.id).where(column.task == task, column.base_version.is_not(None)).limit(1)
+    return any(connection.execute(query).first() is not None for query in (held, released))
+
+
+def is_held(connection: sa.Connection, task: str, base_version: int) -> bool:
+    """Whether boards get this base by a release only."""
+    column = db.held_bases.c
+    query = sa.select(column.task).where(column.task == task, column.base_version == base_version)
+    return connection.execute(query).first() is not None
+
+
+def hold(connection: sa.Connection, task: str, base_version: int) -> None:
+    """Keep a base out of the manifest."""
+    db.insert_new(connection, db.held_bases, [{"task": task, "base_version": base_version}])
+
+
+def let_go(connection: sa.Connection, task: str, base_version: int) -> None:
+    """Let the manifest name a base, if it is the newest that is not held."""
+    column = db.held_bases.c
+    connection.execute(db.held_bases.delete().where(column.task == task, column.base_version == base_version))
 
 
 def published_at(connection: sa.Connection, task: str) -> float:
@@ -76,17 +165,22 @@ def _read(document: bytes) -> Publication:
 
 
 def older(cloud: Cloud, than: Publication) -> list[Publication]:
-    """The publications of the same task before this one."""
+    """The publications of the same task before this one, oldest first."""
     column = db.publications.c
     query = sa.select(column.document).where(column.task == than.task, column.version < than.version)
+    query = query.order_by(column.version)
     with cloud.database.reading() as connection:
         return [_read(document) for document in connection.execute(query).scalars()]
 
 
-def require(cloud: Cloud, task: str) -> Publication:
-    """The newest publication of a task. Raises NotReady."""
+def require(cloud: Cloud, task: str, *, base: str | None = None) -> Publication:
+    """The newest publication of a task; with the digest of a base, that of this base where boards may be at it.
+    Raises NotReady."""
     with cloud.database.reading() as connection:
         found = current(connection, task)
+        if found is not None and base is not None and found.base.onnx.digest != base:
+            same = [one for one in served(connection, task) if one.base.onnx.digest == base]
+            found = same[0] if same else general(connection, task)
     if found is None:
         hint = "the administrator has to run 'cloud-aug index build'"
         raise NotReady(f"nothing is published for task '{task}' yet", hint=hint, retry_after_s=RETRY_S)
@@ -106,7 +200,7 @@ def record(connection: sa.Connection, publication: Publication, *, now: float) -
     }
     connection.execute(db.publications.insert().values(row))
     blobs = (publication.base.weights, publication.base.onnx, publication.directory)
-    digests = sorted({ref.digest for ref in blobs} | {ref.digest for ref in publication.packs})
+    digests = sorted({ref.digest for ref in blobs} | publication.pack_names)
     db.insert_new(connection, db.published_blobs, [{"digest": d, "task": publication.task} for d in digests])
 
 
@@ -132,15 +226,23 @@ def record_holders(connection: sa.Connection, task: str, holders: Holders, withd
     return float(min(ends))
 
 
-def check_consents(cloud: Cloud, blob: str, *, now: float) -> None:
-    """Raises Gone for a pack with samples of someone who withdrew or whose consent has ended, of whichever
-    publication."""
-    query = sa.select(db.contributors.c.contributor).join_from(db.pack_contributors, db.contributors)
-    ended = sa.or_(db.contributors.c.consent_until <= now, _withdrawn())
+def check_consents(cloud: Cloud, blob: str, *, now: float) -> bool:
+    """Whether this is an encrypted pack. Raises Gone for a pack with samples of someone who withdrew or whose consent
+    has ended, of whichever publication."""
+    query = sa.select(db.packs.c.digest).where(db.packs.c.ciphertext == blob)
     with cloud.database.reading() as connection:
-        if connection.execute(query.where(db.pack_contributors.c.digest == blob, ended).limit(1)).first() is not None:
+        encrypted = list(connection.execute(query).scalars())
+        if ended(connection, [blob, *encrypted], now=now):
             hint = "the administrator has to run 'cloud-aug index build'; then sync again"
             raise Gone("a consent to samples in this pack has ended", hint=hint)
+    return bool(encrypted)
+
+
+def ended(connection: sa.Connection, packs: Sequence[str], *, now: float) -> set[str]:
+    """Which of these packs hold samples of someone who withdrew or whose consent has ended."""
+    held = db.pack_contributors.c.digest
+    query = sa.select(held).join_from(db.pack_contributors, db.contributors).where(held.in_(packs)).distinct()
+    return set(connection.execute(query.where(sa.or_(db.contributors.c.consent_until <= now, _withdrawn()))).scalars())
 
 
 def _withdrawn() -> sa.ColumnElement[bool]:
@@ -166,6 +268,20 @@ def tasks_of_blob(cloud: Cloud, blob: str) -> set[str]:
     query = sa.select(db.published_blobs.c.task).where(db.published_blobs.c.digest == blob)
     with cloud.database.reading() as connection:
         return set(connection.execute(query).scalars())
+
+
+def parts(cloud: Cloud, envelope: bytes, have: Sequence[str]) -> dict[str, Path]:
+    """The files that follow a manifest: of those that it names what is not among `have` (the beginnings of digests), as
+    far as they are small together. digest -> file."""
+    body = convert(Manifest, unverified(envelope).body, what="manifest")
+    chosen: dict[str, Path] = {}
+    room = PARTS_LIMIT_BYTES
+    for ref in (body.directory, body.base.onnx, body.base.weights):
+        if ref.digest[:HAVE_CHARACTERS] not in have and ref.digest not in chosen and ref.size <= room:
+            with suppress(NotFound, RetryLater):  # who asks for it by itself is told
+                chosen[ref.digest] = cloud.blobs.path(ref.digest)
+                room -= ref.size
+    return chosen
 
 
 def manifest(cloud: Cloud, task_id: str, *, now: float) -> bytes:
@@ -195,7 +311,7 @@ class _Wanted:
 
 def _stored(connection: sa.Connection, task_id: str, *, now: float) -> tuple[bytes | None, _Wanted]:
     """The stored envelope if it is true and young, and what has to be sealed if it is not."""
-    publication, epoch, trust = current(connection, task_id), db.epoch(connection), keys.newest(connection)
+    publication, epoch, trust = general(connection, task_id), db.epoch(connection), keys.newest(connection)
     if publication is None:
         raise NotReady(f"nothing is published for task '{task_id}' yet", retry_after_s=RETRY_S)
     withdrawn = _withdrawals(connection, task_id)

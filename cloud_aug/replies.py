@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import logging
 import math
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
+import sqlalchemy as sa
 from msgspec import UNSET
-from starlette.responses import Response
+from starlette.responses import Response, StreamingResponse
 
 from cloud_aug import logs
+from cloud_aug.db import first_line, from_database_error
 from edgewire.decoding import encode
-from edgewire.errors import EdgeError
-from edgewire.messages import ErrorBody, ErrorReply
+from edgewire.errors import EdgeError, RetryLater
+from edgewire.messages import HAVE_HEADER, PARTS_HEADER, ErrorBody, ErrorReply
 
 BINARY = "application/octet-stream"
+SENT_BYTES = 256 << 10  # at once: what a slow board takes in time (`limits.answer_idle_s`)
 JSON = "application/json"
+
+_log = logging.getLogger(__name__)
 
 
 def reply(value: Any, *, headers: dict[str, str] | None = None) -> Response:
@@ -25,6 +33,22 @@ def reply(value: Any, *, headers: dict[str, str] | None = None) -> Response:
 def sealed(envelope: bytes, *, etag: str) -> Response:
     """A signed envelope; who has it already asks with If-None-Match."""
     return Response(envelope, media_type=JSON, headers={"etag": etag, "cache-control": "private, no-cache"})
+
+
+def sealed_with_parts(envelope: bytes, parts: Mapping[str, Path], *, etag: str) -> Response:
+    """A signed envelope, and after it the files that it names, whose digests and sizes are in a header."""
+    sizes = {name: path.stat().st_size for name, path in parts.items()}
+    headers = {"etag": etag, "cache-control": "private, no-cache", "vary": HAVE_HEADER}
+    headers[PARTS_HEADER] = ", ".join([str(len(envelope)), *(f"{name}:{size}" for name, size in sizes.items())])
+    headers["content-length"] = str(len(envelope) + sum(sizes.values()))
+    return StreamingResponse(_joined(envelope, parts.values()), media_type=BINARY, headers=headers)
+
+
+def _joined(envelope: bytes, files: Iterable[Path]) -> Iterator[bytes]:
+    yield envelope
+    for path in files:
+        with path.open("rb") as file:
+            yield from iter(lambda: file.read(SENT_BYTES), b"")
 
 
 def not_modified(etag: str) -> Response:
@@ -43,6 +67,15 @@ def error_reply(error: EdgeError) -> Response:
     if error.http_status in (413, 504):
         headers["connection"] = "close"  # the rest of the request's body is not wanted
     return Response(encode(body), status_code=error.http_status, media_type=JSON, headers=headers)
+
+
+def database_trouble(error: Exception) -> EdgeError:
+    """What callers are told when the database fails; the log gets the rest."""
+    if not isinstance(error, sa.exc.DBAPIError):
+        return RetryLater("the database is busy", retry_after_s=5)  # no connection was free
+    _log.error("database: %s", first_line(error))
+    found = from_database_error(error)
+    return found if type(found) is not EdgeError else EdgeError("the server failed", hint="its log says why")
 
 
 def matches(if_none_match: str | None, etag: str) -> bool:

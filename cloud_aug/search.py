@@ -39,14 +39,15 @@ class _Question:
 
 
 class Searcher:
-    """Holds the search index of each task's current publication; a new publication replaces it at the next search.
+    """Holds the search indexes of each task: of what the manifest names, and of bases under release. A new publication
+    replaces that of its base at the next search.
 
     replayed: the share of queries that are answered again exactly, aside, for the live figure of recall.
     """
 
     def __init__(self, cloud: Cloud, *, replayed: float = REPLAYED) -> None:
         self._cloud, self._replayed = cloud, replayed
-        self._loaded: dict[str, tuple[int, SearchIndex]] = {}
+        self._loaded: dict[tuple[str, str], tuple[int, SearchIndex]] = {}  # by task and base
         self._lock, self._replaying = threading.Lock(), threading.Lock()
 
     def search(self, board: str, task_id: str, body: bytes, *, now: float) -> bytes:
@@ -59,8 +60,9 @@ class Searcher:
         task = tasks.load(self._cloud, task_id)
         if set(task.privacy.modes) == {"directory"}:
             raise NotGranted(f"task '{task_id}' does not allow searches", hint="use mode 'directory'")
-        publication, index = self._current(task_id)
-        question = _read_queries(body, task_id, publication, index.dim)
+        arrays, wanted = _unpacked(body, task_id)
+        publication, index = self._current(task_id, wanted.base)
+        question = _read_queries(arrays, wanted, index.dim)
         _check_allowed(task, question)
         own = pool.ids_of(self._cloud, task_id, board)
         scores, ids = self._find(publication, index, question, own)
@@ -98,49 +100,61 @@ class Searcher:
 
         threading.Thread(target=run, daemon=True).start()
 
-    def _current(self, task_id: str) -> tuple[Publication, SearchIndex]:
-        """The newest publication with its index. One request loads a new index, the others search the old one meanwhile
-        if it is of the same base. A new one that cannot be read leaves the old one serving."""
-        publication = publications.require(self._cloud, task_id)
-        version, old = self._loaded.get(task_id, (0, None))
+    def _current(self, task_id: str, base: str) -> tuple[Publication, SearchIndex]:
+        """The newest publication of a base with its index. One request loads a new index, the others search the old one
+        meanwhile. A new one that cannot be read leaves the old one serving."""
+        publication = publications.require(self._cloud, task_id, base=base)
+        if publication.base.onnx.digest != base:
+            raise Conflict(
+                "the queries were made with another base model than the current one", hint="sync, then search again"
+            )
+        version, old = self._loaded.get((task_id, base), (0, None))
         if old is not None and version == publication.version:
             return publication, old
-        usable = old is not None and old.base == publication.base.onnx.digest
-        if not self._lock.acquire(blocking=not usable):
-            return publication, self._loaded[task_id][1]
+        if not self._lock.acquire(blocking=old is None):
+            return publication, self._loaded[task_id, base][1]
         try:
             return self._load(publication)
         finally:
             self._lock.release()
 
     def _load(self, publication: Publication) -> tuple[Publication, SearchIndex]:
-        task_id = publication.task
-        version, old = self._loaded.get(task_id, (0, None))
+        task_id, base = publication.task, publication.base.onnx.digest
+        version, old = self._loaded.get((task_id, base), (0, None))
         if old is not None and version == publication.version:  # by the request before
             return publication, old
         try:
             index = searchable.load(self._cloud, publication.search.digest)
         except NotFound:  # replaced and removed since its row was read
-            publication = publications.require(self._cloud, task_id)
+            publication = publications.require(self._cloud, task_id, base=base)
             index = searchable.load(self._cloud, publication.search.digest)
         except (CorruptFile, NotReady) as error:
-            if old is None or old.base != publication.base.onnx.digest:
+            if old is None:
                 raise
             _log.error("publication %d of '%s' cannot be searched: %s", publication.version, task_id, error)
             index = old
-        self._loaded[task_id] = (publication.version, index)
+        self._loaded[task_id, publication.base.onnx.digest] = (publication.version, index)
+        self._forget_unused(task_id)
         return publication, index
 
+    def _forget_unused(self, task_id: str) -> None:
+        """Let go of the indexes of bases that no board is at any more."""
+        with self._cloud.database.reading() as connection:
+            served = {one.base.onnx.digest for one in publications.served(connection, task_id)}
+        for task, base in [*self._loaded]:
+            if task == task_id and base not in served:
+                self._loaded.pop((task, base), None)
 
-def _read_queries(body: bytes, task_id: str, publication: Publication, dim: int) -> _Question:
+
+def _unpacked(body: bytes, task_id: str) -> tuple[tensors.Arrays, SearchMeta]:
     arrays, meta = tensors.unpack(body, what="queries", limit_bytes=QUERIES_LIMIT_BYTES)
     wanted = convert(SearchMeta, meta, what="queries")
     if wanted.task != task_id:
         raise InvalidMessage("the queries are for another task than their address")
-    if wanted.base != publication.base.onnx.digest:
-        raise Conflict(
-            "the queries were made with another base model than the current one", hint="sync, then search again"
-        )
+    return arrays, wanted
+
+
+def _read_queries(arrays: tensors.Arrays, wanted: SearchMeta, dim: int) -> _Question:
     if "bits" in arrays:
         shape = (None, bits_bytes(dim))
         mode: Mode = "bits"

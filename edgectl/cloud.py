@@ -6,23 +6,23 @@ import contextlib
 import logging
 import random
 import time
-import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from http.cookiejar import DefaultCookiePolicy
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 import requests
 import urllib3
-from requests.adapters import HTTPAdapter
 
-from edgectl import access, tls
-from edgewire import WIRE_VERSION, errors
+from edgectl import access, partial, tls
+from edgectl.partial import Parts
+from edgectl.session import session
+from edgewire import errors
 from edgewire.decoding import JSON_LIMIT_BYTES, decode, encode, plain
 from edgewire.errors import (
     DigestMismatch,
     EdgeError,
+    InvalidMessage,
     NotEnrolled,
     NotGranted,
     Offline,
@@ -34,20 +34,24 @@ from edgewire.errors import (
 from edgewire.files import digest_of_file, move_into_place
 from edgewire.messages import (
     CLOCK_HEADER,
+    HAVE_HEADER,
+    PARTS_HEADER,
     SAMPLES_LIMIT_BYTES,
     TASKS_HEADER,
-    WIRE_HEADER,
     AccessReply,
     EnrolReply,
     EnrolRequest,
     ErrorReply,
+    KeysReply,
+    KeysRequest,
     Report,
     Telemetry,
     TrustReply,
     UploadReply,
     WithdrawReply,
 )
-from edgewire.signing import SigningKey, Statement, seal
+from edgewire.releases import ORDERS_LIMIT_BYTES, RELEASE_HEADER, OrdersReply, Outcome
+from edgewire.signing import SigningKey, Statement, seal, unb64
 from edgewire.tasks import TaskId
 
 _LOG = logging.getLogger(__name__)
@@ -76,8 +80,18 @@ class Cloud(Protocol):
         """Trust statements newer than version `after`, oldest first."""
         ...
 
-    def manifest(self, task_id: str, etag: str | None) -> tuple[bytes, str] | None:
-        """The sealed manifest and its etag; None if it is still the one with `etag`."""
+    def manifest(self, task_id: str, etag: str | None, parts: Parts | None = None) -> tuple[bytes, str] | None:
+        """The sealed manifest and its etag; None if it is still the one with `etag`. parts: where small files that it
+        names may come along, for `blob` to find."""
+        ...
+
+    def orders(self, task_id: str, known: str) -> tuple[OrdersReply, str] | None:
+        """What this board is to install or go back from, with its etag; None if the last manifest told of none, or of
+        those with the etag `known`."""
+        ...
+
+    def tell_outcome(self, task_id: str, outcome: Outcome) -> UploadReply:
+        """Tell how a release went, signed by this board. The same upload id twice changes nothing."""
         ...
 
     def blob(self, digest: str, size: int, target: Path, *, on_bytes: Callable[[int], None] | None = None) -> int:
@@ -86,6 +100,11 @@ class Cloud(Protocol):
         on_bytes: called with the length of each piece. Raises DigestMismatch, and leaves nothing, if they are not the
         bytes of that digest and size.
         """
+        ...
+
+    def pack_keys(self, task_id: str, packs: tuple[str, ...]) -> tuple[bytes | None, ...]:
+        """The key of each encrypted pack, by the digest of its ciphertext; None for one that is not given out (any
+        more)."""
         ...
 
     def search(self, task_id: str, body: bytes) -> bytes:
@@ -147,8 +166,10 @@ class HttpCloud:
         self._ca_bundle = ca_bundle
         self._limits = limits or Limits()
         self._clock, self._monotonic, self._sleep = clock, monotonic, sleep
+        self._key = key
         self._tokens = None if key is None or board is None else self._tokens_of(board, key, token_cache)
-        self._session = _session(self.url, tls.pinned_context(ca_bundle, self._may_block_s), use_proxy=use_proxy)
+        self._ordered: dict[str, str] = {}  # by task: the etag of the orders that the last manifest told of
+        self._session = session(self.url, tls.pinned_context(ca_bundle, self._may_block_s), use_proxy=use_proxy)
 
     def close(self) -> None:
         """Hang up. A server that stops waits for connections that are open."""
@@ -171,11 +192,47 @@ class HttpCloud:
         raw = self._retrying(lambda: self._call("GET", f"/v1/trust?after={after}")[0])
         return [text.encode() for text in decode(TrustReply, raw, what="the trust chain").trust]
 
-    def manifest(self, task_id: str, etag: str | None) -> tuple[bytes, str] | None:
-        headers = {"If-None-Match": etag} if etag else {}
+    def manifest(self, task_id: str, etag: str | None, parts: Parts | None = None) -> tuple[bytes, str] | None:
         path = f"/v1/tasks/{task_id}/manifest"
-        raw, response = self._authorized(lambda bearer: self._call("GET", path, headers=headers | bearer))
-        return None if response.status_code == 304 else (raw, response.headers.get("ETag", ""))
+        known = {"If-None-Match": etag} if etag else {}
+
+        def ask(bearer: dict[str, str]) -> tuple[bytes, str] | None:
+            have = {} if parts is None else {HAVE_HEADER: parts.have()}
+            with self._exchange("GET", path, headers=bearer | known | have) as response:
+                self._ordered[task_id] = response.headers.get(RELEASE_HEADER, "")
+                listed = response.headers.get(PARTS_HEADER)
+                if response.status_code == 304:
+                    return None
+                if parts is None or listed is None:
+                    raw = self._read_all(response, JSON_LIMIT_BYTES)
+                else:
+                    raw = parts.receive(listed, self._pieces(response))
+                return raw, response.headers.get("ETag", "")
+
+        return self._authorized(ask)
+
+    def orders(self, task_id: str, known: str) -> tuple[OrdersReply, str] | None:
+        if self._ordered.get(task_id, "") in ("", known):
+            return None
+        path = f"/v1/tasks/{task_id}/orders"
+        raw, response = self._authorized(
+            lambda bearer: self._call("GET", path, headers=bearer, limit_bytes=ORDERS_LIMIT_BYTES)
+        )
+        return decode(OrdersReply, raw, what="the orders"), response.headers.get("ETag", "").strip('"')
+
+    def tell_outcome(self, task_id: str, outcome: Outcome) -> UploadReply:
+        path = f"/v1/tasks/{task_id}/outcomes"
+        raw = self._authorized(  # signed anew each time: the server takes no old signatures
+            lambda bearer: self._call("PUT", path, body=self._signed(task_id, outcome), headers=bearer)
+        )[0]
+        return decode(UploadReply, raw, what="the answer to the outcome")
+
+    def _signed(self, task_id: str, outcome: Outcome) -> bytes:
+        if self._key is None:
+            raise NotEnrolled("this board is not enrolled", hint="edgectl enroll FILE")
+        now = self._clock()
+        times = (now, now + access.REQUEST_LIFETIME_S)
+        return seal(self._key, Statement("outcome", task_id, 0, outcome.counter, *times, plain(outcome)))
 
     def blob(self, digest: str, size: int, target: Path, *, on_bytes: Callable[[int], None] | None = None) -> int:
         if target.exists() and digest_of_file(target) == digest:
@@ -195,9 +252,16 @@ class HttpCloud:
             raise DigestMismatch(
                 f"what the cloud sent is not {digest[:16]}…", hint="nothing was kept; sync again later"
             )
-        with _writing(target):
+        with partial.writing(target):
             move_into_place(part, target)
         return received
+
+    def pack_keys(self, task_id: str, packs: tuple[str, ...]) -> tuple[bytes | None, ...]:
+        raw = self.send("POST", f"/v1/tasks/{task_id}/keys", encode(KeysRequest(packs)), limit_bytes=JSON_LIMIT_BYTES)
+        keys = decode(KeysReply, raw, what="the keys of packs").keys
+        if len(keys) != len(packs):
+            raise InvalidMessage(f"the cloud sent {len(keys)} keys, {len(packs)} were asked for")
+        return tuple(None if key is None else unb64(key) for key in keys)
 
     def search(self, task_id: str, body: bytes) -> bytes:
         return self.send("POST", f"/v1/tasks/{task_id}/search", body, limit_bytes=SAMPLES_LIMIT_BYTES)
@@ -274,28 +338,7 @@ class HttpCloud:
             elif response.headers.get("Content-Range") != f"bytes {have}-{size - 1}/{size}":
                 part.unlink()
                 raise DigestMismatch("the cloud sent another range than was asked for", hint="sync again")
-            self._append(response, part, have, size, count)
-
-    def _append(
-        self, response: requests.Response, part: Path, have: int, size: int, count: Callable[[int], None]
-    ) -> None:
-        with (
-            _writing(part),
-            part.open("ab" if have else "wb", buffering=0) as file,
-        ):  # unbuffered: kill -9 loses nothing
-            for piece in self._pieces(response):
-                have += len(piece)
-                if have > size:
-                    part.unlink()
-                    raise DigestMismatch(
-                        f"the cloud sends more than the {size} bytes it signed for", hint="sync again later"
-                    )
-                file.write(piece)
-                count(len(piece))
-        if have < size:
-            raise Offline(
-                f"the connection ended {size - have} bytes early", hint="run the same command again: it goes on"
-            )
+            partial.append(self._pieces(response), part, have=have, size=size, on_bytes=count)
 
     # One exchange
 
@@ -444,45 +487,6 @@ _BY_STATUS: dict[int, type[EdgeError]] = {
     503: RetryLater,
     504: RetryLater,
 }
-
-
-class _PinnedAdapter(HTTPAdapter):
-    """Connections with our TLS context, and no retries of urllib3's own: ours know the deadline."""
-
-    def __init__(self, context: Any) -> None:
-        self._context = context
-        super().__init__(pool_connections=1, pool_maxsize=1, max_retries=0)
-
-    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
-        super().init_poolmanager(*args, **kwargs, ssl_context=self._context)
-
-    def proxy_manager_for(self, proxy: str, **kwargs: Any) -> Any:
-        return super().proxy_manager_for(proxy, **kwargs, ssl_context=self._context)
-
-
-def _session(url: str, context: Any, *, use_proxy: bool) -> requests.Session:
-    """Nothing from the environment (.netrc, proxies, CA variables) unless asked for, no cookies, and few headers: an
-    hourly sync of a large fleet is mostly headers."""
-    session = requests.Session()
-    session.trust_env = False
-    session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
-    skip = urllib3.util.SKIP_HEADER
-    session.headers.clear()
-    session.headers.update({WIRE_HEADER: str(WIRE_VERSION), "User-Agent": skip, "Accept-Encoding": skip})
-    session.adapters.clear()  # https only: plain http has no adapter and fails
-    session.mount("https://", _PinnedAdapter(context))
-    if use_proxy:
-        session.proxies.update(urllib.request.getproxies())
-    return session
-
-
-@contextlib.contextmanager
-def _writing(path: Path) -> Iterator[None]:
-    """A full or read-only disk must not look like a broken connection."""
-    try:
-        yield
-    except OSError as error:
-        raise errors.from_os_error(error, f"writing {path.name}") from error
 
 
 def _seconds(text: str | None) -> float | None:

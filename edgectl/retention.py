@@ -12,7 +12,8 @@ from dataclasses import dataclass
 
 from edgectl import checkpoints
 from edgectl.home import Home
-from edgectl.store import SampleRow, Store
+from edgectl.store import Store
+from edgectl.store_samples import SampleRow
 
 DAY_S = 86400.0
 _ALL = 1 << 60

@@ -6,7 +6,8 @@ import secrets
 
 import numpy as np
 
-from edgectl.store import Store, StoredSamples
+from edgectl.store import Store
+from edgectl.store_samples import StoredSamples
 from edgewire.messages import SAMPLES_LIMIT_BYTES
 from edgewire.samples import Samples, to_bytes
 from edgewire.tasks import Task

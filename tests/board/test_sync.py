@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -58,7 +59,8 @@ def test_a_blob_that_is_not_what_was_signed_is_not_kept(synced: Synced) -> None:
     synced.board.server.blobs[manifest.base.weights.digest] = b"x" * len(good)
     with pytest.raises(DigestMismatch):
         synced.sync()
-    assert list(synced.cache.folder.glob("blobs/*")) == []
+    assert list(synced.cache.folder.glob(f"blobs/{manifest.base.weights.digest}*")) == []
+    assert not synced.board.home.manifest(BOTH.id).exists()
 
 
 BITS = replace(BOTH, privacy=Privacy(modes=("bits",), epsilon=8.0, epsilon_budget=16.0))
@@ -422,9 +424,9 @@ def test_a_board_that_cannot_train_may_be_of_no_use(synced: Synced) -> None:
 def test_a_task_that_is_granted_during_a_sync_comes_with_it(synced: Synced, monkeypatch: pytest.MonkeyPatch) -> None:
     cloud, ask = synced.cloud(), MemoryCloud.manifest
 
-    def granting(self: MemoryCloud, task_id: str, etag: str | None) -> tuple[bytes, str] | None:
+    def granting(self: MemoryCloud, *asked: Any) -> tuple[bytes, str] | None:
         self.server.grant(str(self._board), OTHER.id)
-        return ask(self, task_id, etag)
+        return ask(self, *asked)
 
     replace(synced, task=OTHER).publish()
     monkeypatch.setattr(MemoryCloud, "manifest", granting)

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from msgspec import UNSET
 
+from edgectl.partial import Parts
 from edgewire.decoding import encode, plain
 from edgewire.errors import (
     Conflict,
@@ -30,6 +31,7 @@ from edgewire.errors import (
 )
 from edgewire.files import digest, digest_of_file, write_atomic
 from edgewire.messages import (
+    HAVE_CHARACTERS,
     SAMPLES_LIMIT_BYTES,
     Base,
     BlobRef,
@@ -44,8 +46,9 @@ from edgewire.messages import (
     Withdrawals,
     WithdrawReply,
 )
+from edgewire.releases import Order, OrdersReply, Outcome
 from edgewire.samples import from_bytes, sample_digests
-from edgewire.signing import SigningKey, Statement, key_id, open_sealed, seal, unb64
+from edgewire.signing import SigningKey, Statement, key_id, open_sealed, seal, unb64, unverified
 from edgewire.tasks import Task
 from edgewire.trust import Trust, keyring, public_text, seal_trust
 
@@ -65,7 +68,8 @@ class Board:
 
 @dataclass
 class MemoryServer:
-    """The service. Change its fields to arrange a situation; cut_after: the next blob breaks off there."""
+    """The service. Change its fields to arrange a situation; cut_after: the next blob, or what comes along with the
+    next manifest, breaks off there; keys: those of packs, by the digest of the ciphertext."""
 
     clock: Callable[[], float] = time.time
     signing: SigningKey = field(default_factory=SigningKey.generate)
@@ -75,6 +79,7 @@ class MemoryServer:
     versions: dict[str, int] = field(default_factory=dict)
     blobs: dict[str, bytes] = field(default_factory=dict)
     blob_tasks: dict[str, str] = field(default_factory=dict)
+    keys: dict[str, bytes] = field(default_factory=dict)
     boards: dict[str, Board] = field(default_factory=dict)
     tokens: dict[str, tuple[tuple[str, ...], str | None]] = field(default_factory=dict)
     uploads: dict[tuple[str, str], tuple[bytes, UploadReply]] = field(default_factory=dict)
@@ -84,6 +89,8 @@ class MemoryServer:
     reports: list[Report] = field(default_factory=list)
     telemetry: list[Telemetry] = field(default_factory=list)
     chain: list[bytes] = field(default_factory=list)
+    ordered: dict[tuple[str, str], tuple[bytes, ...]] = field(default_factory=dict)
+    outcomes: list[Outcome] = field(default_factory=list)
     search: Search | None = None
     cut_after: int | None = None
     offline: bool = False
@@ -105,14 +112,16 @@ class MemoryServer:
     def publish(
         self, task: Task, *, weights: bytes, onnx: bytes, directory: bytes, packs: Sequence[bytes] = ()
     ) -> Manifest:
-        """Publish all that the manifest and the directory name; again, with another content, as the next version."""
-        refs = [self._publish_blob(task.id, data) for data in (weights, onnx, directory, *packs)]
+        """Publish all that the manifest and the directory name; again, with another content, as the next version.
+        packs: as they are fetched."""
+        refs = [self.publish_blob(task.id, data) for data in (weights, onnx, directory, *packs)]
         version = self.versions[task.id] = self.versions.get(task.id, 0) + 1
         self.tasks[task.id] = task
         self.bodies[task.id] = Manifest(task, Base(version, refs[0], refs[1]), refs[2], len(self.chain))
         return self.bodies[task.id]
 
-    def _publish_blob(self, task_id: str, data: bytes) -> BlobRef:
+    def publish_blob(self, task_id: str, data: bytes) -> BlobRef:
+        """Put bytes where boards of the task may fetch them."""
         name = digest(data)
         self.blobs[name], self.blob_tasks[name] = data, task_id
         return BlobRef(name, len(data))
@@ -152,6 +161,12 @@ class MemoryServer:
         known.tasks |= set(granted)
         return EnrolReply(board, tuple(sorted(known.tasks)), tuple(raw.decode() for raw in self.chain))
 
+    def order(self, task_id: str, order: Order, *, counter: int, epoch: int = 1, valid_s: float = 3600.0) -> None:
+        """The one order that there is for a board from now on."""
+        now = self.clock()
+        statement = Statement("release", task_id, epoch, counter, now, now + valid_s, plain(order))
+        self.ordered[order.board, task_id] = (seal(self.signing, statement),)
+
     def grant(self, board: str, task_id: str) -> None:
         self.boards[board].tasks.add(task_id)
 
@@ -177,6 +192,7 @@ class MemoryCloud:
     def __init__(self, server: MemoryServer, *, key: SigningKey | None = None, board: str | None = None) -> None:
         self.server = server
         self.bytes_up = self.bytes_down = 0
+        self.asked_keys: list[tuple[str, ...]] = []
         self._key, self._board = key, board
 
     def enroll(self, request: EnrolRequest, key: SigningKey) -> EnrolReply:
@@ -189,13 +205,34 @@ class MemoryCloud:
     def trust(self, after: int) -> list[bytes]:
         return self.server.chain[after:]
 
-    def manifest(self, task_id: str, etag: str | None) -> tuple[bytes, str] | None:
+    def manifest(self, task_id: str, etag: str | None, parts: Parts | None = None) -> tuple[bytes, str] | None:
         self.server.caller(self._key, self._board, task_id)
         raw = self.server.sealed_manifest(task_id)
         if etag == f'"{digest(raw)}"':
             return None
+        if parts is not None:
+            self._send_parts(self.server.bodies[task_id], raw, parts)
         self.bytes_down += len(raw)
         return raw, f'"{digest(raw)}"'
+
+    def _send_parts(self, body: Manifest, raw: bytes, parts: Parts) -> None:
+        have = parts.have().split(",")
+        refs = (body.directory, body.base.onnx, body.base.weights)
+        files = {ref.digest: self.server.blobs[ref.digest] for ref in refs if ref.digest[:HAVE_CHARACTERS] not in have}
+        after = b"".join(files.values())
+        cut = self.server.cut_after
+        if cut is not None and cut < len(after):
+            self.server.cut_after = None
+        sent = raw + after[:cut]
+        self.bytes_down += len(sent) - len(raw)
+        listed = ", ".join([str(len(raw)), *(f"{name}:{len(data)}" for name, data in files.items())])
+        parts.receive(listed, [sent])
+
+    def pack_keys(self, task_id: str, packs: tuple[str, ...]) -> tuple[bytes | None, ...]:
+        self.server.caller(self._key, self._board, task_id)
+        self.asked_keys.append(packs)
+        mine = (name if self.server.blob_tasks.get(name) == task_id else "" for name in packs)
+        return tuple(self.server.keys.get(name) for name in mine)
 
     def blob(self, digest: str, size: int, target: Path, *, on_bytes: Callable[[int], None] | None = None) -> int:
         caller = self.server.caller(self._key, self._board)
@@ -206,7 +243,9 @@ class MemoryCloud:
         part = target.with_name(target.name + ".part")
         have = part.read_bytes() if part.exists() else b""
         sent = self.server.blobs[digest][len(have) : self.server.cut_after]
-        cut, self.server.cut_after = self.server.cut_after, None
+        cut = self.server.cut_after
+        if len(have) < size:
+            self.server.cut_after = None
         self.bytes_down += len(sent)
         if on_bytes:
             on_bytes(len(sent))
@@ -219,6 +258,28 @@ class MemoryCloud:
         write_atomic(target, part.read_bytes())
         part.unlink()
         return len(sent)
+
+    def orders(self, task_id: str, known: str) -> tuple[OrdersReply, str] | None:
+        self.server.caller(self._key, self._board, task_id)
+        found = self.server.ordered.get((str(self._board), task_id), ())
+        etag = digest(b"".join(found))[:16] if found else ""
+        return None if etag in ("", known) else (OrdersReply(tuple(raw.decode() for raw in found)), etag)
+
+    def tell_outcome(self, task_id: str, outcome: Outcome) -> UploadReply:
+        self.server.caller(self._key, self._board, task_id)
+        if (outcome.board, outcome.counter) != (self._board, self._counter(task_id, outcome)):
+            raise NotFound("this board was not offered that release")
+
+        def store() -> UploadReply:
+            self.server.outcomes.append(outcome)
+            return UploadReply(1, 0)
+
+        return self._once(outcome.upload_id, encode(outcome), store)
+
+    def _counter(self, task_id: str, outcome: Outcome) -> int:
+        """That of the order that there is for the release; 0: there is none."""
+        found = (unverified(raw) for raw in self.server.ordered.get((str(self._board), task_id), ()))
+        return max((one.version for one in found if one.body["release"] == outcome.release), default=0)
 
     def search(self, task_id: str, body: bytes) -> bytes:
         self.server.caller(self._key, self._board, task_id)
@@ -282,6 +343,7 @@ class MemoryCloud:
         return reply
 
 
-def pack_ref(data: bytes, *, cohort: int, samples: int, contributors: int) -> PackRef:
-    """How a directory names a pack."""
-    return PackRef(digest(data), len(data), cohort, samples, contributors)
+def pack_ref(data: bytes, *, cohort: int, samples: int, contributors: int, ciphertext: bytes | None = None) -> PackRef:
+    """How a directory names a pack. ciphertext: None for a pack that is not encrypted, as of an older cloud."""
+    blob = UNSET if ciphertext is None else digest(ciphertext)
+    return PackRef(digest(data), len(data), cohort, samples, contributors, blob)
