@@ -35,6 +35,10 @@ class Cloud:
         """The file of withdrawals, which no restore touches."""
         return self.settings.data / journal.FILE_NAME
 
+    def work(self, name: str) -> BlobStore:
+        """What a build keeps from one step to the next, seen by every machine that sees the blobs."""
+        return _open_blobs(self.settings, f"work/{name}")
+
     @contextlib.contextmanager
     def locked(self, name: str, *, doing: str) -> Iterator[None]:
         """Let one process at a time do this, of all services on the same database. Raises Busy."""
@@ -61,13 +65,15 @@ def open_settings(chosen: Settings, *, offline: Path | None = None) -> Cloud:
     return Cloud(chosen, database, _open_blobs(chosen), folders)
 
 
-def _open_blobs(chosen: Settings) -> BlobStore:
+def _open_blobs(chosen: Settings, below: str = "") -> BlobStore:
+    """The store of blobs, or one of its own below it."""
     if not chosen.object_store:
-        return Blobs(chosen.data / "blobs")
+        return Blobs(chosen.data / (below or "blobs"))
     from cloud_aug.s3 import S3Blobs
 
-    cache, limit = chosen.data / "cache", chosen.limits.cache_bytes
-    return S3Blobs(chosen.object_store, endpoint=chosen.object_store_endpoint, cache=cache, cache_bytes=limit)
+    cache, limit = chosen.data / (below or "cache"), chosen.limits.cache_bytes
+    address = f"{chosen.object_store.rstrip('/')}/{below}".rstrip("/")
+    return S3Blobs(address, endpoint=chosen.object_store_endpoint, cache=cache, cache_bytes=limit)
 
 
 @dataclass(frozen=True)

@@ -97,13 +97,20 @@ class S3Blobs:
             for page in pages:
                 for entry in page.get("Contents", ()):
                     name = entry["Key"].rsplit("/", 1)[-1]
-                    yield Stored(name, entry["Size"], entry["LastModified"].timestamp())
+                    if entry["Key"] == self._key(name):  # not another store's, below this one
+                        yield Stored(name, entry["Size"], entry["LastModified"].timestamp())
 
     def remove(self, digest: str) -> None:
         """See BlobStore."""
         with self._asking():
             self._client.delete_object(Bucket=self._bucket, Key=self._key(digest))
         self._cache.remove(digest)
+
+    def clear(self) -> None:
+        """See BlobStore."""
+        for blob in list(self.stored()):
+            self.remove(blob.digest)
+        self._cache.clear()
 
     def internal_address(self, digest: str) -> str:
         """See BlobStore. A path with a signature that works for minutes."""

@@ -13,15 +13,16 @@ from typing import Annotated, Literal
 import numpy as np
 from msgspec import Meta
 
-from cloud_aug import vectors
+from cloud_aug import styles, vectors
+from cloud_aug.bench import Bench, Engine, Step, counted
 from cloud_aug.cloud import Cloud
 from cloud_aug.embedded import Embedded
-from cloud_aug.vectors import SearchIndex
+from cloud_aug.styles import Piece
+from cloud_aug.vectors import SearchIndex, Vectors
 from edgewire import tensors
 from edgewire.decoding import convert, plain
 from edgewire.errors import InvalidMessage, NotReady
 from edgewire.messages import BlobRef, Digest
-from edgewire.tasks import Task
 
 DOCUMENT_LIMIT_BYTES = 64 << 20
 QUERIES = 200  # held out, to prove an index
@@ -57,35 +58,55 @@ class SearchDocument:
         return tuple(name for one in self.classes for name in (one.digest, one.bits) if name is not None)
 
 
+@dataclass(frozen=True)
+class ClassOrder:
+    """The index of one class to build. pieces: its styles; queries: styles of samples held out, to prove it with;
+    budget_bytes: what it may take in memory."""
+
+    pieces: tuple[Piece, ...]
+    queries: tuple[Piece, ...]
+    dim: int
+    budget_bytes: int
+
+
+def build_class(bench: Bench, order: ClassOrder) -> ClassFile:
+    """Build and prove the index of a class, reading its styles in pieces. Raises TooLarge, EdgeError."""
+    found, n = styles.stream(bench, order.pieces), sum(piece.rows for piece in order.pieces)
+    queries, held_out = _all(styles.stream(bench, order.queries), order.dim)
+    built = vectors.build(found, n, order.dim, budget_bytes=order.budget_bytes, queries=queries, held_out=held_out)
+    put = bench.cloud.blobs.put
+    blob = put(built.data)
+    bits = put(vectors.build_bits(found, order.dim)).digest if "bits" in bench.task.privacy.modes else None
+    sizes = (built.memory_bytes, blob.digest, blob.size)
+    return ClassFile(built.kind, built.vectors, built.probes, built.recall, *sizes, bits)
+
+
+BUILD_CLASS = Step(build_class, ClassOrder, ClassFile)
+
+
 def write(
-    cloud: Cloud, task: Task, embedded: Embedded, base: str, *, seed: int, on_progress: Callable[[int, int], None]
+    bench: Bench, embedded: Embedded, engine: Engine, *, seed: int, on_progress: Callable[[int, int], None]
 ) -> BlobRef:
     """Build and prove an index per class, each within its share of the memory allowed. Raises TooLarge, EdgeError."""
-    budget = cloud.settings.limits.index_mib << 20
-    dim, classes = embedded.vectors.shape[1], len(task.labels)
-    queries, held_out = _held_out(embedded, seed)
-    share = np.bincount(embedded.y, minlength=classes) / max(1, len(embedded.y))
-    made = []
-    for label in range(classes):
-        styles = embedded.styles(label)
-        n = sum(len(ids) for _, ids in styles())
-        allowed = int(budget * share[label])
-        built = vectors.build(styles, n, dim, budget_bytes=allowed, queries=queries, held_out=held_out)
-        blob = cloud.blobs.put(built.data)
-        bits = cloud.blobs.put(vectors.build_bits(styles, dim)).digest if "bits" in task.privacy.modes else None
-        sizes = (built.memory_bytes, blob.digest, blob.size)
-        made.append(ClassFile(built.kind, built.vectors, built.probes, built.recall, *sizes, bits))
-        on_progress(label + 1, classes)
-    document = SearchDocument("search/2", base, dim, budget, tuple(made))
-    return cloud.blobs.put(tensors.pack({"means": embedded.global_means}, plain(document)))
+    budget, of_class = bench.cloud.settings.limits.index_mib << 20, embedded.counts.sum(axis=0)
+    share = of_class / max(1, of_class.sum())
+    parts = styles.unstyled(bench, embedded, queries=QUERIES, seed=seed)
+    one_more = counted(on_progress, len(parts) + len(share))
+    styled = engine.each(bench, styles.STYLE, parts, one_more)
+    queries = tuple(one.queries for one in styled)
+    orders = [
+        ClassOrder(tuple(one.classes[label] for one in styled), queries, embedded.dim, int(budget * of_all))
+        for label, of_all in enumerate(share)
+    ]
+    made = engine.each(bench, BUILD_CLASS, orders, one_more)
+    document = SearchDocument("search/2", bench.job.onnx, embedded.dim, budget, tuple(made))
+    return bench.cloud.blobs.put(tensors.pack({"means": embedded.global_means}, plain(document)))
 
 
-def _held_out(embedded: Embedded, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Styles of some samples, of all classes, and their ids."""
-    n = len(embedded.ids)
-    rows = np.sort(np.random.default_rng(seed).choice(n, min(n, QUERIES), replace=False))
-    means = embedded.global_means[embedded.y[rows]]
-    return vectors.unit(embedded.vectors[rows] - means)[0], embedded.ids[rows]
+def _all(pieces: Vectors, dim: int) -> tuple[np.ndarray, np.ndarray]:
+    """What is small enough to be in memory together."""
+    rows = [(np.zeros((0, dim), np.float32), np.zeros(0, np.int64)), *pieces()]
+    return np.concatenate([found for found, _ in rows]), np.concatenate([ids for _, ids in rows])
 
 
 def read(cloud: Cloud, search: str) -> tuple[SearchDocument, np.ndarray]:
