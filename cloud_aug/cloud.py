@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from cloud_aug import certificates, db, journal, keys, settings
 from cloud_aug.blobs import Blobs, BlobStore
@@ -37,7 +38,12 @@ class Cloud:
 
     def work(self, name: str) -> BlobStore:
         """What a build keeps from one step to the next, seen by every machine that sees the blobs."""
-        return _open_blobs(self.settings, f"work/{name}")
+        chosen = self.settings
+        if not chosen.object_store:
+            return Blobs(chosen.data / "work" / name)
+        from cloud_aug.s3 import S3Work
+
+        return S3Work(f"{chosen.object_store.rstrip('/')}/work/{name}", **_s3_options(chosen))
 
     @contextlib.contextmanager
     def locked(self, name: str, *, doing: str) -> Iterator[None]:
@@ -65,15 +71,17 @@ def open_settings(chosen: Settings, *, offline: Path | None = None) -> Cloud:
     return Cloud(chosen, database, _open_blobs(chosen), folders)
 
 
-def _open_blobs(chosen: Settings, below: str = "") -> BlobStore:
-    """The store of blobs, or one of its own below it."""
+def _open_blobs(chosen: Settings) -> BlobStore:
     if not chosen.object_store:
-        return Blobs(chosen.data / (below or "blobs"))
+        return Blobs(chosen.data / "blobs")
     from cloud_aug.s3 import S3Blobs
 
-    cache, limit = chosen.data / (below or "cache"), chosen.limits.cache_bytes
-    address = f"{chosen.object_store.rstrip('/')}/{below}".rstrip("/")
-    return S3Blobs(address, endpoint=chosen.object_store_endpoint, cache=cache, cache_bytes=limit)
+    return S3Blobs(chosen.object_store, **_s3_options(chosen))
+
+
+def _s3_options(chosen: Settings) -> dict[str, Any]:
+    cache, limit = chosen.data / "cache", chosen.limits.cache_bytes
+    return {"endpoint": chosen.object_store_endpoint, "cache": cache, "cache_bytes": limit}
 
 
 @dataclass(frozen=True)
