@@ -1,0 +1,147 @@
+"""Builds on a real Ray cluster of two nodes: the same bytes as in one process, whoever dies."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cloud_aug import cloud, embedded, index, on_ray, packing
+from cloud_aug.bench import Bench, Engine, P, R, Step
+from cloud_aug.publications import Publication
+from edgewire.errors import EdgeError, TooLarge
+from tests.cloud import ray_nodes, toys
+from tests.cloud.backends import files_only
+from tests.cloud.ray_nodes import RayNodes
+
+pytestmark = [
+    pytest.mark.skipif(not ray_nodes.installed(), reason="Ray is not installed: pip install 'edgectl[scale]'"),
+    pytest.mark.slow,
+    pytest.mark.xdist_group("ray"),
+]
+
+NOW = 1e9
+
+
+@pytest.fixture(scope="module")
+def nodes() -> Iterator[RayNodes]:
+    """The cluster, and this process with its token."""
+    with RayNodes() as started, pytest.MonkeyPatch.context() as patch:
+        for name, value in started.environment.items():
+            patch.setenv(name, value)
+        yield started
+
+
+@pytest.fixture(scope="module")
+def joined(nodes: RayNodes) -> Iterator[RayNodes]:
+    with on_ray.cluster(nodes.address):
+        nodes.wait()
+        yield nodes
+
+
+@dataclass(frozen=True)
+class Noted:
+    """A step that notes who does which part; whoever is the first to do part `deadly` is killed."""
+
+    run: Callable[[Bench, Any], Any]
+    notes: str
+    deadly: str
+
+    def __call__(self, bench: Bench, part: Any) -> Any:
+        import ray
+
+        line = f"{self.run.__name__} {hash_of(part)} {ray.get_runtime_context().get_node_id()}\n"
+        with Path(self.notes).open("a") as file:
+            file.write(line)
+        killed = Path(self.notes).with_name("killed")
+        if self.run.__name__ == self.deadly and not killed.exists():
+            killed.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return self.run(bench, part)
+
+
+def hash_of(part: Any) -> str:
+    import hashlib
+
+    return hashlib.sha256(repr(part).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Watched:
+    """An engine whose steps are noted."""
+
+    engine: Engine
+    notes: Path
+    deadly: str = ""
+
+    def each(self, bench: Bench, step: Step[P, R], parts: Sequence[P], on_done: Callable[[R], None]) -> list[R]:
+        noted = Noted(step.run, str(self.notes), self.deadly)
+        return self.engine.each(bench, replace(step, run=noted), parts, on_done)
+
+
+@pytest.fixture
+def in_small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(embedded, "ROWS_PER_PART", 36)
+    monkeypatch.setattr(packing, "PACKS_PER_PART", 1)
+
+
+def built(data: Path, engine: Engine | None = None) -> Publication:
+    """Another publication of what is in the folder, by another seed."""
+    return index.build(
+        cloud.open_cloud(data), "toy", seed=5, now=NOW, on_progress=toys.quiet, engine=engine
+    ).publication
+
+
+@pytest.mark.parametrize("deadly", ["embed", "build_class"])
+def test_a_killed_worker_costs_its_part_alone_and_two_nodes_give_the_same_digests_as_one_process(
+    data, tmp_path, joined, in_small_parts, deadly
+):
+    notes = tmp_path / "notes"
+    there = built(data, Watched(on_ray.OnRay(), notes, deadly))
+    lines = [line.split() for line in notes.read_text().splitlines()]
+    done = Counter((name, part) for name, part, _ in lines)
+    assert sorted(done.values())[-2:] == [1, 2], "one part was done twice, every other once"
+    assert [name for (name, _), times in done.items() if times == 2] == [deadly]
+    assert Counter(name for name, _ in done)["embed"] == 3
+    assert len({node for _, _, node in lines}) == 2
+    with cloud.open_cloud(data).database.writing() as connection:
+        connection.exec_driver_sql("DELETE FROM publications WHERE version = 2")
+    assert built(data) == there
+
+
+@files_only
+def test_index_build_runs_on_a_cluster_and_a_second_time_finds_nothing_new(data, nodes, tmp_path):
+    line = toys.command("index", "build", "--task", "toy", "--engine", "ray", "--address", nodes.address, data=data)
+    done = subprocess.run([*line, "--json"], capture_output=True, text=True, env=toys.environment(), check=False)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["changed"] is False
+
+
+def test_what_a_step_refuses_comes_back_as_it_was_and_no_sample_name_or_value_is_in_rays_logs(
+    data, joined, in_small_parts
+):
+    bench = index.Bench(cloud.open_cloud(data), index.Job(toys.TASK, "0" * 64, NOW))
+    with pytest.raises(TooLarge, match="by far"):
+        on_ray.OnRay().each(bench, Step(too_large, str, str), ["one"], print)
+    with pytest.raises(EdgeError, match="ValueError in test_ray_cluster"):
+        on_ray.OnRay().each(bench, Step(broken, str, str), ["one"], print)
+    built(data, on_ray.OnRay())
+    logs = joined.logs
+    assert b"person-" not in logs
+    assert b"very-private" not in logs
+
+
+def too_large(_bench: Bench, _part: str) -> str:
+    raise TooLarge("by far", hint="less")
+
+
+def broken(_bench: Bench, _part: str) -> str:
+    raise ValueError("very-private")
