@@ -1,4 +1,4 @@
-"""The pool as the base sees it: embeddings in the work store, a class mean per contributor in memory.
+"""The pool as the base sees it: embeddings and digests in the work store, a class mean per contributor in memory.
 
 A part is some contributors; they pass through memory one at a time, so that whoever embeds a part needs little more for
 ten million samples than for ten thousand.
@@ -16,6 +16,7 @@ from cloud_aug import pool, vectors
 from cloud_aug.bench import Bench, Step
 from edgelearn.retrieval.directory import Directory
 from edgelearn.retrieval.prototypes import class_means, residuals
+from edgewire.samples import DIGEST_BYTES
 from edgewire.tensors import Arrays
 
 ROWS_PER_PART = 1 << 15  # a few seconds of embedding, and eight megabytes of 64 values each
@@ -30,9 +31,9 @@ class People:
 
 @dataclass(frozen=True)
 class Part:
-    """Contributors embedded. rows: samples of each, in order of names; embeddings, means: digests in the work store, of
-    `vectors` float32 (n, dim), `ids` int64 (n,) and `y` int16 (n,); of `means` float32 (contributors, classes, dim) and
-    `counts` int64 (contributors, classes)."""
+    """Contributors embedded. rows: samples of each, in order of names; embeddings, means: digests in the work store:
+    of `vectors` float32 (n, dim), `digests` uint8 (n, 32), `ids` int64 (n,) and `y` int16 (n,); of `means` float32
+    (contributors, classes, dim) and `counts` int64 (contributors, classes)."""
 
     rows: dict[str, int]
     embeddings: str = ""
@@ -55,14 +56,15 @@ def deal(people: Mapping[str, int]) -> list[People]:
 def embed(bench: Bench, part: People) -> Part:
     """Embed the samples of some contributors. Who has none any more is left out."""
     rows: dict[str, int] = {}
-    columns: dict[str, list[np.ndarray]] = {name: [] for name in ("vectors", "ids", "y", "means", "counts")}
+    columns: dict[str, list[np.ndarray]] = {name: [] for name in ("vectors", "digests", "ids", "y", "means", "counts")}
     for name, held in pool.each(bench.cloud, bench.task, part.names, now=bench.job.now):
         if len(held.ids) == 0:
             continue  # withdrew meanwhile
         embeddings = bench.encoder.embed(held.samples.x)
         rows[name] = len(held.ids)
         means = class_means(embeddings, held.samples.y, len(bench.task.labels))
-        news = (embeddings, held.ids, held.samples.y.astype(np.int16), means[0][None], means[1][None])
+        digests = np.frombuffer(bytes.fromhex("".join(held.digests)), np.uint8).reshape(-1, DIGEST_BYTES)
+        news = (embeddings, digests, held.ids, held.samples.y.astype(np.int16), means[0][None], means[1][None])
         for column, new in zip(columns.values(), news, strict=True):
             column.append(new)
     if not rows:

@@ -214,9 +214,9 @@ def _write_directory(cloud: Cloud, described: Directory, meta: DirectoryMeta) ->
 
 def _verify_search(cloud: Cloud, draft: Publication, described: Directory) -> None:
     """Cohorts' own prototypes must find something."""
-    index = searchable.load(cloud, draft.search.digest)
+    index = searchable.load(cloud, draft.search.digest).index
     probes = unit(described.cohort_residuals.reshape(-1, index.dim))[0]
-    _, ids = index.search(probes, 1, exclude=np.zeros(0, np.int64))
+    _, ids = index.search(probes, 1)
     if len(index) and (ids < 0).all():
         raise CorruptFile("the search index finds nothing")
 

@@ -54,6 +54,12 @@ def current(connection: sa.Connection, task: str) -> Publication | None:
     return None if document is None else _read(document)
 
 
+def newest_version(connection: sa.Connection, task: str) -> int:
+    """The number of the newest publication, 0: there is none. Cheaper than `current`, which names every pack."""
+    query = sa.select(sa.func.max(db.publications.c.version)).where(db.publications.c.task == task)
+    return int(connection.execute(query).scalar() or 0)
+
+
 def published_at(connection: sa.Connection, task: str) -> float:
     """When the newest publication of a task was published, in seconds since 1970; 0: there is none."""
     query = sa.select(sa.func.max(db.publications.c.published_at)).where(db.publications.c.task == task)

@@ -1,4 +1,5 @@
-"""The search index of a publication as blobs: a document that names, by digest, the base and a file per class.
+"""The search index of a publication as blobs: a document that names, by digest, the base, an index per class, and
+beside each the roster of its samples.
 
 Index, class means and encoder belong together: whoever opens the document checks each file against its digest, and the
 queries say which base they were made with.
@@ -13,14 +14,15 @@ from typing import Annotated, Literal
 import numpy as np
 from msgspec import Meta
 
-from cloud_aug import styles, vectors
+from cloud_aug import roster, styles, vectors
 from cloud_aug.bench import Bench, Engine, Step, counted
 from cloud_aug.cloud import Cloud
 from cloud_aug.embedded import Embedded
+from cloud_aug.roster import Roster
 from cloud_aug.styles import Piece
-from cloud_aug.vectors import SearchIndex, Vectors
+from cloud_aug.vectors import SearchIndex
 from edgewire import tensors
-from edgewire.decoding import convert, plain
+from edgewire.decoding import convert, decode, encode, plain
 from edgewire.errors import InvalidMessage, NotReady
 from edgewire.messages import BlobRef, Digest
 
@@ -30,7 +32,8 @@ QUERIES = 200  # held out, to prove an index
 
 @dataclass(frozen=True)
 class ClassFile:
-    """The index of one class. See `vectors.Built`; size: of its file in bytes; bits: the index over sign bits."""
+    """The index of one class. See `vectors.Built`; size: of its file in bytes; bits: the index over sign bits; roster:
+    see `roster.py`."""
 
     kind: str
     vectors: int
@@ -40,14 +43,16 @@ class ClassFile:
     digest: Digest
     size: int
     bits: Digest | None
+    roster: Digest
 
 
 @dataclass(frozen=True)
 class SearchDocument:
-    """base: digest of the ONNX file whose embeddings are in it."""
+    """base: digest of the ONNX file whose embeddings are in it; names: of the contributors, a JSON list."""
 
-    format: Literal["search/2"]
+    format: Literal["search/3"]
     base: Digest
+    names: Digest
     dim: Annotated[int, Meta(ge=1)]
     budget_bytes: int
     classes: tuple[ClassFile, ...]
@@ -55,7 +60,16 @@ class SearchDocument:
     @property
     def files(self) -> tuple[str, ...]:
         """The digests of all files."""
-        return tuple(name for one in self.classes for name in (one.digest, one.bits) if name is not None)
+        each = [name for one in self.classes for name in (one.digest, one.bits, one.roster) if name is not None]
+        return (self.names, *each)
+
+
+@dataclass(frozen=True)
+class Searchable:
+    """What a search needs, mapped from files."""
+
+    index: SearchIndex
+    roster: Roster
 
 
 @dataclass(frozen=True)
@@ -70,15 +84,24 @@ class ClassOrder:
 
 
 def build_class(bench: Bench, order: ClassOrder) -> ClassFile:
-    """Build and prove the index of a class, reading its styles in pieces. Raises TooLarge, EdgeError."""
-    found, n = styles.stream(bench, order.pieces), sum(piece.rows for piece in order.pieces)
-    queries, held_out = _all(styles.stream(bench, order.queries), order.dim)
-    built = vectors.build(found, n, order.dim, budget_bytes=order.budget_bytes, queries=queries, held_out=held_out)
-    put = bench.cloud.blobs.put
+    """Build and prove the index of a class, reading its styles in pieces; a sample that several contributors shared is
+    in it once, as the first one's by name. Raises TooLarge, EdgeError."""
+    known = styles.entries(bench, order.pieces)
+    rows = roster.first_of_equal(known["digests"])
+    known = {name: column[rows] for name, column in known.items()}
+    found, put = styles.stream(bench, order.pieces, rows), bench.cloud.blobs.put
+    built = vectors.build(
+        found,
+        len(rows),
+        order.dim,
+        budget_bytes=order.budget_bytes,
+        queries=np.concatenate([np.zeros((0, order.dim), np.float32), *styles.stream(bench, order.queries)()]),
+        held_out=np.flatnonzero(np.isin(known["ids"], styles.entries(bench, order.queries)["ids"])),
+    )
     blob = put(built.data)
     bits = put(vectors.build_bits(found, order.dim)).digest if "bits" in bench.task.privacy.modes else None
-    sizes = (built.memory_bytes, blob.digest, blob.size)
-    return ClassFile(built.kind, built.vectors, built.probes, built.recall, *sizes, bits)
+    files = (blob.digest, blob.size, bits, put(roster.to_bytes(**known)).digest)
+    return ClassFile(built.kind, built.vectors, built.probes, built.recall, built.memory_bytes, *files)
 
 
 BUILD_CLASS = Step(build_class, ClassOrder, ClassFile)
@@ -99,14 +122,9 @@ def write(
         for label, of_all in enumerate(share)
     ]
     made = engine.each(bench, BUILD_CLASS, orders, one_more)
-    document = SearchDocument("search/2", bench.job.onnx, embedded.dim, budget, tuple(made))
+    names = bench.cloud.blobs.put(encode(list(embedded.rows)))
+    document = SearchDocument("search/3", bench.job.onnx, names.digest, embedded.dim, budget, tuple(made))
     return bench.cloud.blobs.put(tensors.pack({"means": embedded.global_means}, plain(document)))
-
-
-def _all(pieces: Vectors, dim: int) -> tuple[np.ndarray, np.ndarray]:
-    """What is small enough to be in memory together."""
-    rows = [(np.zeros((0, dim), np.float32), np.zeros(0, np.int64)), *pieces()]
-    return np.concatenate([found for found, _ in rows]), np.concatenate([ids for _, ids in rows])
 
 
 def read(cloud: Cloud, search: str) -> tuple[SearchDocument, np.ndarray]:
@@ -121,11 +139,13 @@ def read(cloud: Cloud, search: str) -> tuple[SearchDocument, np.ndarray]:
     return document, arrays["means"]
 
 
-def load(cloud: Cloud, search: str) -> SearchIndex:
-    """The index, mapped from its files after each was checked. Raises what `read` does, and CorruptFile."""
+def load(cloud: Cloud, search: str) -> Searchable:
+    """Index and roster, mapped from their files after each was checked. Raises what `read` does, and CorruptFile."""
     document, means = read(cloud, search)
     for name in document.files:
         cloud.blobs.check(name)
+    names = decode(tuple[str, ...], cloud.blobs.read(document.names), what="names", limit_bytes=DOCUMENT_LIMIT_BYTES)
     files = [cloud.blobs.path(one.digest) for one in document.classes]
     bits = [cloud.blobs.path(one.bits) for one in document.classes if one.bits is not None]
-    return SearchIndex(document.base, files, [one.probes for one in document.classes], means, bits)
+    index = SearchIndex(document.base, files, [one.probes for one in document.classes], means, bits)
+    return Searchable(index, Roster(names, [cloud.blobs.path(one.roster) for one in document.classes]))

@@ -34,6 +34,7 @@ from edgewire.errors import (
 from edgewire.files import digest_of_file, move_into_place
 from edgewire.messages import (
     CLOCK_HEADER,
+    FOUND_LIMIT_BYTES,
     SAMPLES_LIMIT_BYTES,
     WIRE_HEADER,
     AccessReply,
@@ -88,7 +89,11 @@ class Cloud(Protocol):
         ...
 
     def search(self, task_id: str, body: bytes) -> bytes:
-        """Send query vectors, receive samples, both as safetensors."""
+        """Send query vectors, receive digests and scores of samples, both as safetensors."""
+        ...
+
+    def found(self, task_id: str, body: bytes) -> bytes:
+        """Send digests that a search found, receive their samples."""
         ...
 
     def contribute(
@@ -201,7 +206,10 @@ class HttpCloud:
         return received
 
     def search(self, task_id: str, body: bytes) -> bytes:
-        return self._upload("POST", f"/v1/tasks/{task_id}/search", body, limit_bytes=SAMPLES_LIMIT_BYTES)
+        return self._upload("POST", f"/v1/tasks/{task_id}/search", body, limit_bytes=FOUND_LIMIT_BYTES)
+
+    def found(self, task_id: str, body: bytes) -> bytes:
+        return self._upload("POST", f"/v1/tasks/{task_id}/found", body, limit_bytes=SAMPLES_LIMIT_BYTES)
 
     def contribute(
         self, task_id: str, upload_id: str, body: bytes, *, consent: str, until: float, after: int = 0
@@ -439,10 +447,7 @@ _BY_STATUS: dict[int, type[EdgeError]] = {
     413: errors.TooLarge,
     426: errors.UpgradeRequired,
     429: errors.RateLimited,
-    500: RetryLater,
-    502: RetryLater,
-    503: RetryLater,
-    504: RetryLater,
+    **dict.fromkeys((500, 502, 503, 504), RetryLater),
 }
 
 

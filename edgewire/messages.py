@@ -12,13 +12,16 @@ from edgewire.tasks import Mode, Task, TaskId
 WIRE_HEADER = "Edge-Wire"
 CLOCK_HEADER = "Edge-Time"  # the server's clock in seconds since 1970: a wrong clock is reported as a wrong clock
 
-SAMPLES_LIMIT_BYTES = 64 << 20  # one pack, contribution or search answer
+SAMPLES_LIMIT_BYTES = 64 << 20  # one pack, contribution or answer with samples
 QUERIES_LIMIT_BYTES = 4 << 20
+FOUND_LIMIT_BYTES = 16 << 20
 WEIGHTS_LIMIT_BYTES = 256 << 20
 DIRECTORY_LIMIT_BYTES = 16 << 20
 TELEMETRY_LIMIT_BYTES = 64 << 10
 MAX_TELEMETRY_POINTS = 60
-MAX_SEARCH_RESULTS = 4000
+MAX_FOUND = 1 << 14  # digests in one answer to a search
+MAX_SEARCH_RESULTS = 4000  # samples fetched at once
+WANTED_LIMIT_BYTES = 256 << 10
 MAX_SEARCH_CELLS = 1 << 20  # queries x classes x k: what one search may have the server rank
 
 PublicKey = Annotated[str, Meta(min_length=44, max_length=44)]  # base64 of 32 bytes
@@ -155,6 +158,24 @@ class SearchMeta:
     task: TaskId
     base: Digest
     k: Annotated[int, Meta(ge=1, le=100)]
+
+
+@dataclass(frozen=True)
+class FoundMeta:
+    """The JSON part of the answer to a search. Its arrays: `digests`, uint8 (m, 32), of samples, best ranks first;
+    `rows`, int32 (n, classes, k), whose digest each neighbour is, -1 for none; `scores`, float32 (n, classes, k):
+    cosines, or shares of equal bits."""
+
+    format: Literal["found/1"]
+    task: TaskId
+
+
+@dataclass(frozen=True)
+class WantedMeta:
+    """The JSON part of a request for samples that a search found; its array is `digests`, uint8 (n, 32)."""
+
+    format: Literal["wanted/1"]
+    task: TaskId
 
 
 @dataclass(frozen=True)

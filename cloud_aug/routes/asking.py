@@ -16,7 +16,7 @@ from cloud_aug.rates import Rates
 from cloud_aug.search import Searcher
 from edgewire.decoding import JSON_LIMIT_BYTES
 from edgewire.errors import TooLarge, Unauthorized
-from edgewire.messages import QUERIES_LIMIT_BYTES, SAMPLES_LIMIT_BYTES, TELEMETRY_LIMIT_BYTES
+from edgewire.messages import QUERIES_LIMIT_BYTES, SAMPLES_LIMIT_BYTES, TELEMETRY_LIMIT_BYTES, WANTED_LIMIT_BYTES
 
 STATEMENT_LIMIT_BYTES = 64 << 10
 
@@ -99,6 +99,7 @@ StatementBody = Annotated[bytes, Depends(_body(STATEMENT_LIMIT_BYTES))]
 JsonBody = Annotated[bytes, Depends(_body(JSON_LIMIT_BYTES))]
 TelemetryBody = Annotated[bytes, Depends(_body(TELEMETRY_LIMIT_BYTES))]
 QueriesBody = Annotated[bytes, Depends(_body(QUERIES_LIMIT_BYTES))]
+WantedBody = Annotated[bytes, Depends(_body(WANTED_LIMIT_BYTES))]
 SamplesBody = Annotated[bytes, Depends(_body(SAMPLES_LIMIT_BYTES))]
 
 DigestPath = Annotated[str, Path(pattern="^[0-9a-f]{64}$")]
