@@ -61,7 +61,7 @@ class Case:
 def main() -> None:
     arguments = _arguments()
     use_threads(1)
-    world = _World()
+    world = World()
     found = [(case, _play(case, world, arguments)) for case in _cases(arguments)]
     answer((__doc__ or "").partition("\n\n")[0], list(_figures(found)), arguments.json)
 
@@ -143,7 +143,7 @@ def _privacy() -> Iterator[Case]:
     yield Case("privacy", "boards' own noise 0.01 on iid", "2nn", "iid", plan)
 
 
-class _World:
+class World:
     """The data, read once."""
 
     def __init__(self) -> None:
@@ -167,7 +167,7 @@ class _World:
         return Crowd(reference_model(case.model, seed=case.plan.seed), x, y, parts, self.test, trusted=trusted)
 
 
-def _play(case: Case, world: _World, arguments: argparse.Namespace) -> tuple[list[Round], float | None]:
+def _play(case: Case, world: World, arguments: argparse.Namespace) -> tuple[list[Round], float | None]:
     """The rounds of a case, up to its target or its end; and the ε that they cost."""
     name = f"{case.name} seed {case.plan.seed}".replace(" ", "_").replace("/", "_")
     folder = arguments.folder / name

@@ -40,7 +40,10 @@ Share = Annotated[float, typer.Option("--share", min=0, max=1, help="Of the boar
 Epochs = Annotated[int, typer.Option("--epochs", min=1, help="Passes of a board over its samples.")]
 Batch = Annotated[int, typer.Option("--batch-size", min=0, help="0: all samples of a board.")]
 Rate = Annotated[float, typer.Option("--learning-rate", min=1e-9, help="Of a board.")]
-Compression = Annotated[str, typer.Option(help="Of updates: none, topk, eight-bit or one-bit.")]
+Compression = Annotated[str, typer.Option(help="Of updates: none, topk, eight-bit, one-bit or sparse.")]
+Down = Annotated[
+    str, typer.Option("--down", help="How weights go to boards: none (whole), eight-bit, or changes since last time.")
+]
 Drop = Annotated[float, typer.Option("--drop", min=0, max=1, help="Share of the invited that never answer.")]
 Late = Annotated[int, typer.Option("--late", min=0, max=100, help="Answers are late by up to so many rounds.")]
 Turns = Annotated[
@@ -69,6 +72,7 @@ def simulate(
     batch_size: Batch = 10,
     learning_rate: Rate = 0.04,
     compression: Compression = "none",
+    down: Down = "none",
     drop: Drop = 0.0,
     late: Late = 0,
     turns: Turns = 0,
@@ -93,6 +97,7 @@ def simulate(
         settings=LocalSettings(epochs, batch_size, learning_rate),
         seed=seed,
         compression=compression,
+        down=down,
         drop=drop,
         late=late,
         turn_rounds=turns,

@@ -12,18 +12,20 @@ from pathlib import Path
 
 import numpy as np
 
+from cloud_aug.simulation.down import opened
 from cloud_aug.simulation.plan import Plan, Round, algorithm_of, attack_of, codec_of
-from cloud_aug.simulation.state import Folder, State, of, under
+from cloud_aug.simulation.state import Folder, State
 from edgelearn.crowd import Crowd
 from edgelearn.federated.algorithm import Order, Server, Update
-from edgelearn.federated.arrays import Arrays, EmptyRound
 from edgelearn.federated.cohort import at_random, by_coin, longest_absent
 from edgelearn.federated.ensemble import Ensemble, mean_opinion
-from edgelearn.federated.updates import Limits, check_update
+from edgelearn.federated.turn import Memory, close, play, receive
+from edgelearn.federated.updates import Limits, UpdateRefused
 from edgelearn.privacy.accountant import gaussian_epsilon, sampled_epsilon
 from edgelearn.privacy.noise import randomized
 from edgewire import tensors
 from edgewire.errors import UsageError
+from edgewire.tensors import Arrays, of, under
 
 DELTA = 1e-5  # of every ε that is told
 
@@ -40,6 +42,7 @@ class Simulation:
         name = hashlib.sha256(repr((replace(plan, rounds=0), world)).encode()).hexdigest()
         self._folder = Folder(folder, name)
         self._state = self._folder.restored() or State(self.algorithm.start(crowd.weights()))
+        self._down = opened(plan, self.algorithm, self._state)
         self._place = {board: number for number, board in enumerate(crowd.boards)}
         self._attackers = _drawn(crowd.boards, plan.attackers, plan.seed)
         labels = {board: crowd.mean_label(board) for board in crowd.boards}
@@ -62,14 +65,15 @@ class Simulation:
 
     def next_round(self) -> Round:
         state, invited = self._state, self._invited()
+        self._down = opened(self.plan, self.algorithm, state)
         tally = _Tally(len(invited))
-        try:
-            server = self.algorithm.server_update(state.server, self._answers(invited, tally))
-        except EmptyRound:
-            server = replace(state.server, round=state.server.round + 1)
+        server, _ = close(self.algorithm, state.server, self._answers(invited, tally))
         done = Round(number=state.server.round, score=self._score(server), **vars(tally))
-        recent = [*state.recent, state.server.weights][-self.plan.late :] if self.plan.late else []
-        self._state = replace(state, server=server, history=[*state.history, done], recent=recent)
+        known = self._down.seen(state.server).weights
+        recent = [*state.recent, known][-self.plan.late :] if self.plan.late else []
+        self._state = replace(
+            state, server=server, history=[*state.history, done], recent=recent, broadcast=self._down.broadcast
+        )
         self._folder.keep(self._state)
         return done
 
@@ -98,8 +102,9 @@ class Simulation:
         """What the server has to count, one after the other."""
         for board in invited:
             rng = np.random.default_rng((self.plan.seed, self.server.round, 4, self._place[board]))
-            order = self._order(rng)
-            tally.bytes_down += _packed(under("weights", order.weights) | under("extra", order.extra))
+            order, size = self._down.brought(self._order(board, rng), self._state.held.get(board))
+            tally.bytes_down += size
+            self._state.held[board] = self.server.round
             if rng.random() < self.plan.drop:
                 continue
             update, memory = self._arrived(board, order, rng, tally)
@@ -112,32 +117,40 @@ class Simulation:
                 self._remember(board, memory)
                 yield update
 
-    def _order(self, rng: np.random.Generator) -> Order:
-        """What a board got: this round's weights, or those of the round in which it began."""
-        server, late = self.server, int(rng.integers(0, self.plan.late + 1))
+    def _order(self, board: str, rng: np.random.Generator) -> Order:
+        """What a board got: this round's weights, or those of the round in which it began; of tables, the rows that it
+        asked for, where the algorithm has submodels."""
+        server, late = self._down.seen(self.server), int(rng.integers(0, self.plan.late + 1))
         if 0 < late <= len(self._state.recent):
             server = replace(server, round=server.round - late, weights=self._state.recent[-late])
-        return self.algorithm.order(server, self.plan.settings)
+        rows = self.crowd.rows(board) if self.algorithm.submodels else None
+        return self.algorithm.order(server, self.plan.settings, rows)
 
     def _arrived(
         self, board: str, order: Order, rng: np.random.Generator, tally: _Tally
     ) -> tuple[Update | None, Arrays]:
         """A board's update after its way to the server, None if it is refused; and what the board keeps."""
         kept = self._folder.memory(board, at) if (at := self._state.memories.get(board)) is not None else {}
-        update, own = self.algorithm.client_step(
-            order, self.crowd.learner(board), board=board, memory=of("own", kept), rng=rng
+        sent, memory = play(
+            self.algorithm,
+            self._codec,
+            order,
+            self.crowd.learner(board, order.rows),
+            board=board,
+            memory=Memory(of("own", kept), of("codec", kept)),
+            rng=rng,
+            change=lambda update: self._disguised(update, rng),
         )
-        update = self._disguised(update, rng)
-        sent, left = self._codec.encode(update.delta, memory=of("codec", kept), rng=rng)
-        meta = {"board": board, "round": update.round, "samples": update.num_samples, "steps": update.steps}
-        tally.bytes_up += _packed(under("delta", sent) | under("extra", update.extra), meta)
+        meta = {"board": board, "round": sent.round, "samples": sent.num_samples, "steps": sent.steps}
+        asked = {name: ids.astype(np.uint32) for name, ids in order.rows.items()}
+        arrays = under("delta", sent.delta) | under("extra", sent.extra) | under("rows", asked)
+        tally.bytes_up += len(tensors.pack(arrays, meta))
         self._state.sent[board] = self._state.sent.get(board, 0) + 1
         try:
-            update = replace(update, delta=self._codec.decode(sent, order.weights))
-            check_update(update, order, Limits())
-        except ValueError:
+            update = receive(sent, order, self._codec, Limits())
+        except UpdateRefused:
             return None, {}
-        return update, under("own", own) | under("codec", left)
+        return update, under("own", memory.own) | under("codec", memory.codec)
 
     def _disguised(self, update: Update, rng: np.random.Generator) -> Update:
         """With noise of its own, or made up by an attacker."""
@@ -176,8 +189,3 @@ class _Tally:
 def _drawn(boards: list[str], share: float, seed: int) -> set[str]:
     order = np.random.default_rng((seed, 3)).permutation(len(boards))
     return {boards[number] for number in order[: round(share * len(boards))]}
-
-
-def _packed(arrays: Arrays, meta: object = None) -> int:
-    """Bytes on the way, without what TLS and HTTP add."""
-    return len(tensors.pack(arrays, meta))
