@@ -23,7 +23,8 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.federated import BOARDS, World
+from benchmarks.federated import World
+from benchmarks.federated_cases import BOARDS
 from benchmarks.figures import Figure, answer, at_least, at_most, noted
 from benchmarks.flower_env import environment
 from benchmarks.reference_models import reference_model
