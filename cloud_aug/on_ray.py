@@ -1,9 +1,9 @@
-"""The home of Ray: the steps of a build as Ray Data jobs.
+"""The home of Ray: the steps of a build as Ray Data jobs, and simulated boards on workers.
 
-Workers open the same cloud as whoever builds, from a data folder at the same path, so that nothing of a sample and no
-secret passes through Ray: parts and results are JSON of names, numbers and digests. Ray runs whatever those ask for who
-reach it, so a cluster is joined with its token only. Its telemetry is off, and what a step complains of comes back as
-our own errors, not through its logs.
+For a build workers open the same cloud as whoever builds, from a data folder at the same path, so that nothing of a
+sample and no secret passes through Ray: parts and results are JSON of names, numbers and digests. Ray runs whatever
+those ask for who reach it, so a cluster is joined with its token only. Its telemetry is off, and what a step complains
+of comes back as our own errors, not through its logs.
 """
 
 from __future__ import annotations
@@ -17,14 +17,17 @@ import re
 import secrets
 import socket
 import traceback
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from cloud_aug.bench import Bench, Job, P, R, Step
 from cloud_aug.cloud import Cloud, open_cloud
+from cloud_aug.simulation.boards import Answer, Asked, Boards
+from edgelearn.federated.arrays import copied
 from edgewire.decoding import decode, encode
 from edgewire.errors import Conflict, EdgeError, Offline, UsageError, from_code, from_os_error
 from edgewire.files import digest
@@ -216,3 +219,54 @@ def _lost(error: Exception) -> EdgeError:
     return Offline(
         f"Ray gave up: {type(error).__name__}", hint="see 'ray status' and Ray's logs, then do the same again"
     )
+
+
+class BoardsOnRay:
+    """Simulated boards on the cluster's workers. A turn whose worker dies is taken again."""
+
+    def __init__(self) -> None:
+        self._held: tuple[Boards, Any] | None = None
+
+    def turns(self, boards: Boards, asked: Iterable[Asked]) -> Iterator[tuple[str, Answer]]:
+        """See Players. Twice as many are under way as there are processors, so memory does not grow with the round."""
+        import ray
+        from ray.exceptions import RayError
+
+        if self._held is None or self._held[0] is not boards:
+            self._held = (boards, ray.put(boards))
+        turn = ray.remote(_turn).options(num_cpus=1, max_retries=-1)
+        at_once = 2 * max(1, int(ray.cluster_resources().get("CPU", 1)))
+        waiting: deque[tuple[str, Any]] = deque()
+        try:
+            for one in asked:
+                waiting.append((one.board, turn.remote(self._held[1], one)))
+                if len(waiting) >= at_once:
+                    yield _arrived(*waiting.popleft())
+            while waiting:
+                yield _arrived(*waiting.popleft())
+        except RayError as error:
+            raise _lost(error) from None
+
+
+def _turn(boards: Boards, asked: Asked) -> tuple[Answer | None, Reply]:
+    """One board's turn, on a worker."""
+    from edgelearn.device import use_threads
+
+    use_threads(1)  # sums depend on how many there are
+    # what Ray hands out cannot be written to, and torch wants that it could
+    asked = replace(asked, order=replace(asked.order, weights=copied(asked.order.weights)), memory=copied(asked.memory))
+    answers: list[Answer] = []
+
+    def work() -> bytes:
+        answers.append(boards.turn(asked))
+        return b""
+
+    reply = _guarded(work)
+    return answers[0] if answers else None, reply
+
+
+def _arrived(board: str, reference: Any) -> tuple[str, Answer]:
+    answer, reply = _ray().get(reference)
+    if answer is None:
+        raise _raised(reply.refusal or ("failed", "a board did not answer", ""))
+    return board, answer

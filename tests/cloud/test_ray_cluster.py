@@ -1,4 +1,4 @@
-"""Builds on a real Ray cluster of two nodes: the same bytes as in one process, whoever dies."""
+"""Builds and simulations on a real Ray cluster of two nodes: the same bytes as in one process, whoever dies."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -21,6 +22,7 @@ from edgewire.errors import EdgeError, TooLarge
 from tests.cloud import ray_nodes, toys
 from tests.cloud.backends import files_only
 from tests.cloud.ray_nodes import RayNodes
+from tests.cloud.test_simulation import PLAN, TEN, bits, crowd, played
 
 pytestmark = [
     pytest.mark.skipif(not ray_nodes.installed(), reason="Ray is not installed: pip install 'edgectl[scale]'"),
@@ -145,3 +147,58 @@ def too_large(_bench: Bench, _part: str) -> str:
 
 def broken(_bench: Bench, _part: str) -> str:
     raise ValueError("very-private")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"algorithm": "scaffold", "compression": "topk", "late": 2, "drop": 0.2},
+        {"algorithm": "leave-one-out", "attack": "noise", "attackers": 0.2},
+    ],
+    ids=["scaffold", "leave-one-out"],
+)
+def test_boards_on_two_nodes_give_the_same_bits_as_in_one_process(tmp_path, joined, changes):
+    from cloud_aug.simulation.play import Simulation
+
+    plan = replace(PLAN, **changes)
+    there = Simulation(crowd(TEN), plan, tmp_path / "there", world="{}", players=on_ray.BoardsOnRay())
+    there.run()
+    here = played(tmp_path / "here", plan)
+    assert bits(there) == bits(here)
+    assert there.history == here.history
+
+
+def test_a_simulated_board_whose_worker_dies_is_played_again(tmp_path, joined):
+    from cloud_aug.simulation.play import Simulation
+
+    dying = crowd(TEN)
+    dying.learner = Dying(dying.learner, str(tmp_path / "killed"))  # type: ignore[method-assign]
+    there = Simulation(dying, PLAN, tmp_path / "there", world="{}", players=on_ray.BoardsOnRay())
+    there.run()
+    assert (tmp_path / "killed").exists()
+    assert bits(there) == bits(played(tmp_path / "here"))
+
+
+@dataclass(frozen=True)
+class Dying:
+    """Learners, the first of which takes its process along."""
+
+    learner: Callable[[str], Any]
+    note: str
+
+    def __call__(self, board: str) -> Any:
+        if not Path(self.note).exists():
+            Path(self.note).touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return self.learner(board)
+
+
+def test_without_an_address_a_cluster_of_this_machine_plays(tmp_path):
+    file = toys.data_file(tmp_path / "people.npz")
+    line = [sys.executable, "-m", "cloud_aug", "simulate", str(file), "--boards", "4", "--rounds", "1", "--json"]
+    runs = [
+        subprocess.run([*line, *more], capture_output=True, text=True, env=toys.environment(), check=False)
+        for more in ([], ["--engine", "ray"])
+    ]
+    assert runs[1].returncode == 0, runs[1].stderr
+    assert runs[0].stdout == runs[1].stdout
