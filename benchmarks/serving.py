@@ -40,7 +40,9 @@ TASK = Task(
     ModelSpec("cnn1d", width=16, embedding=DIM),
     privacy=Privacy(modes=("directory", "embedding"), min_cohort=2),
 )
-SERVER_CORE, CLIENT_CORE = 0, max(os.sched_getaffinity(0))
+CORES = os.sched_getaffinity(0)
+SERVER_CORE, CLIENT_CORE = 0, max(CORES)
+WORKERS = (1, 2, 4)
 CONNECTIONS = 8
 PACK_BYTES = 4 << 20
 LIMITS = {"requests_per_board_per_minute": 10_000_000, "requests_at_once": CONNECTIONS}
@@ -53,12 +55,13 @@ def measure(quick: bool) -> Sequence[Figure]:
         with serving(data) as server:
             os.sched_setaffinity(0, {CLIENT_CORE})
             board = Caller(made, server)
-            return [
+            figures = [
                 *search_figures(made, board, rounds=15 if quick else 60),
-                *overload_figures(board, seconds=8 if quick else 60),
+                *overload_figures(board, seconds=8 if quick else 600),
                 *swap_figures(made, board, seconds=8 if quick else 30),
                 *pack_figures(made, data, board, rounds=8 if quick else 40),
             ]
+        return [*figures, *worker_figures(made, data, seconds=5 if quick else 30)]
 
 
 def prepare(data: Path, *, samples: int) -> Cloud:
@@ -185,7 +188,7 @@ def search_figures(made: Cloud, board: Caller, *, rounds: int) -> list[Figure]:
 def overload_figures(board: Caller, *, seconds: float) -> list[Figure]:
     body = queries(board.made)
     path = f"/v1/tasks/{TASK.id}/search"
-    capacity = _capacity(lambda: board.request("POST", path, body), seconds=seconds / 2)
+    capacity = _capacity(lambda: board.request("POST", path, body), seconds=min(30.0, seconds / 2))
     rate = 2.0 * capacity
     memory: list[float] = []
     times: list[tuple[float, int]] = []
@@ -300,6 +303,23 @@ def pack_figures(made: Cloud, data: Path, board: Caller, *, rounds: int) -> list
     return [at_least("packs: speed against nginx with TLS", ratio, "ratio", 0.5, anchor=shown)]
 
 
+def worker_figures(made: Cloud, data: Path, *, seconds: float) -> list[Figure]:
+    """Here the workers may use every core, and share them with the client."""
+    os.sched_setaffinity(0, CORES)
+    body, found = queries(made), []
+    for count in WORKERS:
+        with toys.serving(data, "--workers", str(count)) as server:
+            board = Caller(made, server)
+
+            def ask(board: Caller = board) -> tuple[int, int]:
+                return board.request("POST", f"/v1/tasks/{TASK.id}/search", body)
+
+            _capacity(ask, seconds=seconds / 2)  # every worker reads the index at its first search
+            name, shared = f"searches per second with {count} workers", f"{len(CORES)} cores, shared with the client"
+            found.append(noted(name, _capacity(ask, seconds=seconds), "1/s", anchor=shared))
+    return found
+
+
 def _timed(action: Callable[[], tuple[int, int]]) -> tuple[float, tuple[int, int]]:
     started = time.perf_counter()
     found = action()
@@ -315,8 +335,9 @@ def _all(actions: Sequence[Callable[[], None]]) -> None:
 
 
 def _memory_mib(pid: int) -> float:
+    """Of its own; mapped files are shared, and the page cache's."""
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith("VmRSS:"):
+        if line.startswith("RssAnon:"):
             return int(line.split()[1]) / 1024
     return 0.0
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -63,11 +64,12 @@ def build(
     what the engine raises.
     """
     with cloud.locked(f"index-{task_id}", doing=f"building the index of task '{task_id}'"):
+        began = time.monotonic()
         cloud.blobs.sweep()
         task, base = tasks.load(cloud, task_id), bases.newest(cloud, task_id)
         bench = Bench(cloud, Job(task, base.base.onnx.digest, now))
         bench.work.clear()
-        built = _Build(bench, engine or Here(), base, seed, on_progress).published()
+        built = _Build(bench, engine or Here(), base, seed, on_progress, began).published()
         _remove_old(cloud, built.publication)
         bench.work.clear()
         return built
@@ -75,13 +77,14 @@ def build(
 
 @dataclass(frozen=True)
 class _Build:
-    """One build: what is known of it from its start."""
+    """One build: what is known of it from its start. began: on the monotonic clock."""
 
     bench: Bench
     engine: Engine
     base: BaseRecord
     seed: int
     on_progress: Progress
+    began: float
 
     def published(self) -> Built:
         cloud, task = self.bench.cloud, self.bench.task
@@ -111,6 +114,7 @@ class _Build:
         )
         self._verify(draft)
         self.on_progress("publish", 0, 1)
+        draft = replace(draft, build_s=time.monotonic() - self.began)
         holders = {pack.ref.digest: pack.names for pack in written}
         return _publish(cloud, draft, holders, withdrawn, now=self.bench.job.now)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import sqlalchemy as sa
@@ -39,6 +39,7 @@ class Publication:
     contributors: int
     seed: int
     layout: BlobRef | None = None  # None: made by an older release
+    build_s: float = field(default=0.0, compare=False)  # how long it took; 0: made by an older release
 
     @property
     def content(self) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 LARGEST_SHARE = 0.2  # of an answer that one contributor may have
+_JUDGED = 4  # times as many as may be told: one question must not ask about the whole pool
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ def rank(
     order, ranked = _by_rank(scores, rows)
     names, first, inverse = np.unique(ranked, return_index=True, return_inverse=True)
     best = np.argsort(first, kind="stable")
-    best = best[names[best] >= 0]
+    best = best[names[best] >= 0][: _JUDGED * most]
     held = entries(names[best])
     alive = usable(held["id"])
     best, held = best[alive], held[alive]

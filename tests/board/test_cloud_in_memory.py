@@ -9,11 +9,12 @@ from edgewire.messages import EnrolmentFile
 from edgewire.signing import SigningKey
 from edgewire.tasks import InputSchema, ModelSpec, Privacy, Task
 from tests.fakes.memory_cloud import MemoryCloud, MemoryServer
-from tests.suites.cloud_api import CloudApi
+from tests.suites.cloud_api import CloudApi, some_samples
 
 
 def a_task(name: str) -> Task:
-    return Task(name, name, InputSchema((4,)), ("no", "yes"), ModelSpec("mlp"), privacy=Privacy(min_cohort=2))
+    privacy = Privacy(modes=("directory", "embedding"), min_cohort=2)
+    return Task(name, name, InputSchema((4,)), ("no", "yes"), ModelSpec("mlp"), privacy=privacy)
 
 
 class MemoryWorld:
@@ -23,6 +24,7 @@ class MemoryWorld:
         for task in (self.task, a_task(self.other)):
             name = task.id.encode()
             self.server.publish(task, weights=name * 99, onnx=name + b"onnx", directory=name + b"directory")
+        self.server.search = lambda *_: some_samples(self.task, seed=1)
 
     def enrolment_file(self, *tasks: str) -> EnrolmentFile:
         return self.server.enrolment_file(*tasks)

@@ -13,17 +13,19 @@ import pytest
 
 from edgewire import samples as columns
 from edgewire import tensors
-from edgewire.decoding import convert, decode, encode
+from edgewire.decoding import convert, decode, encode, plain
 from edgewire.errors import BY_CODE, EdgeError, InvalidMessage, InvalidSamples, TooLarge, from_code
 from edgewire.files import digest
 from edgewire.messages import (
     Base,
     BlobRef,
+    FoundMeta,
     Manifest,
     Report,
     SearchMeta,
     Telemetry,
     TelemetryPoint,
+    WantedMeta,
     Withdrawals,
     WithdrawReply,
 )
@@ -68,6 +70,14 @@ def test_a_manifest_without_withdrawals_has_the_bytes_that_it_always_had() -> No
     assert decode(Manifest, encode(quiet), what="manifest") == quiet
     told = replace(quiet, withdrawals=Withdrawals(1, ()))
     assert decode(Manifest, encode(told), what="manifest") == told
+
+
+def test_the_bytes_of_a_search_and_of_what_it_wants_are_golden() -> None:
+    digests, shape = np.arange(64, dtype=np.uint8).reshape(2, 32), (1, 2, 1)
+    arrays = {"digests": digests, "rows": np.asarray([1, -1], np.int32).reshape(shape)}
+    arrays["scores"] = np.asarray([0.5, 0.0], np.float32).reshape(shape)
+    assert digest(tensors.pack(arrays, plain(FoundMeta("found/1", "points")))) == GOLDEN_FOUND
+    assert digest(tensors.pack({"digests": digests}, plain(WantedMeta("wanted/1", "points")))) == GOLDEN_WANTED
 
 
 def test_the_json_of_telemetry_is_golden() -> None:
@@ -239,6 +249,8 @@ def test_decoding_has_a_limit_of_its_own() -> None:
         decode(_Small, b'{"n": 1}', what="x", limit_bytes=3)
 
 
+GOLDEN_FOUND = "b0da91c043b59746cdb24f11bb1d5e2c430a67e6e598a705ad422406e4b73e02"
+GOLDEN_WANTED = "1e257e82452a543b589722c185592fb6331a08bd585c096b0e71fa736f7b011d"
 GOLDEN_SAMPLES = "f7567a80860d81d3529cecb059855ba7bf40c2bda99f4d29014b8b9095a7030f"
 GOLDEN_SAMPLE = "167728ac19c8d3496b8da1c3fbb4dd82b26b2bfd130a3052faaffb498bbf8b32"
 
