@@ -48,7 +48,7 @@ class RayNodes:
         line = [sys.executable, "-m", "ray.scripts.scripts", "start", *arguments, "--block", "--disable-usage-stats"]
         line += ["--num-cpus=1", "--node-ip-address=127.0.0.1", f"--object-store-memory={OBJECT_STORE_BYTES}"]
         # Ray makes its workers give way to everybody else, which on a crowded machine is for ever
-        ray = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0"}
+        ray = {"RAY_worker_niceness": "0", "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0", "RAY_USAGE_STATS_ENABLED": "0"}
         environment = {**toys.environment(), **self.environment, **CREDENTIALS, **ray}
         log = (self.folder / "log").open("ab")
         return subprocess.Popen(line, env=environment, stdout=log, stderr=log, start_new_session=True)

@@ -102,7 +102,7 @@ def built(data: Path, engine: Engine | None = None) -> Publication:
     ).publication
 
 
-@pytest.mark.parametrize("deadly", ["embed", "build_class"])
+@pytest.mark.parametrize(("backend", "deadly"), [("files", "embed"), ("services", "build_class")], indirect=["backend"])
 def test_a_killed_worker_costs_its_part_alone_and_two_nodes_give_the_same_digests_as_one_process(
     data, tmp_path, joined, in_small_parts, deadly
 ):
@@ -127,6 +127,7 @@ def test_index_build_runs_on_a_cluster_and_a_second_time_finds_nothing_new(data,
     assert json.loads(done.stdout)["changed"] is False
 
 
+@files_only
 def test_what_a_step_refuses_comes_back_as_it_was_and_no_sample_name_or_value_is_in_rays_logs(
     data, joined, in_small_parts
 ):
