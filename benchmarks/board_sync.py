@@ -17,6 +17,7 @@ from cloud_aug import auth, publications
 from cloud_aug.cloud import Cloud
 from demo.shell import call, free_port
 from edgewire.decoding import encode
+from edgewire.encryption import OVERHEAD_BYTES
 from edgewire.messages import EnrolmentFile
 
 
@@ -74,7 +75,8 @@ def _one(env: dict[str, str], log: Path, made: Cloud) -> dict[str, float]:
     report: dict[str, Any] = call("edgectl", "sync", env=env)
     time.sleep(0.5)  # the log is written after the answer
     requests = log.read_text().count('"cloud_aug.requests"') - before
-    sizes = {ref.digest: ref.size for ref in publications.require(made, "myo").packs}
+    # as they travel: encrypted
+    sizes = {ref.digest: ref.size + OVERHEAD_BYTES for ref in publications.require(made, "myo").packs}
     blobs = Path(env["EDGECTL_STATE"]) / "tasks" / "myo" / "blobs"
     packs = [sizes[path.name] for path in blobs.iterdir() if path.name in sizes]
     return {

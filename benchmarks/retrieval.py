@@ -228,7 +228,9 @@ def _figures(samples: int, seen: dict[str, float]) -> Sequence[Figure]:
         noted(n + "packs changed by 1 % more samples", changed, "%", anchor=f"{seen['packs']:.0f} packs"),
         noted(n + "bytes of packs changed by 1 % more samples", changed_bytes, "%"),
         at_most(n + "first sync beyond its packs", seen["beyond_bytes"], "bytes", LIMIT_BYTES, anchor="with the base"),
-        at_most(n + "first sync: requests beyond its packs", seen["beyond_requests"], "", 3, anchor="token, 4 blobs"),
+        at_most(
+            n + "first sync: requests beyond its packs", seen["beyond_requests"], "", 3, anchor="token, manifest, keys"
+        ),
         at_most(n + "later sync: requests beyond its packs", seen["later_requests"], "", 3, anchor="same base"),
         at_most(n + "later sync beyond its packs", seen["later_bytes"], "bytes", LIMIT_BYTES, anchor="same base"),
     ]

@@ -29,10 +29,12 @@ METRICS_PREFIX = "metrics_"  # may read /metrics, nothing else
 
 @dataclass(frozen=True)
 class Caller:
-    """A board that showed a valid access token. tasks: named by the token and still granted."""
+    """A board that showed a valid access token. granted: all that it is granted; tasks: of these, what the token
+    names."""
 
     board: str
     tasks: frozenset[str]
+    granted: frozenset[str]
 
     def require(self, task: str) -> None:
         """Raises NotGranted, also for a task that does not exist: who may not use it need not know."""
@@ -136,7 +138,8 @@ def caller(cloud: Cloud, secret: str, *, now: float) -> Caller:
             raise Unauthorized("the access token is unknown or has expired", hint="ask for a new one at /v1/access")
         if row.revoked_at is not None:
             raise Revoked("this board was revoked", hint="ask the administrator")
-        return Caller(row.board, frozenset(row.tasks.split()) & granted(connection, row.board))
+        held = frozenset(granted(connection, row.board))
+        return Caller(row.board, held & frozenset(row.tasks.split()), held)
 
 
 def make_administrator(cloud: Cloud, name: str, *, metrics_only: bool = False, now: float, valid_for_s: float) -> str:

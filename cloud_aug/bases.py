@@ -27,11 +27,11 @@ class BaseRecord:
     figures: tuple[RecipeFigure, ...]
 
 
-def find(connection: sa.Connection, task: str) -> BaseRecord | None:
-    """The newest base of a task."""
+def find(connection: sa.Connection, task: str, *, version: int | None = None) -> BaseRecord | None:
+    """The newest base of a task, or that of a version."""
     column = db.bases.c
     query = sa.select(column.document).where(column.task == task).order_by(column.version.desc()).limit(1)
-    document = connection.execute(query).scalar()
+    document = connection.execute(query if version is None else query.where(column.version == version)).scalar()
     return None if document is None else decode(BaseRecord, bytes(document), what="base")
 
 

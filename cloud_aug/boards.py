@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from typing import Any
 
 import sqlalchemy as sa
@@ -59,6 +61,61 @@ def grant(cloud: Cloud, board: str, task: str, *, actor: str = audit.SHELL, now:
         if changed:
             audit.note(connection, at=now, actor=actor, action="grant", subject=identity, task=task)
     return changed
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which boards: those that fit one of the patterns of each kind that is given. names: of ids or names, with * and
+    ?; profiles: likewise. Nothing given is nobody: say `*` for everybody."""
+
+    names: tuple[str, ...] = ()
+    profiles: tuple[str, ...] = ()
+
+    def fits(self, board: sa.Row[Any]) -> bool:
+        """Whether a row of `boards` is meant."""
+        named = any(fnmatchcase(of, pattern) for of in (board.id, board.name) for pattern in self.names)
+        profiled = any(fnmatchcase(board.profile, pattern) for pattern in self.profiles)
+        return bool(self.names or self.profiles) and (named or not self.names) and (profiled or not self.profiles)
+
+
+def push(cloud: Cloud, task: str, selection: Selection, *, actor: str = audit.SHELL, now: float) -> tuple[int, int]:
+    """Grant a task to every board that is meant: (meant, of these new). They fetch it with their next sync.
+
+    Raises NotFound if there is no such task, or no such board: a push that reaches nobody is a mistake.
+    """
+    with cloud.database.writing() as connection:
+        tasks.get(connection, task)
+        meant = _meant(connection, selection)
+        rows = [{"board": board, "task": task, "granted_at": now} for board in meant]
+        new = db.insert_new(connection, db.grants, rows)
+        if new:
+            audit.note(connection, at=now, actor=actor, action="push-task", subject=task, boards=new)
+    return len(meant), new
+
+
+def recall(cloud: Cloud, task: str, selection: Selection, *, actor: str = audit.SHELL, now: float) -> tuple[int, int]:
+    """Take a task from every board that is meant: (meant, of these had it). Raises NotFound as `push` does.
+
+    It counts from their next request on. What a board fetched before stays with it, and its own model serves on.
+    """
+    column = db.grants.c
+    with cloud.database.writing() as connection:
+        tasks.get(connection, task)
+        meant, had = _meant(connection, selection), 0
+        for board in meant:
+            gone = connection.execute(db.grants.delete().where(column.task == task, column.board == board))
+            had += gone.rowcount
+        if had:
+            audit.note(connection, at=now, actor=actor, action="recall-task", subject=task, boards=had)
+    return len(meant), had
+
+
+def _meant(connection: sa.Connection, selection: Selection) -> list[str]:
+    rows = connection.execute(sa.select(db.boards).where(db.boards.c.revoked_at.is_(None))).all()
+    meant = [str(row.id) for row in rows if selection.fits(row)]
+    if not meant:
+        raise NotFound("no board is meant by that", hint="see 'cloud-aug boards list' for names and profiles")
+    return meant
 
 
 def revoke(cloud: Cloud, board: str, *, actor: str = audit.SHELL, now: float) -> bool:

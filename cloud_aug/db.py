@@ -21,7 +21,7 @@ from sqlalchemy.dialects import sqlite as sqlite_dialect
 from cloud_aug import postgres, sqlite
 from edgewire.errors import EdgeError, UsageError
 
-SCHEMA = "0006"
+SCHEMA = "0008"
 _VALUES_AT_ONCE = 500  # databases limit how many values one statement may have
 
 T = TypeVar("T")
@@ -235,6 +235,27 @@ pack_contributors = sa.Table(
     sa.ForeignKeyConstraint(["task", "contributor"], ["contributors.task", "contributors.contributor"]),
 )
 
+# From these, and from what is in it, the key of every pack of a task follows.
+pack_secrets = sa.Table(
+    "pack_secrets",
+    metadata,
+    sa.Column("task", byte_ordered(63), primary_key=True),
+    sa.Column("generation", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("secret", sa.LargeBinary, nullable=False),
+    sa.Column("made_at", sa.Float, nullable=False),
+)
+
+packs = sa.Table(
+    "packs",
+    metadata,
+    sa.Column("ciphertext", sa.String(64), primary_key=True),  # digest of the encrypted bytes: the blob's name
+    sa.Column("task", byte_ordered(63), primary_key=True),
+    sa.Column("digest", sa.String(64), nullable=False),  # of the samples' bytes: the pack's name everywhere else
+    sa.Column("generation", sa.Integer, nullable=False),
+    sa.ForeignKeyConstraint(["task", "generation"], ["pack_secrets.task", "pack_secrets.generation"]),
+    sa.Index("packs_by_digest", "digest"),
+)
+
 # Queries that were answered a second time by exact search, for a live figure of what approximate search misses.
 replays = sa.Table(
     "replays",
@@ -335,8 +356,9 @@ updates = sa.Table(
 )
 
 
-# Who may come in, and what was done: a restore leaves these as they are. They refer to nothing but each other.
-KEPT = frozenset({administrators, audit, boards, enrolment_tokens, nonces, trust_statements})
+# Who may come in, what was done, and what opens packs: a restore leaves these as they are, and adds what they lack.
+# They refer to nothing but each other.
+KEPT = frozenset({administrators, audit, boards, enrolment_tokens, nonces, pack_secrets, trust_statements})
 
 
 class Database:

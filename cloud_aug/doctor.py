@@ -9,7 +9,7 @@ from typing import Literal
 
 import sqlalchemy as sa
 
-from cloud_aug import certificates, db, keys, publications, tasks
+from cloud_aug import certificates, db, keys, packs, publications, tasks
 from cloud_aug.cloud import Cloud
 from edgewire.errors import EdgeError, NotReady, from_os_error
 
@@ -120,13 +120,16 @@ def _task(cloud: Cloud, task: str, *, deep: bool, now: float) -> Check:
     except NotReady as error:
         return Check(name, "warning", error.message, error.hint)
     with cloud.database.reading() as connection:
-        blobs = {*publication.content, *(pack.digest for pack in publication.packs)}
-        blobs -= set(publications.withdrawn_packs(connection, task))  # these may be gone
+        gone = set(publications.withdrawn_packs(connection, task))
         days = (publications.good_until(connection, publication) - now) / 86400
+    refs = [pack for pack in publication.packs if pack.digest not in gone]
+    blobs = {*publication.content, *(pack.ciphertext or pack.digest for pack in refs)}
     for digest in blobs:
         (cloud.blobs.check if deep else cloud.blobs.path)(digest)
-    packs = f"publication {publication.version}: {publication.samples} samples, {len(publication.packs)} packs"
-    detail = f"{packs}{f', {len(blobs)} blobs whole' if deep else ''}"
+    for pack in refs if deep else ():
+        packs.read(cloud, task, pack)
+    what = f"publication {publication.version}: {publication.samples} samples, {len(publication.packs)} packs"
+    detail = f"{what}{f', {len(blobs)} blobs whole' if deep else ''}"
     build = f"run 'cloud-aug index build --task {task}'"
     if days <= 0:
         return Check(name, "failed", f"{detail}; a consent in it has ended: boards are refused packs", build)

@@ -13,7 +13,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from cloud_aug import audit, db
+from cloud_aug import audit, db, packs
 from cloud_aug.blobs import BlobStore
 from cloud_aug.cloud import Cloud
 from cloud_aug.db import Database
@@ -50,7 +50,8 @@ def collect(cloud: Cloud, *, grace_s: float = GRACE_S, dry_run: bool = False, no
             for blob in old:
                 cloud.blobs.remove(blob.digest)
             cloud.blobs.sweep(now=now)
-        secrets = _forget_secrets(cloud, len(old), now=now) if not dry_run else 0
+        kept = {blob.digest for blob in blobs} - {blob.digest for blob in old}
+        secrets = _forget_secrets(cloud, kept, len(old), now=now) if not dry_run else 0
     size = sum(blob.size for blob in old)
     return Collected(len(old), size, len(blobs) - len(unused), len(unused) - len(old), secrets)
 
@@ -64,7 +65,8 @@ def in_use(database: Database, blobs: BlobStore, *, since: float) -> set[str]:
         for ref in (named[field] for field in _NAMES_OTHERS if named.get(field)):
             with contextlib.suppress(NotFound):  # an index that a newer one replaced
                 found |= _digests(blobs.read(ref["digest"]))
-    return found
+    with database.reading() as connection:  # named by documents, but stored under another name
+        return found - packs.encrypted(connection)
 
 
 def _documents(database: Database, table: sa.Table, since: float) -> list[bytes]:
@@ -90,10 +92,10 @@ def _tasks(database: Database) -> list[str]:
         return list(connection.execute(sa.select(db.tasks.c.id).order_by(db.tasks.c.id)).scalars())
 
 
-def _forget_secrets(cloud: Cloud, blobs: int, *, now: float) -> int:
-    """Tokens and nonces of boards that did not come back to clear away their own."""
+def _forget_secrets(cloud: Cloud, kept: set[str], blobs: int, *, now: float) -> int:
+    """Tokens and nonces of boards that did not come back to clear away their own; secrets that open no pack."""
     with cloud.database.writing() as connection:
-        count = 0
+        count = packs.forget(connection, kept)
         for table in (db.access_tokens, db.nonces):
             count += connection.execute(table.delete().where(table.c.expires_at < now - 3600.0)).rowcount
         if blobs or count:

@@ -13,6 +13,7 @@ from cloud_aug import (
     bases,
     directory,
     packing,
+    packs,
     pool,
     publications,
     searchable,
@@ -26,6 +27,7 @@ from cloud_aug.cloud import Cloud
 from cloud_aug.directory import Layout
 from cloud_aug.embedded import ASSIGN, EMBED, Embedded, Unassigned, deal, together
 from cloud_aug.packing import PackOrders, Written
+from cloud_aug.packs import Secret
 from cloud_aug.publications import Holders, Publication
 from cloud_aug.vectors import unit
 from edgelearn.retrieval.directory import Directory
@@ -69,19 +71,23 @@ def build(
         task, base = tasks.load(cloud, task_id), bases.newest(cloud, task_id)
         bench = Bench(cloud, Job(task, base.base.onnx.digest, now))
         bench.work.clear()
-        built = _Build(bench, engine or Here(), base, seed, on_progress, began).published()
+        secret = packs.secret(cloud, task_id, now=now)
+        built = _Build(bench, engine or Here(), base, secret, seed, on_progress, began).published()
         _remove_old(cloud, built.publication)
+        packs.encrypt_older(cloud, built.publication, secret)
         bench.work.clear()
         return built
 
 
 @dataclass(frozen=True)
 class _Build:
-    """One build: what is known of it from its start. began: on the monotonic clock."""
+    """One build: what is known of it from its start. secret: what the keys of its packs follow from; began: on the
+    monotonic clock."""
 
     bench: Bench
     engine: Engine
     base: BaseRecord
+    secret: Secret
     seed: int
     on_progress: Progress
     began: float
@@ -92,7 +98,7 @@ class _Build:
         embedded = self._embed()
         self.on_progress("cohorts", 0, 1)
         layout, described, capped = self._arrange(embedded)
-        written = self._write_packs(packing.orders(layout, capped, withdrawn))
+        written = self._write_packs(packing.orders(layout, capped, withdrawn, self.secret))
         self.on_progress("search index", 0, 1)
         search = searchable.write(
             self.bench, embedded, self.engine, seed=self.seed, on_progress=self._telling("search index")
@@ -116,7 +122,7 @@ class _Build:
         self.on_progress("publish", 0, 1)
         draft = replace(draft, build_s=time.monotonic() - self.began)
         holders = {pack.ref.digest: pack.names for pack in written}
-        return _publish(cloud, draft, holders, withdrawn, now=self.bench.job.now)
+        return _publish(cloud, draft, holders, withdrawn, self.secret, now=self.bench.job.now)
 
     def _telling(self, stage: str) -> Callable[[int, int], None]:
         return lambda done, total: self.on_progress(stage, done, total)
@@ -169,7 +175,7 @@ class _Build:
         """Read everything back as a board would. Raises CorruptFile, or what the board would."""
         self.on_progress("verify", 0, 1)
         told = counted(self._telling("verify"), len(draft.packs), int)
-        self.engine.each(self.bench, packing.VERIFY, packing.refs(draft.packs), told)
+        self.engine.each(self.bench, packing.VERIFY, packing.refs(draft.packs, self.secret), told)
         blobs = self.bench.cloud.blobs
         data = blobs.read(draft.directory.digest)
         arrays, meta = tensors.unpack(data, what="directory", limit_bytes=DIRECTORY_LIMIT_BYTES)
@@ -225,7 +231,9 @@ def _verify_search(cloud: Cloud, draft: Publication, described: Directory) -> No
         raise CorruptFile("the search index finds nothing")
 
 
-def _publish(cloud: Cloud, draft: Publication, holders: Holders, withdrawn: dict[str, int], *, now: float) -> Built:
+def _publish(
+    cloud: Cloud, draft: Publication, holders: Holders, withdrawn: dict[str, int], secret: Secret, *, now: float
+) -> Built:
     with cloud.database.writing() as connection:
         good_until = publications.record_holders(connection, draft.task, holders, withdrawn)
         before = publications.current(connection, draft.task)
@@ -233,6 +241,7 @@ def _publish(cloud: Cloud, draft: Publication, holders: Holders, withdrawn: dict
             return Built(before, changed=False, good_until=good_until)
         after = replace(draft, version=1 if before is None else before.version + 1)
         publications.record(connection, after, now=now)
+        packs.record(connection, secret, {ref.digest: str(ref.ciphertext) for ref in after.packs})
         detail = {"version": after.version, "samples": after.samples, "cohorts": after.cohorts}
         audit.note(connection, at=now, actor=audit.SHELL, action="publish-index", subject=draft.task, **detail)
     return Built(after, changed=True, good_until=good_until)

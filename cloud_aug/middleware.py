@@ -28,6 +28,7 @@ BUSY_RETRY_S = 2.0
 _ALWAYS_ANSWERED = ("/healthz", "/readyz", "/metrics")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 REQUEST_ID_HEADER = "x-request-id"
+SAID = "edge-said"  # in a request's scope: headers that its answer shall have
 
 _log = logging.getLogger("cloud_aug.requests")
 
@@ -74,7 +75,7 @@ class Watch:
 
 
 class Envelope:
-    """Puts the server's clock on every answer, and refuses other wire versions."""
+    """Puts the server's clock and what routes say on every answer, and refuses other wire versions."""
 
     def __init__(self, app: ASGIApp, clock: Callable[[], float]) -> None:
         self._app = app
@@ -85,9 +86,13 @@ class Envelope:
             await self._app(scope, receive, send)
             return
 
+        said: dict[str, str] = {}
+        scope[SAID] = said
+
         async def stamped(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
+                headers.update(said)
                 headers[CLOCK_HEADER] = str(int(self._clock()))
                 headers["x-content-type-options"] = "nosniff"
             await send(message)

@@ -19,6 +19,8 @@ _TYPES = (
     messages.TrustReply,
     messages.Manifest,
     messages.DirectoryMeta,
+    messages.KeysRequest,
+    messages.KeysReply,
     messages.SearchMeta,
     messages.Report,
     messages.Telemetry,

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from edgewire.decoding import encode, plain
 from edgewire.errors import EdgeError
-from edgewire.messages import ErrorBody
+from edgewire.messages import ErrorBody, RecipeFigure
 
 SCHEMA_VERSION = 1
 LINE_EVERY_S = 10.0
@@ -25,6 +25,15 @@ def show(value: Any, text: str, *, as_json: bool) -> None:
     else:
         sys.stdout.write(text.rstrip("\n") + "\n")
     sys.stdout.flush()
+
+
+def figures_table(figures: Iterable[RecipeFigure]) -> str:
+    """What recipes gained in a rehearsal."""
+    rows: list[tuple[object, ...]] = [
+        (f.shots, f.recipe, f"{f.gain:+.3f}", f"{f.spread:.3f}", f"{f.harm:.0%}", f.boards)
+        for f in sorted(figures, key=lambda f: (f.shots, f.recipe))
+    ]
+    return table(rows, ("shots", "recipe", "gain", "spread", "harmed", "boards"))
 
 
 def say(text: str) -> None:

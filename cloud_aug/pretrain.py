@@ -14,6 +14,7 @@ from cloud_aug.pool import Pool
 from edgelearn.device import use_threads
 from edgelearn.examples import groups_from_names
 from edgelearn.export import export_onnx
+from edgelearn.models.build import build, get_weights
 from edgelearn.personalize.rehearsal import rehearse
 from edgelearn.pretrain import REVISION, train_base
 from edgewire import tensors
@@ -21,6 +22,7 @@ from edgewire.decoding import convert, encode, plain
 from edgewire.errors import CorruptFile, NotFound, UsageError
 from edgewire.files import digest
 from edgewire.messages import Base, RecipeFigure
+from edgewire.samples import Samples
 from edgewire.tasks import Task
 
 Progress = Callable[[str, int, int], None]
@@ -89,8 +91,7 @@ def _whole(cloud: Cloud, record: BaseRecord) -> bool:
 def _make(
     cloud: Cloud, task: Task, shared: Pool, settings: TrainSettings, version: int, made_from: str, on_progress: Progress
 ) -> BaseRecord:
-    x, y = shared.samples.x, shared.samples.y
-    contributor = np.unique(shared.samples.user, return_inverse=True)[1].reshape(-1).astype(np.int64)
+    x, y, contributor = shared.samples.x, shared.samples.y, _contributor(shared.samples)
     seed, epochs = settings.seed, settings.epochs
     weights = train_base(
         task,
@@ -105,20 +106,49 @@ def _make(
     )
     onnx = cloud.blobs.put(export_onnx(task, weights))
     blob = cloud.blobs.put(tensors.pack(weights, {"format": "weights/1", "task": task.id}))
-    figures = _rehearse(task, shared, contributor, settings, on_progress) if settings.rehearse else ()
+    figures = _rehearse(task, shared.samples, settings, on_progress) if settings.rehearse else ()
     people = len(shared.contributors)
     return BaseRecord(task.id, Base(version, blob, onnx), made_from, seed, epochs, len(y), people, figures)
 
 
-def _rehearse(
-    task: Task, shared: Pool, contributor: np.ndarray, settings: TrainSettings, on_progress: Progress
-) -> tuple[RecipeFigure, ...]:
+@dataclass(frozen=True)
+class Trial:
+    """What a task promises. model_bytes: of the model that boards would fetch."""
+
+    figures: tuple[RecipeFigure, ...]
+    samples: int
+    users: int
+    model_bytes: int
+
+
+def try_out(task: Task, samples: Samples, settings: TrainSettings, *, on_progress: Progress) -> Trial:
+    """Play boards with a task that need not be published, on samples with users; nothing is kept.
+
+    Raises UsageError where too few users have enough samples to play.
+    """
+    use_threads(settings.threads)
+    figures = _rehearse(task, samples, settings, on_progress)
+    if not figures:
+        raise UsageError(
+            f"too few of the {len(np.unique(samples.user))} users could play a board",
+            hint="it takes three users or more, with ten samples each beyond the shots, in other recordings",
+        )
+    onnx = export_onnx(task, get_weights(build(task)))
+    return Trial(figures, len(samples), len(np.unique(samples.user)), len(onnx))
+
+
+def _contributor(samples: Samples) -> np.ndarray:
+    """Whose each sample is, as a number: int64 (n,)."""
+    return np.unique(samples.user, return_inverse=True)[1].reshape(-1).astype(np.int64)
+
+
+def _rehearse(task: Task, samples: Samples, settings: TrainSettings, on_progress: Progress) -> tuple[RecipeFigure, ...]:
     found = rehearse(
         task,
-        shared.samples.x,
-        shared.samples.y,
-        contributor,
-        group=groups_from_names(shared.samples.group),
+        samples.x,
+        samples.y,
+        _contributor(samples),
+        group=groups_from_names(samples.group),
         seed=settings.seed,
         shots=settings.shots,
         boards=settings.boards,

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
@@ -10,11 +13,20 @@ from msgspec import UNSET, UnsetType
 
 from cloud_aug import db, keys, tasks
 from cloud_aug.cloud import Cloud
-from edgewire.decoding import decode, encode, plain
-from edgewire.errors import Gone, NotReady
+from edgewire.decoding import convert, decode, encode, plain
+from edgewire.errors import Gone, NotFound, NotReady, RetryLater
 from edgewire.files import digest
-from edgewire.messages import DIRECTORY_LIMIT_BYTES, Base, BlobRef, Manifest, PackRef, Withdrawals
-from edgewire.signing import Statement, seal
+from edgewire.messages import (
+    DIRECTORY_LIMIT_BYTES,
+    HAVE_CHARACTERS,
+    PARTS_LIMIT_BYTES,
+    Base,
+    BlobRef,
+    Manifest,
+    PackRef,
+    Withdrawals,
+)
+from edgewire.signing import Statement, seal, unverified
 from edgewire.trust import Trust
 
 Holders = dict[str, tuple[str, ...]]  # the digest of a pack -> whose samples it holds
@@ -45,6 +57,11 @@ class Publication:
     def content(self) -> tuple[str, ...]:
         """Equal for publications that differ only in their version."""
         return (self.base.onnx.digest, self.base.weights.digest, self.directory.digest, self.search.digest)
+
+    @property
+    def pack_names(self) -> set[str]:
+        """Under which boards may ask for packs: that of the encrypted bytes; older ones that of the samples' bytes."""
+        return {ref.digest for ref in self.packs} | {str(ref.ciphertext) for ref in self.packs if ref.ciphertext}
 
 
 def current(connection: sa.Connection, task: str) -> Publication | None:
@@ -83,9 +100,10 @@ def _read(document: bytes) -> Publication:
 
 
 def older(cloud: Cloud, than: Publication) -> list[Publication]:
-    """The publications of the same task before this one."""
+    """The publications of the same task before this one, oldest first."""
     column = db.publications.c
     query = sa.select(column.document).where(column.task == than.task, column.version < than.version)
+    query = query.order_by(column.version)
     with cloud.database.reading() as connection:
         return [_read(document) for document in connection.execute(query).scalars()]
 
@@ -113,7 +131,7 @@ def record(connection: sa.Connection, publication: Publication, *, now: float) -
     }
     connection.execute(db.publications.insert().values(row))
     blobs = (publication.base.weights, publication.base.onnx, publication.directory)
-    digests = sorted({ref.digest for ref in blobs} | {ref.digest for ref in publication.packs})
+    digests = sorted({ref.digest for ref in blobs} | publication.pack_names)
     db.insert_new(connection, db.published_blobs, [{"digest": d, "task": publication.task} for d in digests])
 
 
@@ -139,15 +157,23 @@ def record_holders(connection: sa.Connection, task: str, holders: Holders, withd
     return float(min(ends))
 
 
-def check_consents(cloud: Cloud, blob: str, *, now: float) -> None:
-    """Raises Gone for a pack with samples of someone who withdrew or whose consent has ended, of whichever
-    publication."""
-    query = sa.select(db.contributors.c.contributor).join_from(db.pack_contributors, db.contributors)
-    ended = sa.or_(db.contributors.c.consent_until <= now, _withdrawn())
+def check_consents(cloud: Cloud, blob: str, *, now: float) -> bool:
+    """Whether this is an encrypted pack. Raises Gone for a pack with samples of someone who withdrew or whose consent
+    has ended, of whichever publication."""
+    query = sa.select(db.packs.c.digest).where(db.packs.c.ciphertext == blob)
     with cloud.database.reading() as connection:
-        if connection.execute(query.where(db.pack_contributors.c.digest == blob, ended).limit(1)).first() is not None:
+        encrypted = list(connection.execute(query).scalars())
+        if ended(connection, [blob, *encrypted], now=now):
             hint = "the administrator has to run 'cloud-aug index build'; then sync again"
             raise Gone("a consent to samples in this pack has ended", hint=hint)
+    return bool(encrypted)
+
+
+def ended(connection: sa.Connection, packs: Sequence[str], *, now: float) -> set[str]:
+    """Which of these packs hold samples of someone who withdrew or whose consent has ended."""
+    held = db.pack_contributors.c.digest
+    query = sa.select(held).join_from(db.pack_contributors, db.contributors).where(held.in_(packs)).distinct()
+    return set(connection.execute(query.where(sa.or_(db.contributors.c.consent_until <= now, _withdrawn()))).scalars())
 
 
 def _withdrawn() -> sa.ColumnElement[bool]:
@@ -173,6 +199,20 @@ def tasks_of_blob(cloud: Cloud, blob: str) -> set[str]:
     query = sa.select(db.published_blobs.c.task).where(db.published_blobs.c.digest == blob)
     with cloud.database.reading() as connection:
         return set(connection.execute(query).scalars())
+
+
+def parts(cloud: Cloud, envelope: bytes, have: Sequence[str]) -> dict[str, Path]:
+    """The files that follow a manifest: of those that it names what is not among `have` (the beginnings of digests), as
+    far as they are small together. digest -> file."""
+    body = convert(Manifest, unverified(envelope).body, what="manifest")
+    chosen: dict[str, Path] = {}
+    room = PARTS_LIMIT_BYTES
+    for ref in (body.directory, body.base.onnx, body.base.weights):
+        if ref.digest[:HAVE_CHARACTERS] not in have and ref.digest not in chosen and ref.size <= room:
+            with suppress(NotFound, RetryLater):  # who asks for it by itself is told
+                chosen[ref.digest] = cloud.blobs.path(ref.digest)
+                room -= ref.size
+    return chosen
 
 
 def manifest(cloud: Cloud, task_id: str, *, now: float) -> bytes:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from msgspec import UNSET
-from starlette.responses import Response
+from starlette.responses import Response, StreamingResponse
 
 from cloud_aug import logs
 from edgewire.decoding import encode
 from edgewire.errors import EdgeError
-from edgewire.messages import ErrorBody, ErrorReply
+from edgewire.messages import HAVE_HEADER, PARTS_HEADER, ErrorBody, ErrorReply
 
 BINARY = "application/octet-stream"
+SENT_BYTES = 256 << 10  # at once: what a slow board takes in time (`limits.answer_idle_s`)
 JSON = "application/json"
 
 
@@ -25,6 +28,22 @@ def reply(value: Any, *, headers: dict[str, str] | None = None) -> Response:
 def sealed(envelope: bytes, *, etag: str) -> Response:
     """A signed envelope; who has it already asks with If-None-Match."""
     return Response(envelope, media_type=JSON, headers={"etag": etag, "cache-control": "private, no-cache"})
+
+
+def sealed_with_parts(envelope: bytes, parts: Mapping[str, Path], *, etag: str) -> Response:
+    """A signed envelope, and after it the files that it names, whose digests and sizes are in a header."""
+    sizes = {name: path.stat().st_size for name, path in parts.items()}
+    headers = {"etag": etag, "cache-control": "private, no-cache", "vary": HAVE_HEADER}
+    headers[PARTS_HEADER] = ", ".join([str(len(envelope)), *(f"{name}:{size}" for name, size in sizes.items())])
+    headers["content-length"] = str(len(envelope) + sum(sizes.values()))
+    return StreamingResponse(_joined(envelope, parts.values()), media_type=BINARY, headers=headers)
+
+
+def _joined(envelope: bytes, files: Iterable[Path]) -> Iterator[bytes]:
+    yield envelope
+    for path in files:
+        with path.open("rb") as file:
+            yield from iter(lambda: file.read(SENT_BYTES), b"")
 
 
 def not_modified(etag: str) -> Response:

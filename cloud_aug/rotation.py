@@ -9,7 +9,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from cloud_aug import audit, certificates, keys
+import sqlalchemy as sa
+
+from cloud_aug import audit, certificates, db, keys, packs
+from cloud_aug.cloud import Cloud
 from cloud_aug.db import Database
 from cloud_aug.keys import KeyFolders
 from edgewire.files import write_atomic
@@ -55,6 +58,17 @@ def rotate(
         audit.note(connection, at=now, actor=audit.SHELL, action=action, subject=kind, trust_version=after.version)
     step = "done" if finish else f"when boards have synced: 'cloud-aug keys rotate {kind} --finish'"
     return Rotated(True, after.version, step)
+
+
+def rotate_packs(cloud: Cloud, *, now: float) -> Rotated:
+    """New secrets of packs for every task that has some. Needs no offline keys, and boards notice nothing."""
+    with cloud.database.reading() as connection:
+        found = connection.execute(sa.select(db.pack_secrets.c.task).distinct().order_by(db.pack_secrets.c.task))
+        tasks = list(found.scalars())
+    for task in tasks:
+        packs.replace_secret(cloud, task, now=now)
+    step = "'cloud-aug index build' for each task; 'cloud-aug gc' then removes what the old secrets open"
+    return Rotated(bool(tasks), cloud.trust().version, step if tasks else "no pack is encrypted yet")
 
 
 def _listed(kind: Kind, trust: Trust) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import sqlalchemy as sa
 
-from cloud_aug import audit, db, journal, publications
+from cloud_aug import audit, db, journal, packs, publications
 from cloud_aug.cloud import Cloud
 from cloud_aug.journal import Withdrawal
 from edgewire.errors import NotFound
@@ -46,8 +46,8 @@ def withdraw(cloud: Cloud, task_id: str, contributor: str, *, actor: str, now: f
         if known.withdrawals and known.consent_until == 0:
             return Withdrawn(known.withdrawals, 0, changed=False)
         number = known.withdrawals + 1
-        packs = journal.packs_before(connection, task_id, contributor, number)
-        withdrawal = Withdrawal(task_id, contributor, number, now, packs)
+        holding = journal.packs_before(connection, task_id, contributor, number)
+        withdrawal = Withdrawal(task_id, contributor, number, now, holding)
         journal.append(cloud.journal, [withdrawal])  # first: killed after this, the next start does the rest
         samples = journal.apply(connection, withdrawal)
         detail = {"task": task_id, "samples": samples, "number": withdrawal.number}
@@ -58,7 +58,8 @@ def withdraw(cloud: Cloud, task_id: str, contributor: str, *, actor: str, now: f
 def purge(cloud: Cloud, task_id: str) -> int:
     """Remove the files of packs with withdrawn samples; returns how many packs that are, removed before or now."""
     with cloud.database.reading() as connection:
-        packs = publications.withdrawn_packs(connection, task_id)
-    for digest in packs:
+        withdrawn = publications.withdrawn_packs(connection, task_id)
+        blobs = packs.stored(connection, task_id, withdrawn)
+    for digest in blobs:
         cloud.blobs.remove(digest)
-    return len(packs)
+    return len(withdrawn)

@@ -4,13 +4,14 @@ needs a new one."""
 from __future__ import annotations
 
 import secrets
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from edgewire.decoding import decode, encode, plain
 from edgewire.errors import EdgeError
 from edgewire.files import write_atomic
-from edgewire.messages import AccessReply, AccessRequest
+from edgewire.messages import AccessReply, AccessRequest, tasks_digest
 from edgewire.signing import SigningKey, Statement, seal
 from edgewire.tasks import TaskId
 
@@ -35,8 +36,43 @@ def request(key: SigningKey, board: str, *, now: float) -> bytes:
     return seal(key, Statement("access", "", 0, 0, now, now + REQUEST_LIFETIME_S, body))
 
 
-def from_reply(reply: AccessReply, *, url: str, board: str) -> Access:
-    return Access(url, board, reply.token, reply.expires_at, reply.tasks)
+class Tokens:
+    """The access token that a connection works with. path: kept there between runs; ask: for a new one."""
+
+    def __init__(self, path: Path | None, *, url: str, board: str, ask: Callable[[], AccessReply]) -> None:
+        self._path, self._url, self._board, self._ask = path, url, board, ask
+        self._access: Access | None = None
+        self._told = ""
+
+    def current(self, now: float) -> Access:
+        """A token that is valid, a new one if need be. Raises what asking for one does."""
+        if self._access is None or self._access.expires_at < now:
+            self._access = load(self._path, url=self._url, board=self._board, now=now)
+        if self._access is None:
+            reply = self._ask()
+            self._access = Access(self._url, self._board, reply.token, reply.expires_at, reply.tasks)
+            if self._path is not None:
+                write_atomic(self._path, encode(self._access), mode=0o600)
+        return self._access
+
+    def tasks(self, now: float) -> tuple[TaskId, ...]:
+        """What the board is granted: asked anew where the cloud said that it is something else than the token names, or
+        where that is nothing."""
+        known = self.current(now).tasks
+        if not known or self._told not in ("", tasks_digest(known)):
+            self.drop()
+            self._told = ""
+        return self.current(now).tasks
+
+    def hear(self, told: str | None) -> None:
+        """What an answer said of the board's tasks, if it did: see TASKS_HEADER."""
+        self._told = told or self._told
+
+    def drop(self) -> None:
+        """The cloud does not take it any more, or it names too little."""
+        self._access = None
+        if self._path is not None:
+            self._path.unlink(missing_ok=True)
 
 
 def load(path: Path | None, *, url: str, board: str, now: float) -> Access | None:
@@ -49,13 +85,3 @@ def load(path: Path | None, *, url: str, board: str, now: float) -> Access | Non
         return None
     fits = (access.url, access.board) == (url, board) and access.expires_at - _MARGIN_S > now
     return access if fits else None
-
-
-def save(path: Path | None, access: Access) -> None:
-    if path is not None:
-        write_atomic(path, encode(access), mode=0o600)
-
-
-def forget(path: Path | None) -> None:
-    if path is not None:
-        path.unlink(missing_ok=True)

@@ -3,7 +3,7 @@ which count.
 
 tasks/<task>/manifest.json     the signed manifest (written after all that it names)
 tasks/<task>/retrieval.json    what the last retrieval brought, and what it revealed (written last)
-tasks/<task>/blobs/<digest>    base weights, base ONNX, directory, packs
+tasks/<task>/blobs/<digest>    base weights, base ONNX, directory, packs (decrypted)
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgectl.home import Home
+from edgectl.partial import Parts
 from edgelearn.retrieval.directory import Directory
 from edgewire import tensors
 from edgewire.decoding import convert, decode, encode
@@ -62,6 +63,16 @@ class Cache:
         """Whether the file is there in its full size; its digest is checked when it is read."""
         path = self.path(ref.digest)
         return path.is_file() and path.stat().st_size == ref.size
+
+    def holds(self, digest: str) -> bool:
+        """Whether the file is there, undamaged."""
+        path = self.path(digest)
+        return path.is_file() and digest_of_file(path) == digest
+
+    def parts(self) -> Parts:
+        """Where what comes along with a manifest goes."""
+        retrieval = self.retrieval()
+        return Parts(self.folder / "blobs", frozenset(retrieval.files if retrieval else ()))
 
     def read(self, digest: str) -> bytes:
         """The bytes, checked against their digest. Raises NotFound or CorruptFile (which removes the file: sync
@@ -115,10 +126,11 @@ class Cache:
     def record_retrieval(self, retrieval: Retrieval) -> None:
         write_atomic(self.folder / "retrieval.json", encode(retrieval), mode=0o600)
 
-    def drop_unused(self, manifest: Manifest) -> None:
-        """Remove files that neither the manifest nor the retrieval names."""
-        retrieval = self.retrieval()
-        used = {manifest.base.weights.digest, manifest.base.onnx.digest, manifest.directory.digest}
+    def drop_unused(self, manifest: Manifest | None) -> None:
+        """Remove files that neither the manifest, if there is one, nor the retrieval names."""
+        retrieval, used = self.retrieval(), set[str]()
+        if manifest is not None:
+            used |= {manifest.base.weights.digest, manifest.base.onnx.digest, manifest.directory.digest}
         used |= set(retrieval.files) if retrieval else set()
         for path in (self.folder / "blobs").iterdir():
             if path.name.removesuffix(".part") not in used:

@@ -17,12 +17,14 @@ import requests
 import urllib3
 from requests.adapters import HTTPAdapter
 
-from edgectl import access, tls
+from edgectl import access, partial, tls
+from edgectl.partial import Parts
 from edgewire import WIRE_VERSION, errors
 from edgewire.decoding import JSON_LIMIT_BYTES, decode, encode, plain
 from edgewire.errors import (
     DigestMismatch,
     EdgeError,
+    InvalidMessage,
     NotEnrolled,
     NotGranted,
     Offline,
@@ -35,19 +37,24 @@ from edgewire.files import digest_of_file, move_into_place
 from edgewire.messages import (
     CLOCK_HEADER,
     FOUND_LIMIT_BYTES,
+    HAVE_HEADER,
+    PARTS_HEADER,
     SAMPLES_LIMIT_BYTES,
+    TASKS_HEADER,
     WIRE_HEADER,
     AccessReply,
     EnrolReply,
     EnrolRequest,
     ErrorReply,
+    KeysReply,
+    KeysRequest,
     Report,
     Telemetry,
     TrustReply,
     UploadReply,
     WithdrawReply,
 )
-from edgewire.signing import SigningKey, Statement, seal
+from edgewire.signing import SigningKey, Statement, seal, unb64
 from edgewire.tasks import TaskId
 
 _LOG = logging.getLogger(__name__)
@@ -69,15 +76,16 @@ class Cloud(Protocol):
         ...
 
     def tasks(self) -> tuple[TaskId, ...]:
-        """The tasks this board is granted now."""
+        """The tasks this board is granted, as far as the cloud has said by now: ask again after other calls."""
         ...
 
     def trust(self, after: int) -> list[bytes]:
         """Trust statements newer than version `after`, oldest first."""
         ...
 
-    def manifest(self, task_id: str, etag: str | None) -> tuple[bytes, str] | None:
-        """The sealed manifest and its etag; None if it is still the one with `etag`."""
+    def manifest(self, task_id: str, etag: str | None, parts: Parts | None = None) -> tuple[bytes, str] | None:
+        """The sealed manifest and its etag; None if it is still the one with `etag`. parts: where small files that it
+        names may come along, for `blob` to find."""
         ...
 
     def blob(self, digest: str, size: int, target: Path, *, on_bytes: Callable[[int], None] | None = None) -> int:
@@ -86,6 +94,10 @@ class Cloud(Protocol):
         on_bytes: called with the length of each piece. Raises DigestMismatch, and leaves nothing, if they are not the
         bytes of that digest and size.
         """
+        ...
+
+    def pack_keys(self, task_id: str, packs: tuple[str, ...]) -> tuple[bytes | None, ...]:
+        """The key of each encrypted pack, by the digest of its ciphertext; None for one that is not given out."""
         ...
 
     def search(self, task_id: str, body: bytes) -> bytes:
@@ -148,11 +160,10 @@ class HttpCloud:
     ) -> None:
         self.url, self.deadline = url.rstrip("/"), deadline
         self.bytes_up = self.bytes_down = 0
-        self._ca_bundle, self._key, self._board = ca_bundle, key, board
+        self._ca_bundle = ca_bundle
         self._limits = limits or Limits()
         self._clock, self._monotonic, self._sleep = clock, monotonic, sleep
-        self._token_cache = token_cache
-        self._access: access.Access | None = None
+        self._tokens = None if key is None or board is None else self._tokens_of(board, key, token_cache)
         self._session = _session(self.url, tls.pinned_context(ca_bundle, self._may_block_s), use_proxy=use_proxy)
 
     def close(self) -> None:
@@ -170,18 +181,29 @@ class HttpCloud:
         return decode(EnrolReply, raw, what="the answer to the enrolment")
 
     def tasks(self) -> tuple[TaskId, ...]:
-        self._bearer()
-        return self._access.tasks if self._access else ()
+        return self._retrying(lambda: self._enrolled().tasks(self._clock()))
 
     def trust(self, after: int) -> list[bytes]:
         raw = self._retrying(lambda: self._call("GET", f"/v1/trust?after={after}")[0])
         return [text.encode() for text in decode(TrustReply, raw, what="the trust chain").trust]
 
-    def manifest(self, task_id: str, etag: str | None) -> tuple[bytes, str] | None:
-        headers = {"If-None-Match": etag} if etag else {}
+    def manifest(self, task_id: str, etag: str | None, parts: Parts | None = None) -> tuple[bytes, str] | None:
         path = f"/v1/tasks/{task_id}/manifest"
-        raw, response = self._authorized(lambda bearer: self._call("GET", path, headers=headers | bearer))
-        return None if response.status_code == 304 else (raw, response.headers.get("ETag", ""))
+        known = {"If-None-Match": etag} if etag else {}
+
+        def ask(bearer: dict[str, str]) -> tuple[bytes, str] | None:
+            have = {} if parts is None else {HAVE_HEADER: parts.have()}
+            with self._exchange("GET", path, headers=bearer | known | have) as response:
+                listed = response.headers.get(PARTS_HEADER)
+                if response.status_code == 304:
+                    return None
+                if parts is None or listed is None:
+                    raw = self._read_all(response, JSON_LIMIT_BYTES)
+                else:
+                    raw = parts.receive(listed, self._pieces(response))
+                return raw, response.headers.get("ETag", "")
+
+        return self._authorized(ask)
 
     def blob(self, digest: str, size: int, target: Path, *, on_bytes: Callable[[int], None] | None = None) -> int:
         if target.exists() and digest_of_file(target) == digest:
@@ -201,9 +223,17 @@ class HttpCloud:
             raise DigestMismatch(
                 f"what the cloud sent is not {digest[:16]}…", hint="nothing was kept; sync again later"
             )
-        with _writing(target):
+        with partial.writing(target):
             move_into_place(part, target)
         return received
+
+    def pack_keys(self, task_id: str, packs: tuple[str, ...]) -> tuple[bytes | None, ...]:
+        path, body = f"/v1/tasks/{task_id}/keys", encode(KeysRequest(packs))
+        raw = self._upload("POST", path, body, limit_bytes=JSON_LIMIT_BYTES)
+        keys = decode(KeysReply, raw, what="the keys of packs").keys
+        if len(keys) != len(packs):
+            raise InvalidMessage(f"the cloud sent {len(keys)} keys, {len(packs)} were asked for")
+        return tuple(None if key is None else unb64(key) for key in keys)
 
     def search(self, task_id: str, body: bytes) -> bytes:
         return self._upload("POST", f"/v1/tasks/{task_id}/search", body, limit_bytes=FOUND_LIMIT_BYTES)
@@ -244,25 +274,23 @@ class HttpCloud:
         try:
             return self._retrying(lambda: action(self._bearer()))
         except (Unauthorized, NotGranted):
-            self._access = None
-            access.forget(self._token_cache)
+            self._enrolled().drop()
             return self._retrying(lambda: action(self._bearer()))
 
     def _bearer(self) -> dict[str, str]:
-        if self._key is None or self._board is None:
-            raise NotEnrolled("this board is not enrolled", hint="edgectl enroll FILE")
-        now = self._clock()
-        if self._access is None or self._access.expires_at < now:
-            self._access = access.load(self._token_cache, url=self.url, board=self._board, now=now)
-        if self._access is None:
-            self._access = self._ask_access(self._key, self._board)
-        return {"Authorization": f"Bearer {self._access.token}"}
+        return {"Authorization": f"Bearer {self._enrolled().current(self._clock()).token}"}
 
-    def _ask_access(self, key: SigningKey, board: str) -> access.Access:
-        raw, _ = self._call("POST", "/v1/access", body=access.request(key, board, now=self._clock()))
-        granted = access.from_reply(decode(AccessReply, raw, what="the access token"), url=self.url, board=board)
-        access.save(self._token_cache, granted)
-        return granted
+    def _enrolled(self) -> access.Tokens:
+        if self._tokens is None:
+            raise NotEnrolled("this board is not enrolled", hint="edgectl enroll FILE")
+        return self._tokens
+
+    def _tokens_of(self, board: str, key: SigningKey, path: Path | None) -> access.Tokens:
+        def ask() -> AccessReply:
+            raw, _ = self._call("POST", "/v1/access", body=access.request(key, board, now=self._clock()))
+            return decode(AccessReply, raw, what="the access token")
+
+        return access.Tokens(path, url=self.url, board=board, ask=ask)
 
     # Blobs
 
@@ -284,28 +312,7 @@ class HttpCloud:
             elif response.headers.get("Content-Range") != f"bytes {have}-{size - 1}/{size}":
                 part.unlink()
                 raise DigestMismatch("the cloud sent another range than was asked for", hint="sync again")
-            self._append(response, part, have, size, count)
-
-    def _append(
-        self, response: requests.Response, part: Path, have: int, size: int, count: Callable[[int], None]
-    ) -> None:
-        with (
-            _writing(part),
-            part.open("ab" if have else "wb", buffering=0) as file,
-        ):  # unbuffered: kill -9 loses nothing
-            for piece in self._pieces(response):
-                have += len(piece)
-                if have > size:
-                    part.unlink()
-                    raise DigestMismatch(
-                        f"the cloud sends more than the {size} bytes it signed for", hint="sync again later"
-                    )
-                file.write(piece)
-                count(len(piece))
-        if have < size:
-            raise Offline(
-                f"the connection ended {size - have} bytes early", hint="run the same command again: it goes on"
-            )
+            partial.append(self._pieces(response), part, have=have, size=size, on_bytes=count)
 
     # One exchange
 
@@ -343,6 +350,8 @@ class HttpCloud:
             )
         with contextlib.closing(response):
             tls.check_clock(response.headers.get(CLOCK_HEADER), now=self._clock())
+            if self._tokens is not None:
+                self._tokens.hear(response.headers.get(TASKS_HEADER))
             if response.status_code >= 400 and response.status_code != _RANGE_REFUSED:
                 raise self._refusal(response)
             if 300 <= response.status_code < 400 and response.status_code != 304:
@@ -479,15 +488,6 @@ def _session(url: str, context: Any, *, use_proxy: bool) -> requests.Session:
     if use_proxy:
         session.proxies.update(urllib.request.getproxies())
     return session
-
-
-@contextlib.contextmanager
-def _writing(path: Path) -> Iterator[None]:
-    """A full or read-only disk must not look like a broken connection."""
-    try:
-        yield
-    except OSError as error:
-        raise errors.from_os_error(error, f"writing {path.name}") from error
 
 
 def _seconds(text: str | None) -> float | None:

@@ -126,6 +126,13 @@ KEYS: dict[str, Key] = {
             0,
             "the largest model, in weights, that is trained whole, of a larger one the head; 0: any",
         ),
+        Key(
+            "samples_most",
+            _whole(0, 10**9),
+            0,
+            "samples that a task keeps on this board; beyond it the oldest of the commonest label go; 0: any",
+        ),
+        Key("samples_days", _whole(0, 36500), 0, "days that samples stay on this board; 0: for ever"),
         Key("reports", _yes_or_no, True, "tell the cloud how runs ended (numbers only; never samples or weights)"),
         Key(
             "telemetry_share",

@@ -72,6 +72,10 @@ class Home:
         """The sealed manifest of a task, as received."""
         return self.task(task_id) / "manifest.json"
 
+    def lacks(self, task_id: str) -> Path:
+        """JSON: what this board lacks for a task; not there where it suits."""
+        return self.task(task_id) / "lacks.json"
+
     def models(self, task_id: str) -> Path:
         """The slots of a task's personal model."""
         return self.root / "models" / task_id

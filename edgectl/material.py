@@ -14,7 +14,8 @@ from edgectl.board import memory
 from edgectl.budget import Budget, Need, Plan, plan
 from edgectl.cache import Cache
 from edgectl.home import Home
-from edgectl.store import Store, StoredSamples
+from edgectl.store import Store
+from edgectl.store_samples import StoredSamples
 from edgelearn.device import pick_device, use_threads
 from edgelearn.examples import Examples, groups_from_names
 from edgelearn.models.build import EVALUATED_ROWS, Weights, load, outputs

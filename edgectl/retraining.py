@@ -1,9 +1,10 @@
 """Does a training pay? Decided before torch is imported, because most runs of a timer find that it does not.
 
 It pays after the first samples, when enough new ones came, a new label, drift, other packs or another base, when
-samples that were trained on were deleted, or when something else is asked for. "Enough" is a tenth of what the last
-training had: what fine-tuning gains grows with the logarithm of the samples (on the Myo armband 85.2 % at 3 per
-gesture, 89.7 % at 10: 0.4 points for a tenth more), so fewer would cost energy for what no board can measure.
+samples that were trained on were deleted, when something else is asked for, or when the task's schedule says so.
+"Enough" is what the task's trigger says, else a tenth of what the last training had: what fine-tuning gains grows with
+the logarithm of the samples (on the Myo armband 85.2 % at 3 per gesture, 89.7 % at 10: 0.4 points for a tenth more), so
+fewer would cost energy for what no board can measure.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from edgectl.cache import Cache
 from edgectl.governor.governor import Governor
 from edgectl.home import Home
 from edgectl.models import Models, Slot
+from edgectl.retention import dropped
 from edgectl.scoring import score_new
 from edgectl.standing import drift
 from edgectl.store import Run, Store
@@ -26,8 +28,8 @@ from edgewire.decoding import encode
 from edgewire.errors import CorruptFile
 from edgewire.files import digest
 from edgewire.messages import Manifest, Withdrawals
+from edgewire.tasks import Task, Trigger
 
-_ENOUGH = 0.1  # new samples, as a share of those of the last training
 _EVENTS_KEPT = 500
 _LIMITS = {"time": "max_seconds", "energy": "max_joules", "memory": "max_memory_mib"}
 
@@ -149,11 +151,14 @@ def due(home: Home, manifest: Manifest, store: Store, options: Options, *, now: 
     recovered = _recover(models, options)
     score_new(home, manifest, store, now=now, threads=options.threads)
     last = store.last_training(manifest.task.id)
-    if last is None:
-        return Due("no training has ended yet")
     if options.force:
         return Due("it was forced")
-    reason = recovered or _changed(home, manifest, store, options, last)
+    if last is None:
+        had, first = store.tally(manifest.task.id, 0).new, _trigger(manifest.task).first
+        if 0 < had < first:
+            return Due("", _too_few(manifest.task, had, first, options))
+        return Due("no training has ended yet")
+    reason = recovered or _changed(home, manifest, store, options, last, now=now)
     return Due(reason) if reason else Due("", _skip(home, manifest, store, options, last, models))
 
 
@@ -187,7 +192,7 @@ def _recover(models: Models, options: Options) -> str:
     return ""
 
 
-def _changed(home: Home, manifest: Manifest, store: Store, options: Options, last: Run) -> str:
+def _changed(home: Home, manifest: Manifest, store: Store, options: Options, last: Run, *, now: float) -> str:
     """What is different from the last training and reason enough; '' if nothing is."""
     record = last.record
     if record.get("published") != published_digest(home, manifest):
@@ -201,7 +206,9 @@ def _changed(home: Home, manifest: Manifest, store: Store, options: Options, las
         return f"{CUT_BY[str(record['cut'])]} that cut the last training is larger now"
     if record.get("cut") and checkpoints.waiting(home, manifest.task.id):
         return f"{CUT_BY[str(record['cut'])]} cut the last training, which can go on"
-    return _drifted(store, manifest, last) or _new_samples(store, manifest.task.id, last)
+    trigger = _trigger(manifest.task)
+    drifted = _drifted(store, manifest, last) if trigger.drift else ""
+    return drifted or _new_samples(store, manifest.task.id, last, trigger, now=now)
 
 
 def trained_on_withdrawn(serving: Slot, manifest: Manifest) -> bool:
@@ -219,16 +226,23 @@ def _more_generous(budget: Budget, record: dict[str, object]) -> bool:
     return allowed is None or (isinstance(before, (int, float)) and allowed > before)
 
 
-def _new_samples(store: Store, task_id: str, last: Run) -> str:
+def _new_samples(store: Store, task_id: str, last: Run, trigger: Trigger, *, now: float) -> str:
     tally = store.tally(task_id, _newest(last))
     had = int(last.record.get("local_samples", 0))
-    if tally.old < had:
-        return f"{had - tally.old} of the samples that the last training had were deleted"
+    gone = had - tally.old - dropped(store, task_id, _newest(last))
+    if gone > 0:
+        return f"{gone} of the samples that the last training had were deleted"
     if tally.new_labels:
         return f"the first samples of {', '.join(tally.new_labels)} came"
-    if tally.new and tally.new >= _ENOUGH * had:
+    if tally.new and tally.new >= trigger.new_share * had:
         return f"{tally.new} new samples came, the last training had {had}"
+    if tally.new and trigger.every_hours and now - last.started_at >= 3600 * trigger.every_hours:
+        return f"{tally.new} new samples came, and the task wants a training every {trigger.every_hours:g} hours"
     return ""
+
+
+def _trigger(task: Task) -> Trigger:
+    return task.trigger if isinstance(task.trigger, Trigger) else Trigger()
 
 
 def _newest(last: Run) -> int:
@@ -243,11 +257,19 @@ def _drifted(store: Store, manifest: Manifest, last: Run) -> str:
     return f"drift: {seen.detail}" if seen.state == "drift" else ""
 
 
+def _too_few(task: Task, had: int, first: int, options: Options) -> Outcome:
+    reason = f"the task wants {first} samples before the first training, there are {had} (--force trains anyway)"
+    options.on_event(f"skip: {reason}")
+    return Outcome(task.id, options.recipe, "base", reason, False, True, local_samples=had)
+
+
 def _skip(home: Home, manifest: Manifest, store: Store, options: Options, last: Run, models: Models) -> Outcome:
     tally = store.tally(manifest.task.id, _newest(last))
     if tally.new:
+        share = _trigger(manifest.task).new_share
+        few = "a tenth" if share == Trigger().new_share else f"{share:g} ×"
         reason = (
-            f"it would not pay: {tally.new} new samples are less than a tenth of the {tally.old} of the last training,"
+            f"it would not pay: {tally.new} new samples are less than {few} of the {tally.old} of the last training,"
             " there is no drift, and base and packs are the same (--force trains anyway)"
         )
     else:

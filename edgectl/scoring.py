@@ -14,7 +14,8 @@ from pathlib import Path
 from edgectl.cache import Cache
 from edgectl.home import Home
 from edgectl.models import Models, Slot
-from edgectl.store import Score, Store, StoredSamples
+from edgectl.store import Score, Store
+from edgectl.store_samples import StoredSamples
 from edgewire.errors import CorruptFile, NotFound
 from edgewire.messages import Manifest
 

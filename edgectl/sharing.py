@@ -6,7 +6,8 @@ import secrets
 
 import numpy as np
 
-from edgectl.store import Store, StoredSamples
+from edgectl.store import Store
+from edgectl.store_samples import StoredSamples
 from edgewire.messages import SAMPLES_LIMIT_BYTES
 from edgewire.samples import Samples, to_bytes
 from edgewire.tasks import Task
@@ -44,7 +45,7 @@ def queue(store: Store, task: Task, chosen: StoredSamples, *, until: float, now:
         for start in range(0, len(chosen), size):
             batch = chosen.samples.take(np.arange(start, min(start + size, len(chosen))))
             upload_ids.append(secrets.token_hex(16))
-            params = {"consent": CONSENT, "until": until}
+            params = {"consent": CONSENT, "until": until, "samples": len(batch)}
             store.queue(upload_ids[-1], "contribution", task.id, to_bytes(_stripped(batch), task.id), params, now)
         store.mark_shared([int(i) for i in chosen.ids], until, now)
     return upload_ids

@@ -14,13 +14,14 @@ from typing import Any
 
 import numpy as np
 
-from edgectl import searching, tasks
+from edgectl import packs, searching, suits, tasks
 from edgectl.cache import Cache, Retrieval
 from edgectl.cloud import Cloud
 from edgectl.enrolment import Enrolment, update_tasks, update_trust
 from edgectl.home import Home
 from edgectl.inference import Predictor
-from edgectl.store import OutboxItem, Store, StoredSamples
+from edgectl.store import OutboxItem, Store
+from edgectl.store_samples import StoredSamples
 from edgelearn.privacy.bits import prototype_bits, randomize_bits
 from edgelearn.privacy.response import randomize
 from edgelearn.retrieval.directory import Directory, rank_cohorts
@@ -29,7 +30,6 @@ from edgewire.decoding import convert, decode
 from edgewire.errors import (
     Conflict,
     EdgeError,
-    Gone,
     IntegrityError,
     NotFound,
     NotGranted,
@@ -44,7 +44,6 @@ from edgewire.messages import (
     BlobRef,
     DirectoryMeta,
     Manifest,
-    PackRef,
     Report,
     Withdrawals,
 )
@@ -63,13 +62,15 @@ UNMATCHED = "there are no labelled samples yet to match; add some, then sync aga
 @dataclass(frozen=True)
 class Options:
     """mode: None takes the task's default; pull, push: which halves to do; threads: for embedding local samples;
-    tell_state: tells how the board is and says how many readings that were, None: nobody wants it told."""
+    tell_state: tells how the board is and says how many readings that were, None: nobody wants it told; lacks: what the
+    board lacks for a task, which it then leaves alone."""
 
     mode: Mode | None = None
     pull: bool = True
     push: bool = True
     threads: int = 1
     tell_state: Callable[[Store, Cloud], int] | None = None
+    lacks: Callable[[Task], list[str]] = lambda task: []
     on_blob: Callable[[str, int], Callable[[int], None]] = lambda what, size: lambda received: None
 
 
@@ -127,7 +128,6 @@ def sync(
             _push(store, cloud, outcome, clock)
             _tell_state(store, cloud, options, outcome)
         if options.pull:
-            enrolment = update_tasks(home, enrolment, cloud.tasks())
             _Session(home, enrolment, store, cloud, options, clock, rng).pull_all(outcome)
     finally:
         outcome.bytes_up, outcome.bytes_down = cloud.bytes_up, cloud.bytes_down
@@ -188,21 +188,29 @@ class _Session:
     rng: np.random.Generator
 
     def pull_all(self, outcome: Outcome) -> None:
-        failures = []
-        for task_id in self.enrolment.tasks:
-            try:
-                outcome.tasks.append(self.pull(task_id))
-            except _OF_ONE_TASK as error:
-                _LOG.warning("task '%s' was not synced: %s", task_id, error)
-                failures.append(error)
+        failures, seen = list[EdgeError](), set[str]()
+        while waiting := [task for task in self._granted() if task not in seen]:
+            for task_id in waiting:
+                try:
+                    outcome.tasks.append(self.pull(task_id))
+                except _OF_ONE_TASK as error:
+                    _LOG.warning("task '%s' was not synced: %s", task_id, error)
+                    failures.append(error)
+            seen.update(waiting)  # their answers may have told of more
         if failures:
             raise failures[0]
+
+    def _granted(self) -> tuple[str, ...]:
+        self.enrolment = update_tasks(self.home, self.enrolment, self.cloud.tasks())
+        return self.enrolment.tasks
 
     def pull(self, task_id: str) -> TaskOutcome:
         outcome = TaskOutcome(task_id)
         cache = Cache(self.home, task_id)
         cache.ensure()
         manifest = self._manifest(task_id, cache, outcome)
+        if manifest is None:
+            return outcome
         outcome.base_version = manifest.base.version
         self._forget_withdrawn(manifest, cache, outcome)
         self._retrieve(manifest, cache, outcome)
@@ -211,13 +219,14 @@ class _Session:
 
     # The task, its base and its directory
 
-    def _manifest(self, task_id: str, cache: Cache, outcome: TaskOutcome) -> Manifest:
-        """The newest manifest, with all that it names in the cache."""
+    def _manifest(self, task_id: str, cache: Cache, outcome: TaskOutcome) -> Manifest | None:
+        """The newest manifest, with all that it names in the cache; None: the task does not suit this board."""
         known = self._known(task_id)
         etag_file = cache.folder / "manifest.etag"
         whole = known is not None and all(cache.has(ref) for ref in _blobs(known[0]))
         etag = etag_file.read_text() if known is not None and whole and etag_file.is_file() else None
-        answer = self.cloud.manifest(task_id, etag)
+        parts = None if suits.noted(self.home, task_id) else cache.parts()  # what does not suit brings nothing along
+        answer = self.cloud.manifest(task_id, etag, parts)
         if answer is None and known is not None:
             return known[0]
         if answer is None:
@@ -225,6 +234,13 @@ class _Session:
         raw, new_etag = answer
         manifest, statement = self._open(raw, task_id, at_least=known[1] if known else (0, 0))
         self._follow_trust(manifest.trust_version)
+        missing = self.options.lacks(manifest.task)
+        suits.note(self.home, task_id, missing)
+        if missing:
+            cache.drop_unused(known[0] if known else None)
+            outcome.note = f"left alone: the task needs {', '.join(missing)}"
+            return None
+        outcome.fetched_bytes += parts.received_bytes if parts else 0
         for what, ref in zip(("base weights", "base model", "directory"), _blobs(manifest), strict=True):
             outcome.fetched_bytes += self._fetch(cache, what, ref)
         write_atomic(self.home.manifest(task_id), raw, mode=0o600)
@@ -340,17 +356,10 @@ class _Session:
             chosen = [pack for pack in meta.packs if pack.cohort == cohort]
             spent = self.store.epsilon_spent(manifest.task.id)
             revealed = f"one of {directory.cohorts} cohorts, randomized (ε {epsilon:g}; ε {spent:g} spent in all)"
-        files = tuple(pack.digest for pack in chosen if self._fetch_pack(cache, pack, outcome))
-        return replace(wanted, files=files, epsilon=epsilon, revealed=revealed)
-
-    def _fetch_pack(self, cache: Cache, pack: PackRef, outcome: TaskOutcome) -> bool:
-        """Whether the pack is at hand. One that was withdrawn (410) is not; the others go on."""
-        try:
-            outcome.fetched_bytes += self._fetch(cache, f"pack of {pack.samples} samples", _as_blob(pack))
-        except Gone:
-            outcome.note = "a pack was withdrawn: somebody's consent to it has ended"
-            return False
-        return True
+        got = packs.fetch(self.cloud, manifest.task.id, cache, chosen, self.options.on_blob)
+        outcome.fetched_bytes += got.received_bytes
+        outcome.note = "a pack was withdrawn: somebody's consent to it has ended" if got.withdrawn else outcome.note
+        return replace(wanted, files=got.files, epsilon=epsilon, revealed=revealed)
 
     def _affordable(self, manifest: Manifest, question: str) -> bool:
         """Whether a question is free (asked before) or within the budget."""
@@ -449,10 +458,6 @@ def _withdrawals(manifest: Manifest) -> int:
 
 def _question(manifest: Manifest) -> str:
     return f"cohort of directory {manifest.directory.digest}"
-
-
-def _as_blob(pack: PackRef) -> BlobRef:
-    return BlobRef(pack.digest, pack.size)
 
 
 def _at_hand(cache: Cache, retrieval: Retrieval) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -11,6 +13,9 @@ from edgewire.tasks import Mode, Task, TaskId
 
 WIRE_HEADER = "Edge-Wire"
 CLOCK_HEADER = "Edge-Time"  # the server's clock in seconds since 1970: a wrong clock is reported as a wrong clock
+TASKS_HEADER = "Edge-Tasks"  # `tasks_digest` of what the asking board is granted now: another one, and it asks
+HAVE_HEADER = "Edge-Have"  # with a request for a manifest: what need not come along with it
+PARTS_HEADER = "Edge-Parts"  # with a manifest that others of its files follow: their digests and sizes
 
 SAMPLES_LIMIT_BYTES = 64 << 20  # one pack, contribution or answer with samples
 QUERIES_LIMIT_BYTES = 4 << 20
@@ -18,6 +23,10 @@ FOUND_LIMIT_BYTES = 16 << 20
 WEIGHTS_LIMIT_BYTES = 256 << 20
 DIRECTORY_LIMIT_BYTES = 16 << 20
 TELEMETRY_LIMIT_BYTES = 64 << 10
+PARTS_LIMIT_BYTES = 1 << 20  # of files that follow a manifest, together; larger ones are fetched by themselves
+HAVE_CHARACTERS = 16  # of a digest, in `Edge-Have`
+MAX_HAVE = 64
+MAX_PACK_KEYS = 1000
 MAX_TELEMETRY_POINTS = 60
 MAX_FOUND = 1 << 14  # digests in one answer to a search
 MAX_SEARCH_RESULTS = 4000  # samples fetched at once
@@ -75,6 +84,11 @@ class AccessReply:
     tasks: tuple[TaskId, ...]
 
 
+def tasks_digest(tasks: Iterable[TaskId]) -> str:
+    """A set of tasks in a header: 16 hex digits, in whatever order they come."""
+    return hashlib.sha256(" ".join(sorted(tasks)).encode()).hexdigest()[:16]
+
+
 @dataclass(frozen=True)
 class TrustReply:
     trust: tuple[str, ...]
@@ -118,11 +132,31 @@ class Manifest:
 
 @dataclass(frozen=True)
 class PackRef:
+    """One pack. digest, size: of its samples' bytes; ciphertext: the digest of the encrypted bytes, by which it is
+    fetched; left out of the JSON where a cloud has packs that are not encrypted."""
+
     digest: Digest
     size: Annotated[int, Meta(ge=0, le=SAMPLES_LIMIT_BYTES)]
     cohort: Annotated[int, Meta(ge=0)]
     samples: Annotated[int, Meta(ge=0)]
     contributors: Annotated[int, Meta(ge=0)]
+    ciphertext: Digest | UnsetType = UNSET
+
+
+@dataclass(frozen=True)
+class KeysRequest:
+    """packs: the digests of encrypted packs."""
+
+    packs: Annotated[tuple[Digest, ...], Meta(min_length=1, max_length=MAX_PACK_KEYS)]
+
+
+@dataclass(frozen=True)
+class KeysReply:
+    """keys: base64 of 32 bytes for each pack that was asked for, in that order; None: it is not given out."""
+
+    keys: Annotated[
+        tuple[Annotated[str, Meta(min_length=44, max_length=44)] | None, ...], Meta(max_length=MAX_PACK_KEYS)
+    ]
 
 
 @dataclass(frozen=True)

@@ -88,8 +88,38 @@ class Privacy:
 
 
 @dataclass(frozen=True)
+class Needs:
+    """What a board must have for a task; a board that lacks it leaves the task alone, and says so.
+
+    memory_mib: that it may use in all; disk_mib: free when the task arrives; profiles: names of profiles, with * and ?
+    (none: any); training: whether it must be able to train.
+    """
+
+    memory_mib: Annotated[int, Meta(ge=0, le=1 << 24)] = 0
+    disk_mib: Annotated[int, Meta(ge=0, le=1 << 24)] = 0
+    profiles: Annotated[tuple[Annotated[str, Meta(max_length=63)], ...], Meta(max_length=32)] = ()
+    training: bool = False
+
+
+@dataclass(frozen=True)
+class Trigger:
+    """When a board trains by itself, if its own limits (heat, idleness, budget) allow it.
+
+    first: labelled samples before the first training; new_share: new samples since the last one, as a share of what it
+    had; every_hours: that long after the last one any new sample is enough (0: never); drift: whether a rise of the
+    errors is.
+    """
+
+    first: Annotated[int, Meta(ge=1, le=1 << 20)] = 1
+    new_share: Annotated[float, Meta(gt=0, le=100)] = 0.1
+    every_hours: Annotated[float, Meta(ge=0, le=24 * 366)] = 0.0
+    drift: bool = True
+
+
+@dataclass(frozen=True)
 class Task:
-    """A task as published. Labels are an ordered list of names; a sample's `y` is an index into it."""
+    """A task as published. Labels are an ordered list of names; a sample's `y` is an index into it. needs, trigger:
+    left out of the JSON where they are not set; then any board will do, and a trigger's defaults hold."""
 
     id: TaskId
     title: Annotated[str, Meta(min_length=1, max_length=200)]
@@ -100,6 +130,8 @@ class Task:
     model: ModelSpec
     metric: Metric = "accuracy"
     privacy: Privacy = field(default_factory=Privacy)
+    needs: Needs | UnsetType = UNSET
+    trigger: Trigger | UnsetType = UNSET
 
     def problems(self) -> list[str]:
         """What the field types cannot say; empty when the task is sound."""

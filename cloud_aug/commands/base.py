@@ -7,9 +7,8 @@ from typing import Annotated
 
 import typer
 
-from cloud_aug.commands.options import Data, Json, TaskOption, opened
-from cloud_aug.output import progress, show, table
-from edgewire.errors import UsageError
+from cloud_aug.commands.options import Data, Json, TaskOption, numbers, opened
+from cloud_aug.output import figures_table, progress, show
 
 app = typer.Typer(no_args_is_help=True, help="The model that boards start from.")
 
@@ -58,7 +57,7 @@ def train(
     from cloud_aug.pretrain import TrainSettings
     from cloud_aug.pretrain import train as run
 
-    chosen = () if shots is None else _numbers(shots)
+    chosen = () if shots is None else numbers(shots)
     left_out = tuple(sorted(set(without or ())))
     settings = TrainSettings(seed, epochs, rehearse, chosen, boards or 0, threads, augment, left_out)
     cloud = opened(data)
@@ -70,19 +69,5 @@ def train(
         f"{'' if done.changed else ' (nothing new, kept)'}"
     )
     if record.figures:
-        rows: list[tuple[object, ...]] = [
-            (f.shots, f.recipe, f"{f.gain:+.3f}", f"{f.spread:.3f}", f"{f.harm:.0%}", f.boards)
-            for f in sorted(record.figures, key=lambda f: (f.shots, f.recipe))
-        ]
-        text += "\n" + table(rows, ("shots", "recipe", "gain", "spread", "harmed", "boards"))
+        text += "\n" + figures_table(record.figures)
     show({"base": record, "changed": done.changed}, text, as_json=as_json)
-
-
-def _numbers(text: str) -> tuple[int, ...]:
-    try:
-        found = tuple(sorted({int(part) for part in text.split(",")}))
-    except ValueError:
-        found = ()
-    if not found or found[0] < 1:
-        raise UsageError(f"'{text}' is not a list of numbers", hint="write for example --shots 1,3,10")
-    return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 app = typer.Typer(no_args_is_help=True, help="Directory, packs and search index.")
 
 Seed = Annotated[int, typer.Option("--seed", min=0, help="The same pool, base and seed give the same bytes.")]
+
+Folder = Annotated[Path, typer.Argument(help="The folder of the snapshot.", show_default=False)]
 
 
 @app.callback()
@@ -79,3 +82,35 @@ def show_index(task: TaskOption, data: Data = None, as_json: Json = False) -> No
     ]
     report = {"publication": publication, "index": document, "live": live}
     show(report, "\n".join(lines), as_json=as_json)
+
+
+@app.command()
+def snapshot(task: TaskOption, folder: Folder, data: Data = None, as_json: Json = False) -> None:
+    """Copy the current publication into a folder, to come back to it should a later build turn out worse.
+
+    It holds embeddings, contributors' names and the secrets of packs: keep it like the data folder.
+    """
+    from cloud_aug.snapshots import take
+
+    cloud = opened(data)
+    with progress() as bar:
+        made = take(cloud, task, folder, now=time.time(), on_progress=bar)
+    size = sum(blob.size for blob in made.blobs)
+    text = (
+        f"{folder}: publication {made.publication.version} of '{task}', {len(made.blobs)} files, {size / 1024:.0f} KiB"
+    )
+    report = {"folder": str(folder), "publication": made.publication, "blobs": len(made.blobs), "bytes": size}
+    show(report, text, as_json=as_json)
+
+
+@app.command()
+def restore(folder: Folder, data: Data = None, as_json: Json = False) -> None:
+    """Publish what 'snapshot' put into a folder; the pool stays as it is. What was withdrawn since stays withdrawn."""
+    from cloud_aug.snapshots import restore as run
+
+    cloud = opened(data)
+    with progress() as bar:
+        done = run(cloud, folder, now=time.time(), on_progress=bar)
+    made = done.publication
+    text = f"publication {made.version} of '{made.task}' is as of {folder}{'' if done.changed else ' (it was already)'}"
+    show({"publication": made, "changed": done.changed}, text, as_json=as_json)

@@ -21,6 +21,7 @@ class Kind(str, Enum):
     tls = "tls"
     ca = "ca"
     root = "root"
+    packs = "packs"
 
 
 Finish = Annotated[bool, typer.Option("--finish", help="Stop believing the old key.")]
@@ -34,13 +35,17 @@ def rotate(
     data: Data = None,
     as_json: Json = False,
 ) -> None:
-    """Replace a key: first both are believed; when boards have synced, --finish. The TLS key is replaced at once."""
+    """Replace a key: first both are believed; when boards have synced, --finish. The TLS key is replaced at once; what
+    the keys of packs follow from, for every task with its next index build."""
     from cloud_aug import rotation
 
     cloud = opened(data, offline=offline)
-    now, hosts = time.time(), cloud.settings.hosts
     with cloud.locked("keys", doing="replacing keys"):
-        done = rotation.rotate(kind.value, cloud.database, cloud.keys, hosts, finish=finish, now=now)
+        if kind is Kind.packs:
+            done = rotation.rotate_packs(cloud, now=time.time())
+        else:
+            now, hosts = time.time(), cloud.settings.hosts
+            done = rotation.rotate(kind.value, cloud.database, cloud.keys, hosts, finish=finish, now=now)
     words = f"{'rotated' if done.changed else 'nothing changed for'} '{kind.value}', trust version {done.trust_version}"
     show(done, f"{words}; {done.next_step}", as_json=as_json)
 

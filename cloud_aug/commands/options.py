@@ -78,6 +78,17 @@ def span_s(text: str) -> float:
     return float(found[1]) * _UNITS_S[found[2]]
 
 
+def numbers(text: str) -> tuple[int, ...]:
+    """'1,3,10' as numbers in order. Raises UsageError."""
+    try:
+        found = tuple(sorted({int(part) for part in text.split(",")}))
+    except ValueError:
+        found = ()
+    if not found or found[0] < 1:
+        raise UsageError(f"'{text}' is not a list of numbers", hint="write for example --shots 1,3,10")
+    return found
+
+
 def day(text: str) -> float:
     """'2027-01-31' (its end, UTC), or a date and time, as seconds since 1970. Raises UsageError."""
     try:

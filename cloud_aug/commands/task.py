@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cloud_aug.commands.options import Data, Json, opened
-from cloud_aug.output import say, show, table
+from cloud_aug.commands.options import Data, Json, numbers, opened
+from cloud_aug.output import figures_table, progress, say, show, table
 from edgewire.errors import NotFound, UsageError
 
 if TYPE_CHECKING:
+    from cloud_aug.boards import Selection
+    from edgewire.samples import Samples
     from edgewire.tasks import Task
 
 app = typer.Typer(no_args_is_help=True, help="What is to be learned.")
@@ -81,14 +83,17 @@ def publish(
     """Publish a task, or change its title or privacy policy."""
     from cloud_aug import tasks
 
-    try:
-        raw = file.read_bytes()
-    except (FileNotFoundError, IsADirectoryError):
-        raise NotFound(f"there is no file {file}", hint="draft one with 'cloud-aug task template'") from None
-    task = tasks.read(raw)
+    task = tasks.read(_document(file))
     outcome = tasks.publish(opened(data), task, now=time.time())
     words = {"new": "published", "changed": "changed", "same": "already published:"}[outcome]
     show({"task": task.id, "changed": outcome != "same"}, f"{words} '{task.id}'", as_json=as_json)
+
+
+def _document(file: Path) -> bytes:
+    try:
+        return file.read_bytes()
+    except (FileNotFoundError, IsADirectoryError):
+        raise NotFound(f"there is no file {file}", hint="draft one with 'cloud-aug task template'") from None
 
 
 @app.command("list")
@@ -114,3 +119,84 @@ def show_task(
 
     task = tasks.load(opened(data), task_id)
     show({"task": task}, json.dumps(plain(task), indent=2, ensure_ascii=False), as_json=as_json)
+
+
+Which = Annotated[
+    list[str] | None,
+    typer.Option("--board", metavar="NAME", help="Boards of that id or name, with * and ?; may be given again."),
+]
+Profiles = Annotated[
+    list[str] | None,
+    typer.Option("--profile", metavar="NAME", help="Boards of that profile, with * and ?; may be given again."),
+]
+Known = Annotated[str, typer.Argument(metavar="TASK", help="The task's id.")]
+
+
+@app.command()
+def push(
+    task_id: Known, board: Which = None, profile: Profiles = None, data: Data = None, as_json: Json = False
+) -> None:
+    """Give a task to many boards: those of these names and of these profiles. They fetch it with their next sync."""
+    from cloud_aug import boards
+
+    meant, new = boards.push(opened(data), task_id, _selection(board, profile), now=time.time())
+    text = f"'{task_id}' goes to {meant} boards, {new} of them did not have it"
+    show({"task": task_id, "boards": meant, "new": new, "changed": new > 0}, text, as_json=as_json)
+
+
+@app.command()
+def recall(
+    task_id: Known, board: Which = None, profile: Profiles = None, data: Data = None, as_json: Json = False
+) -> None:
+    """Take a task from many boards. Their models of it go on serving; they get nothing new of it."""
+    from cloud_aug import boards
+
+    meant, had = boards.recall(opened(data), task_id, _selection(board, profile), now=time.time())
+    text = f"'{task_id}' was taken from {had} of {meant} boards"
+    show({"task": task_id, "boards": meant, "had": had, "changed": had > 0}, text, as_json=as_json)
+
+
+def _selection(board: list[str] | None, profile: list[str] | None) -> Selection:
+    from cloud_aug.boards import Selection
+
+    if not board and not profile:
+        raise UsageError("which boards?", hint="--board 'kitchen-*', --profile 'pi-*', or --board '*' for all")
+    return Selection(tuple(board or ()), tuple(profile or ()))
+
+
+@app.command("try")
+def try_out(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="The task as JSON; it need not be published.")],
+    samples: Annotated[
+        Path | None,
+        typer.Option("--samples", help="A data file with users. [default: the pool of the published task of that id]"),
+    ] = None,
+    shots: Annotated[str | None, typer.Option("--shots", help="Samples per class that a board has.")] = None,
+    boards: Annotated[int, typer.Option("--boards", min=2, help="At most so many users play a board.")] = 18,
+    epochs: Annotated[int, typer.Option("--epochs", min=1, help="Passes over the samples.")] = 30,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Who plays, with which samples.")] = 0,
+    data: Data = None,
+    as_json: Json = False,
+) -> None:
+    """Try a task before any board gets it: users play boards with every recipe. Nothing is published or kept."""
+    from cloud_aug import pretrain, tasks
+
+    task = tasks.read(_document(file))
+    settings = pretrain.TrainSettings(seed, epochs, True, () if shots is None else numbers(shots), boards)
+    with progress() as bar:
+        found = pretrain.try_out(task, _samples_of(task, samples, data), settings, on_progress=bar)
+    text = (
+        f"{found.samples} samples of {found.users} users; boards fetch {found.model_bytes / 1000:.0f} kB\n"
+        f"gain over the base model ({task.metric}), by users who were held out from it:\n{figures_table(found.figures)}"
+    )
+    show({"task": task.id, "trial": found, "changed": False}, text, as_json=as_json)
+
+
+def _samples_of(task: Task, file: Path | None, data: Path | None) -> Samples:
+    from cloud_aug import pool
+
+    if file is None:
+        return pool.load(opened(data), task, now=time.time()).samples
+    from edgewire import readers
+
+    return readers.read(file, task)

@@ -12,12 +12,19 @@ from fastapi import Depends, Path, Request
 from cloud_aug import auth
 from cloud_aug.auth import Caller
 from cloud_aug.cloud import Cloud
-from cloud_aug.middleware import check_length
+from cloud_aug.middleware import SAID, check_length
 from cloud_aug.rates import Rates
 from cloud_aug.search import Searcher
 from edgewire.decoding import JSON_LIMIT_BYTES
 from edgewire.errors import Revoked, TooLarge, Unauthorized
-from edgewire.messages import QUERIES_LIMIT_BYTES, SAMPLES_LIMIT_BYTES, TELEMETRY_LIMIT_BYTES, WANTED_LIMIT_BYTES
+from edgewire.messages import (
+    QUERIES_LIMIT_BYTES,
+    SAMPLES_LIMIT_BYTES,
+    TASKS_HEADER,
+    TELEMETRY_LIMIT_BYTES,
+    WANTED_LIMIT_BYTES,
+    tasks_digest,
+)
 
 STATEMENT_LIMIT_BYTES = 64 << 10
 
@@ -33,12 +40,14 @@ class Asked:
     authorization: str
     headers: dict[str, str]
     address: str
+    say: Callable[[str, str], None]  # a header of the answer, whatever it will be
 
     def caller(self) -> Caller:
         """The board behind the access token. Raises Unauthorized, Revoked, or RateLimited if it asks too often."""
         with self._known():
             caller = auth.caller(self.cloud, self._bearer(), now=self.now)
         self.rates.spend(caller.board, now=self.now)
+        self.say(TASKS_HEADER, tasks_digest(caller.granted))
         return caller
 
     def board(self, task: str) -> str:
@@ -80,8 +89,9 @@ class Asked:
 async def _asked(request: Request) -> Asked:
     state, headers = request.app.state, request.headers
     told = headers.get("authorization", "")
-    address = request.client.host if request.client else ""
-    return Asked(state.cloud, state.searcher, state.rates, state.clock(), told, dict(headers), address)
+    address, said = request.client.host if request.client else "", request.scope[SAID]
+    now, say = state.clock(), said.__setitem__
+    return Asked(state.cloud, state.searcher, state.rates, now, told, dict(headers), address, say)
 
 
 def _body(limit: int) -> Callable[[Request], Coroutine[Any, Any, bytes]]:

@@ -61,6 +61,13 @@ class Invocation:
         name = self.profile_id
         return self.settings.below(f"profile {name}", profile.recommended(profile.load(name, self.places.profiles)))
 
+    def keep(self, store: Store, task_id: str) -> int:
+        """Let go of samples that are older or more than the settings allow; how many went."""
+        from edgectl import retention
+
+        limits = retention.Limits(self.settings.whole("samples_most"), self.settings.whole("samples_days"))
+        return retention.apply(self.home, store, task_id, limits, now=self.clock())
+
     def task_id(self, flag: str | None) -> str | None:
         """The task named by --task or by the settings; None: the only one there is."""
         return flag or self.settings.text("task")

@@ -1,4 +1,4 @@
-"""edgectl data add | list | expire | share | withdraw"""
+"""edgectl data add | list | expire | share | shared | withdraw"""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from edgectl.output import emit, plural, say, table
 
 if TYPE_CHECKING:
     from edgectl.scoring import Scored
-    from edgectl.store import Store
+    from edgectl.store import ShareRow, Store
     from edgewire.messages import Manifest
 
 group = typer.Typer(no_args_is_help=True, help="Labelled samples of this board.", rich_markup_mode=None)
@@ -68,14 +68,16 @@ def add(
     samples = readers.read(path, about, stdin=sys.stdin.buffer, part=part)
     with here.store() as store:
         result = store.add_samples(about, samples, now=here.clock())
+        scored = _score(here, manifest, store)  # before any goes: the running score is about all that came
+        gone = here.keep(store, about.id)
         total = sum(store.label_counts(about.id).values())
-        scored = _score(here, manifest, store)
     emit(
         {
             "changed": result.added > 0,
             "task": about.id,
             "added": result.added,
             "duplicates": result.duplicates,
+            "expired": gone,
             "total": total,
             "scored": scored.samples,
             "right": scored.right,
@@ -83,6 +85,7 @@ def add(
         [
             f"{plural(result.added, 'sample')} added to '{about.id}', {result.duplicates} were there already;"
             f" it now has {total}",
+            *([f"{plural(gone, 'sample')} went: settings samples_most, samples_days"] if gone else []),
             *([f"the model that serves was right about {scored.right} of {scored.samples}"] if scored.samples else []),
         ],
         as_json=json,
@@ -117,7 +120,7 @@ def list_samples(
         counts, rows = store.label_counts(about), store.list_samples(about, limit)
     lines = [f"{sum(counts.values())} samples of '{about}'", *(f"  {label}: {n}" for label, n in counts.items())]
     if rows:
-        cells = [(row.id, row.label, row.group or "-", row.digest[:12], _shared(row.shared_until)) for row in rows]
+        cells = [(row.id, row.label, row.group or "-", row.digest[:12], _day(row.shared_until)) for row in rows]
         lines += table(("id", "label", "group", "digest", "shared until"), cells)
     emit({"task": about, "labels": counts, "samples": [asdict(row) for row in rows]}, lines, as_json=json)
 
@@ -179,6 +182,30 @@ def share(
 
 
 @group.command()
+def shared(ctx: typer.Context, task: TaskFlag = None, json: JsonFlag = False) -> None:
+    """Print what was shared and taken back, and when: your consents, and whether the cloud has them."""
+    from dataclasses import asdict
+
+    here = invocation(ctx)
+    about = _task_of_samples(here, task)
+    with here.store() as store:
+        rows = store.shares(about)
+    cells = [(_day(row.queued_at), *_what(row), row.refusal or _day(row.settled_at)) for row in rows]
+    lines = (
+        table(("consented", "what", "samples", "until", "sent"), cells)
+        if rows
+        else [f"nothing of '{about}' was shared"]
+    )
+    emit({"task": about, "shared": [asdict(row) for row in rows]}, lines, as_json=json)
+
+
+def _what(row: ShareRow) -> tuple[str, object, str]:
+    if row.kind == "withdrawal":
+        return "taken back", "all", "-"
+    return "shared", row.params.get("samples", "?"), _day(float(row.params["until"]))
+
+
+@group.command()
 def withdraw(
     ctx: typer.Context,
     task: TaskFlag = None,
@@ -215,7 +242,7 @@ def _consent(what: str, *, yes: bool) -> None:
         raise UsageError("not shared: there was no consent", hint="answer y, or give --yes")
 
 
-def _shared(until: float | None) -> str:
+def _day(at: float | None) -> str:
     from edgectl import periods
 
-    return "-" if until is None else periods.day(until)
+    return "-" if at is None else periods.day(at)

@@ -75,16 +75,6 @@ def takes_choices(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command the options of `Choices`; it gets them as one argument, `choices`."""
     hints = get_type_hints(command, include_extras=True) | {"return": None}
     own = [p for p in inspect.signature(command).parameters.values() if p.name != "choices"]
-    kinds = get_type_hints(Choices, include_extras=True)
-    shared = [
-        inspect.Parameter(
-            field.name,
-            inspect.Parameter.KEYWORD_ONLY,
-            default=inspect.Parameter.empty if field.default is MISSING else field.default,
-            annotation=kinds[field.name],
-        )
-        for field in fields(Choices)
-    ]
 
     @functools.wraps(command)
     def whole(**given: Any) -> None:
@@ -92,9 +82,23 @@ def takes_choices(command: Callable[..., None]) -> Callable[..., None]:
         command(**given, choices=chosen)
 
     keyword = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY, annotation=hints[p.name]) for p in own]
-    whole.__signature__ = inspect.Signature([*keyword, *shared])  # type: ignore[attr-defined]
-    whole.__annotations__ = {p.name: p.annotation for p in (*keyword, *shared)}
+    whole.__signature__ = inspect.Signature([*keyword, *_shared()])  # type: ignore[attr-defined]
+    whole.__annotations__ = {p.name: p.annotation for p in (*keyword, *_shared())}
     return whole
+
+
+@functools.cache
+def _shared() -> tuple[inspect.Parameter, ...]:
+    kinds = get_type_hints(Choices, include_extras=True)
+    return tuple(
+        inspect.Parameter(
+            field.name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=inspect.Parameter.empty if field.default is MISSING else field.default,
+            annotation=kinds[field.name],
+        )
+        for field in fields(Choices)
+    )
 
 
 @group.command()
@@ -235,11 +239,16 @@ def train(
         name = task or host.get("task")
         return ["train", *(["--task", name] if name else []), *(arguments or ())]
 
-    _over(
-        ctx, choices, "train", verbs.edgectl_once(words, verbs.trained, detach=detach), limit_s=0,
-        keep=lambda result: found.append(collecting.trained_row(result)),
-        finish=lambda: _table(csv, collecting.TRAINED, found) or ("" if detach else collecting.gains(found)),
-    )  # fmt: skip
+    def keep(result: HostResult) -> None:
+        found.append(collecting.trained_row(result))
+
+    def finish() -> str:
+        if csv is not None:
+            collecting.write_csv(csv, collecting.TRAINED, found)
+        return "" if detach else collecting.gains(found)
+
+    work = verbs.edgectl_once(words, verbs.trained, detach=detach)
+    _over(ctx, choices, "train", work, limit_s=0, keep=keep, finish=finish)
 
 
 @group.command()
@@ -272,17 +281,12 @@ def collect(
         if result.answer is not None and result.status == "ok":
             found.extend(collecting.rows(result.host, result.status, result.answer))
 
-    work = collecting.collect(out)
-    _over(ctx, choices, "collect", work, limit_s=60, keep=keep, finish=lambda: _table(csv, collecting.COLUMNS, found))
+    def finish() -> str:
+        if csv is not None:
+            collecting.write_csv(csv, collecting.COLUMNS, found)
+        return ""
 
-
-def _table(path: Path | None, columns: tuple[str, ...], found: list[dict[str, Any]]) -> str:
-    """Write the CSV file, if one is wanted."""
-    from edgectl.fleet.collecting import write_csv
-
-    if path is not None:
-        write_csv(path, columns, found)
-    return ""
+    _over(ctx, choices, "collect", collecting.collect(out), limit_s=60, keep=keep, finish=finish)
 
 
 @contextmanager

@@ -42,7 +42,10 @@ def _report(here: Invocation) -> dict[str, Any]:
             every = [*tasks, *(task for task in store.sample_tasks() if task not in tasks)]
             report["tasks"] = [_task(here, store, task) for task in every]
     else:
-        report["tasks"] = [{"task": task, "samples": 0, "labels": {}, "running": None, "runs": []} for task in tasks]
+        report["tasks"] = [
+            {"task": task, "samples": 0, "labels": {}, "lacks": _lacks(here, task), "running": None, "runs": []}
+            for task in tasks
+        ]
     return report
 
 
@@ -62,6 +65,7 @@ def _task(here: Invocation, store: Store, task: str) -> dict[str, Any]:
         "samples": sum(counts.values()),
         "labels": counts,
         "synced": here.home.manifest(task).exists(),
+        "lacks": _lacks(here, task),
         "epsilon_spent": store.epsilon_spent(task),
         "running": standing(store.scores(task), metric=metric(here.home, task), answered_at=answered_at),
         "runs": [
@@ -71,12 +75,21 @@ def _task(here: Invocation, store: Store, task: str) -> dict[str, Any]:
     }
 
 
+def _lacks(here: Invocation, task: str) -> list[str]:
+    if not here.home.lacks(task).exists():
+        return []
+    from edgectl.suits import noted
+
+    return noted(here.home, task)
+
+
 def _lines(report: dict[str, Any]) -> list[str]:
     where = f"board {report['board']} of {report['url']}" if report["enrolled"] else "not enrolled: edgectl enroll FILE"
     lines = [where, f"state: {report['state']}", f"now: {report['board_state']['line']}"]
     for task in report["tasks"]:
         labels = ", ".join(f"{label} {n}" for label, n in task["labels"].items())
         lines.append(f"task {task['task']}: {plural(task['samples'], 'sample')}" + (f" ({labels})" if labels else ""))
+        lines += [f"  left alone: it needs {', '.join(task['lacks'])}"] if task["lacks"] else []
         lines += _running_lines(task["running"])
         lines += [f"  {run['kind']} #{run['run']}: {run['outcome'] or 'no end noted'}" for run in task["runs"]]
     if report["outbox"]:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from edgectl.cloud import Cloud, HttpCloud
     from edgectl.enrolment import Enrolment
     from edgectl.store import Store
+    from edgectl.suits import Able
     from edgectl.sync import Outcome, TaskOutcome
 
 
@@ -55,7 +56,7 @@ def sync(
 def _sync(here: Invocation, *, pull: bool, push: bool) -> Outcome:
     import numpy as np
 
-    from edgectl import enrolment
+    from edgectl import enrolment, suits
     from edgectl.sync import Options, sync
     from edgewire.tasks import Mode
 
@@ -67,13 +68,27 @@ def _sync(here: Invocation, *, pull: bool, push: bool) -> Outcome:
         push=push,
         threads=here.threads,
         tell_state=_teller(here),
+        lacks=lambda task: suits.lacks(task, _able(here)),
         on_blob=_progress,
     )
     try:
         with here.store() as store:
+            for task in store.sample_tasks():
+                here.keep(store, task)
             return sync(here.home, known, store, cloud, options, clock=here.clock, rng=np.random.default_rng())
     finally:
         cloud.close()
+
+
+def _able(here: Invocation) -> Able:
+    import shutil
+    from importlib.util import find_spec
+
+    from edgectl.board import memory
+    from edgectl.suits import Able
+
+    free_mib = shutil.disk_usage(here.home.root).free / (1 << 20)
+    return Able(here.profile_id, memory.usable_mib(), free_mib, find_spec("torch") is not None)
 
 
 def _teller(here: Invocation) -> Callable[[Store, Cloud], int] | None:

@@ -199,9 +199,10 @@ def _told(heard: Heard, marks: Mapping[str, Any]) -> Answer:
 
 
 def _lost(heard: Heard) -> Unreachable:
-    for sign, (message, hint) in _FINAL.items():
-        if sign in heard.errors:
-            return Unreachable(message, hint=hint, again=False)
+    if not heard.marks:  # else the errors are those of the command
+        for sign, (message, hint) in _FINAL.items():
+            if sign in heard.errors:
+                return Unreachable(message, hint=hint, again=False)
     if heard.timed_out:
         return Unreachable("it did not answer in time")
     lines = [line.strip() for line in heard.errors.splitlines() if line.strip()]

@@ -55,6 +55,8 @@ as_user() {
     exec "$@"
 }
 
+# From here on what stands in stderr is the command's, not ssh's.
+[ "$verb" = hold ] || mark here
 if [ "$verb" = look ]; then
     mark begin
     (as_user "$1" "$2") </dev/null

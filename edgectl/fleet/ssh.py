@@ -20,6 +20,7 @@ from edgectl.fleet.inventory import Host
 from edgewire.errors import EdgeError, NotFound
 
 SSH_FAILED = 255
+_LAST_WORDS_S = 2.0
 KEPT_BYTES = 1 << 20
 _CHUNK = 1 << 16
 _ERRORS_KEPT = 1 << 14
@@ -101,13 +102,24 @@ async def talk(
     except asyncio.TimeoutError:
         timed_out = True
         kill(process)
-        marks, errors, rc = await heard
+        marks, errors, rc = await _last_words(heard)
     except BaseException:
         kill(process)
         with contextlib.suppress(asyncio.CancelledError):
-            await heard
+            await _last_words(heard)
         raise
     return Heard(rc, tuple(marks), errors, timed_out)
+
+
+async def _last_words(heard: asyncio.Future[tuple[list[Mark], str, int]]) -> tuple[list[Mark], str, int]:
+    """Of an ssh that was killed. A proxy command in a session of its own may outlive it, with our ends of the pipes."""
+    done, _ = await asyncio.wait({heard}, timeout=_LAST_WORDS_S)
+    if done:
+        return heard.result()
+    heard.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await heard
+    return [], "", SSH_FAILED
 
 
 def kill(process: asyncio.subprocess.Process) -> None:

@@ -107,10 +107,12 @@ class Push:
             path = Path(line.host.fill(self.template)).expanduser()
             if not path.exists():
                 raise Skip(f"there is no {path}")
-            payload = await self.packer.payload(path)
-            answer = await line.do(self._command(line.host, folder=path.is_dir()), payload=payload)
-            if "{" in self.template:
-                self.packer.forget(path)
+            try:
+                payload = await self.packer.payload(path)
+                answer = await line.do(self._command(line.host, folder=path.is_dir()), payload=payload)
+            finally:
+                if "{host}" in self.template:  # nobody else's
+                    self.packer.forget(path)
             return boards.judge(line.host, answer, _pushed)
 
         return work

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from dataclasses import dataclass, replace
 
@@ -15,6 +16,7 @@ from edgelearn.retrieval.directory import describe
 from edgewire import samples as sample_columns
 from edgewire import tensors
 from edgewire.decoding import plain
+from edgewire.encryption import encrypt
 from edgewire.files import digest
 from edgewire.messages import DirectoryMeta
 from edgewire.signing import SigningKey
@@ -34,7 +36,7 @@ class Synced:
     onnx: bytes
     task: Task = BOTH
 
-    def publish(self, *, seed: int = 0) -> None:
+    def publish(self, *, seed: int = 0, encrypted: bool = True) -> None:
         packs, parts = [], []
         for cohort in range(2):
             moved = world.style(40 + cohort, 1.6)
@@ -46,7 +48,12 @@ class Synced:
         x, y = np.concatenate([x for x, _ in parts]), np.concatenate([y for _, y in parts])
         embedding = outputs(load(world.TASK, world.base()), x)[1]
         directory = describe(embedding, y, np.repeat([0, 1], 20 * world.CLASSES), n_classes=world.CLASSES)
-        refs = tuple(pack_ref(pack, cohort=i, samples=80, contributors=2) for i, pack in enumerate(packs))
+        blobs = [encrypt(pack, self.key_of(pack)) if encrypted else pack for pack in packs]
+        refs = tuple(
+            pack_ref(pack, cohort=i, samples=80, contributors=2, ciphertext=blob if encrypted else None)
+            for i, (pack, blob) in enumerate(zip(packs, blobs, strict=True))
+        )
+        self.board.server.keys |= {digest(blob): self.key_of(pack) for pack, blob in zip(packs, blobs, strict=True)}
         base = digest(self.onnx)
         meta = plain(DirectoryMeta(self.task.id, base, refs, ()))
         self.board.server.publish(
@@ -54,8 +61,12 @@ class Synced:
             weights=tensors.pack(world.base(), {"format": "weights/1"}),
             onnx=self.onnx,
             directory=tensors.pack(directory.arrays(), meta),
-            packs=packs,
+            packs=blobs,
         )
+
+    @staticmethod
+    def key_of(pack: bytes) -> bytes:
+        return hashlib.sha256(b"key of " + pack).digest()
 
     def cloud(self) -> MemoryCloud:
         known = enrolment.load(self.board.home)

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from cloud_aug import auth, boards, index, pool, pretrain, tasks
+from cloud_aug import auth, boards, index, pool, pretrain, publications, tasks
 from cloud_aug.cloud import Cloud as Service
 from cloud_aug.cloud import open_cloud
 from edgectl.cloud import Cloud, HttpCloud
 from edgewire.decoding import encode
-from edgewire.messages import EnrolmentFile
+from edgewire.messages import EnrolmentFile, PackRef
 from edgewire.signing import SigningKey
 from tests.board.conftest import Board
 from tests.cloud import toys
@@ -52,6 +52,9 @@ class RealWorld:
 
     def revoke(self, board: str) -> None:
         boards.revoke(self.service, board, now=time.time())
+
+    def pack(self) -> PackRef:
+        return publications.require(self.service, self.task.id).packs[0]
 
     def grant(self, board: str, task_id: str) -> None:
         boards.grant(self.service, board, task_id, now=time.time())

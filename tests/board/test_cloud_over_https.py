@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from edgectl.cloud import HttpCloud, Limits
+from edgectl.partial import Parts
 from edgewire import errors
 from edgewire.decoding import encode
 from edgewire.files import digest
@@ -383,3 +384,35 @@ def test_uploads_are_counted_with_their_answers(serve: Serve, authority: Authori
     assert (answer.accepted, answer.duplicates) == (2, 1)
     assert before == (0, 0)
     assert cloud.bytes_up - asked == 5
+
+
+# What comes along with a manifest
+
+
+def test_what_was_cut_off_along_with_a_manifest_is_kept_and_not_asked_for_again(
+    serve: Serve, authority: Authority, tmp_path: Path
+) -> None:
+    parts, listed = Parts(tmp_path), f"8, {NAME}:{len(DATA)}"
+    cut = close_after(reply(b"manifest" + DATA[:100_000], length=8 + len(DATA), Edge_Parts=listed))
+    manifests = iter([cut, reply(b"manifest", ETag='"1"', Edge_Parts="8")])
+    server = serve(granting(lambda asked: next(manifests) if "/manifest" in asked.line else ranged(asked)))
+    cloud = member(server, authority)
+    assert cloud.manifest("digits", None, parts) == (b"manifest", '"1"')
+    assert cloud.blob(NAME, len(DATA), tmp_path / "blob") == len(DATA)  # another name: nothing of it is there
+    assert cloud.blob(NAME, len(DATA), tmp_path / NAME) == len(DATA) - parts.received_bytes < len(DATA)
+    asked = [request.headers.get("edge-have") for request in server.requests if "/manifest" in request.line]
+    assert asked == ["", NAME[:16]]
+
+
+def test_a_cloud_that_sends_the_manifest_alone_is_understood(
+    serve: Serve, authority: Authority, tmp_path: Path
+) -> None:
+    server = serve(granting(lambda _: reply(b"manifest", ETag='"1"')))
+    assert member(server, authority).manifest("digits", None, Parts(tmp_path)) == (b"manifest", '"1"')
+
+
+@pytest.mark.parametrize("keys", [(), (None, None), ("k" * 43,), ("!" * 44,)])
+def test_keys_that_do_not_answer_the_question_are_refused(serve: Serve, authority: Authority, keys: tuple) -> None:
+    server = serve(granting(lambda _: reply(encode({"keys": keys}))))
+    with pytest.raises((errors.InvalidMessage, errors.Forged)):
+        member(server, authority).pack_keys("digits", ("0" * 64,))

@@ -17,6 +17,7 @@ from edgectl.budget import Budget
 from edgectl.store import Score
 from edgewire import samples as sample_columns
 from edgewire.messages import Withdrawals
+from edgewire.tasks import Trigger
 from tests.board.conftest import ROOT
 from tests.board.synced import BOTH, Synced
 from tests.learn import world
@@ -173,6 +174,35 @@ def test_drift_pays_once(ready: Synced) -> None:
 def test_a_larger_budget_pays_where_the_last_one_cut(ready: Synced, cut: str, budget: Budget, pays: bool) -> None:
     trained(ready, cut=cut, max_seconds=10, max_memory_mib=500)
     assert (due(ready, budget=budget).skipped is None) is pays
+
+
+def due_by(ready: Synced, trigger: Trigger, *, later_s: float = 0.0) -> retraining.Due:
+    known = manifest(ready)
+    asked = replace(known, task=replace(known.task, trigger=trigger))
+    with ready.store() as store:
+        return retraining.due(ready.board.home, asked, store, retraining.Options(), now=time.time() + later_s)
+
+
+def test_a_task_may_want_more_samples_before_the_first_training(ready: Synced) -> None:
+    waits = due_by(ready, Trigger(first=41)).skipped
+    assert waits is not None
+    assert "wants 41 samples before the first training, there are 40" in waits.reason
+    assert due_by(ready, Trigger(first=40)).skipped is None
+
+
+def test_a_task_says_how_many_new_samples_are_enough(ready: Synced) -> None:
+    trained(ready)
+    add(ready, 8, seed=1)
+    assert due_by(ready, Trigger(new_share=0.25)).skipped is not None
+    assert due_by(ready, Trigger(new_share=0.2)).skipped is None
+
+
+def test_a_schedule_wants_a_training_now_and_then_if_anything_is_new(ready: Synced) -> None:
+    trained(ready)
+    assert due_by(ready, Trigger(every_hours=2), later_s=9000).skipped is not None, "nothing is new"
+    add(ready, 1, seed=1)
+    assert due_by(ready, Trigger(every_hours=2), later_s=3600).skipped is not None
+    assert "every 2 hours" in due_by(ready, Trigger(every_hours=2), later_s=9000).reason
 
 
 def test_a_no_imports_no_torch_and_leaves_no_run(ready: Synced) -> None:

@@ -16,7 +16,8 @@ import pytest
 
 from edgectl import store as store_module
 from edgectl import store_schema
-from edgectl.store import SETTLED_UPLOADS_KEPT, AddResult, Score, Store
+from edgectl.store import SETTLED_UPLOADS_KEPT, Score, Store
+from edgectl.store_samples import AddResult
 from edgewire import errors
 from edgewire.samples import Samples, make, sample_digests
 from tests.board.conftest import GESTURES

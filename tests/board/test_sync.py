@@ -5,12 +5,14 @@ from __future__ import annotations
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from edgectl import enrolment, sharing, tasks
+from edgectl import enrolment, sharing, suits, tasks
 from edgectl.store import Store
+from edgectl.suits import Able
 from edgelearn.examples import make
 from edgelearn.models.build import load, outputs
 from edgewire import samples as sample_columns
@@ -18,12 +20,13 @@ from edgewire import tensors
 from edgewire.errors import Conflict, DigestMismatch, Forged, Gone, NotReady, Offline, Outdated, Revoked, UsageError
 from edgewire.messages import Withdrawals
 from edgewire.signing import SigningKey
-from edgewire.tasks import Privacy
+from edgewire.tasks import Needs, Privacy
 from tests.board.conftest import Board
 from tests.board.synced import BOTH, Synced
 from tests.fakes.memory_cloud import MemoryCloud
 from tests.learn import world
 
+OTHER = replace(BOTH, id="other")
 NOISY = replace(BOTH, privacy=replace(BOTH.privacy, fetch_all_below_bytes=0))
 
 
@@ -56,7 +59,8 @@ def test_a_blob_that_is_not_what_was_signed_is_not_kept(synced: Synced) -> None:
     synced.board.server.blobs[manifest.base.weights.digest] = b"x" * len(good)
     with pytest.raises(DigestMismatch):
         synced.sync()
-    assert list(synced.cache.folder.glob("blobs/*")) == []
+    assert list(synced.cache.folder.glob(f"blobs/{manifest.base.weights.digest}*")) == []
+    assert not synced.board.home.manifest(BOTH.id).exists()
 
 
 BITS = replace(BOTH, privacy=Privacy(modes=("bits",), epsilon=8.0, epsilon_budget=16.0))
@@ -415,3 +419,47 @@ def test_a_search_that_finds_nothing_fetches_nothing(synced: Synced) -> None:
     synced.add(world.style(41, 1.6))
     assert synced.sync(mode="embedding").tasks[0].packs == 1
     assert (answered(synced), synced.board.server.asked_for) == ([], [])
+
+
+def test_a_task_that_does_not_suit_the_board_is_left_alone_and_told(synced: Synced) -> None:
+    synced.task = replace(BOTH, needs=Needs(memory_mib=2000))
+    synced.publish()
+    cloud = synced.cloud()
+    outcome = synced.sync(cloud, lacks=lambda task: suits.lacks(task, Able("generic", 512.0, 1e6, trains=True)))
+    assert outcome.tasks[0].note == "left alone: the task needs 2000 MiB of memory (it has 512)"
+    assert list(synced.cache.folder.glob("blobs/*")) == []
+    assert suits.noted(synced.board.home, BOTH.id) == ["2000 MiB of memory (it has 512)"]
+    assert synced.sync(lacks=lambda task: []).tasks[0].changed
+    assert suits.noted(synced.board.home, BOTH.id) == []
+
+
+@pytest.mark.parametrize(
+    ("needs", "missing"),
+    [
+        (Needs(), ""),
+        (Needs(memory_mib=1000, disk_mib=100, profiles=("pi-*",), training=True), ""),
+        (Needs(memory_mib=1001), "1001 MiB of memory (it has 1000)"),
+        (Needs(disk_mib=101), "101 MiB of free disk (it has 100)"),
+        (Needs(profiles=("jetson-*", "pi-4*")), "a profile of jetson-*, pi-4* (it has pi-5)"),
+    ],
+)
+def test_what_a_board_lacks_is_said_one_by_one(needs: Needs, missing: str) -> None:
+    assert ", ".join(suits.lacks(replace(BOTH, needs=needs), Able("pi-5", 1000.0, 100.0, trains=True))) == missing
+
+
+def test_a_board_that_cannot_train_may_be_of_no_use(synced: Synced) -> None:
+    assert suits.lacks(replace(BOTH, needs=Needs(training=True)), Able("pi-5", None, 1e6, trains=False)) == [
+        "torch, to train"
+    ]
+
+
+def test_a_task_that_is_granted_during_a_sync_comes_with_it(synced: Synced, monkeypatch: pytest.MonkeyPatch) -> None:
+    cloud, ask = synced.cloud(), MemoryCloud.manifest
+
+    def granting(self: MemoryCloud, *asked: Any) -> tuple[bytes, str] | None:
+        self.server.grant(str(self._board), OTHER.id)
+        return ask(self, *asked)
+
+    replace(synced, task=OTHER).publish()
+    monkeypatch.setattr(MemoryCloud, "manifest", granting)
+    assert [task.task for task in synced.sync(cloud).tasks] == [BOTH.id, OTHER.id]

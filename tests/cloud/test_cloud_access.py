@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 
 from cloud_aug import auth, boards, tasks
-from edgewire.messages import AccessRequest
+from cloud_aug.boards import Selection
+from edgewire.errors import NotFound
+from edgewire.messages import TASKS_HEADER, AccessRequest, tasks_digest
 from edgewire.signing import SigningKey
 from edgewire.tasks import Task
 from tests.cloud.toys import TASK, Board
@@ -131,6 +133,33 @@ def test_a_grant_counts_from_the_next_access_token_on(client, cloud, board, cloc
     assert boards.grant(cloud, board.id, "other", now=clock())
     assert not boards.grant(cloud, board.id, "other", now=clock())
     assert code(manifest(client, board.headers(client, now=clock()), "other")) == (503, "not_ready")
+
+
+def test_a_task_is_pushed_to_the_boards_that_are_meant_and_taken_from_them_again(client, cloud, board, clock):
+    tasks.publish(cloud, Task(**{**TASK.__dict__, "id": "other"}), now=clock())
+    known = boards.list_all(cloud)[0]
+    for selection in (Selection(names=(known.name[:2] + "*",)), Selection((board.id,), (known.profile,))):
+        assert boards.push(cloud, "other", selection, now=clock())[0] == 1
+    assert boards.list_all(cloud)[0].tasks == ("other", "toy")
+    assert boards.push(cloud, "other", Selection(("*",)), now=clock()) == (1, 0)
+    assert boards.recall(cloud, "other", Selection(("*",)), now=clock()) == (1, 1)
+    assert boards.list_all(cloud)[0].tasks == ("toy",)
+
+
+@pytest.mark.parametrize("selection", [Selection(), Selection(("nobody",)), Selection(("*",), ("no-such-profile",))])
+def test_a_push_that_reaches_nobody_is_refused(cloud, board, client, clock, selection):
+    board.headers(client, now=clock())
+    with pytest.raises(NotFound, match="no board is meant"):
+        boards.push(cloud, "toy", selection, now=clock())
+
+
+def test_every_answer_to_a_board_tells_what_it_is_granted(client, cloud, board, clock):
+    tasks.publish(cloud, Task(**{**TASK.__dict__, "id": "other"}), now=clock())
+    bearer = board.headers(client, now=clock())
+    assert manifest(client, bearer).headers[TASKS_HEADER] == tasks_digest(["toy"])
+    boards.grant(cloud, board.id, "other", now=clock())
+    assert manifest(client, bearer).headers[TASKS_HEADER] == tasks_digest(["other", "toy"])
+    assert TASKS_HEADER not in client.get("/healthz").headers
 
 
 def test_an_access_token_lasts_ten_minutes(client, bearer, clock, code):

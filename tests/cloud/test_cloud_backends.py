@@ -93,7 +93,8 @@ def test_the_same_pool_gives_the_same_packs_wherever_it_stands(postgres, object_
     other = toys.filled(tmp_path / "two", stores)
     (tmp_path / "two" / "keys" / "pseudonyms.key").write_bytes(made.keys.pseudonyms.read_bytes())
     with made.database.reading() as source, other.database.writing() as target:
-        target.execute(db.bases.insert(), [dict(row._mapping) for row in source.execute(db.bases.select())])
+        for table in (db.bases, db.pack_secrets):
+            target.execute(table.insert(), [dict(row._mapping) for row in source.execute(table.select())])
     base = publications.require(made, "toy").base
     for ref in (base.onnx, base.weights):
         other.blobs.put(made.blobs.read(ref.digest))

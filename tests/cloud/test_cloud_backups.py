@@ -208,7 +208,7 @@ def test_the_doctor_names_what_is_wrong_and_what_to_do(made: Cloud) -> None:
     assert outcomes(made, now=time.time() + 900 * DAY_S)["certificate"] == "failed"
     assert outcomes(made, now=toys.FAR - DAY_S)["task toy"] == "warning"
     pack = publications.require(made, "toy").packs[0]
-    made.blobs.path(pack.digest).write_bytes(b"damaged")
+    made.blobs.path(pack.ciphertext).write_bytes(b"damaged")
     made.keys.pseudonyms.unlink()
     found = {check.name: check for check in doctor.examine(made, deep=True, now=time.time())}
     assert (found["task toy"].outcome, found["keys"].outcome) == ("failed", "failed")

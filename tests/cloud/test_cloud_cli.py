@@ -6,10 +6,12 @@ import json
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from edgewire.decoding import encode
 from tests.cloud import toys
 from tests.cloud.toys import report, run
 
@@ -151,3 +153,35 @@ def test_the_pool_is_judged_and_cleared_from_the_command_line(data, tmp_path):
     stats = toys.report("pool", "stats", *task, data=data)
     assert (stats["usable"], stats["withdrawals"]) == (108, 1)
     assert toys.run("pool", "delete", *task, "--contributor", "nobody", data=data).returncode == 1
+
+
+def test_a_task_is_tried_before_any_board_gets_it_and_nothing_is_kept(data, tmp_path):
+    file, task = toys.data_file(tmp_path / "people.npz"), tmp_path / "draft.json"
+    task.write_bytes(encode(replace(toys.TASK, id="draft")))
+    quick = ("--shots", "1", "--epochs", "1")
+    before = report("task", "list", data=data)
+    trial = report("task", "try", str(task), "--samples", str(file), *quick, data=data)["trial"]
+    assert (trial["users"], trial["samples"]) == (6, 108)
+    assert {figure["boards"] for figure in trial["figures"]} == {6}
+    assert {"local", "matched"} <= {figure["recipe"] for figure in trial["figures"]}
+    assert report("task", "list", data=data) == before
+
+
+def test_a_task_whose_users_cannot_play_is_told_so(data, tmp_path):
+    file = toys.data_file(tmp_path / "two.npz", toys.people(2))
+    task = tmp_path / "draft.json"
+    task.write_bytes(encode(toys.TASK))
+    failed = run("task", "try", str(task), "--samples", str(file), data=data)
+    assert failed.returncode == 2
+    assert "too few of the 2 users could play a board" in failed.stderr
+
+
+def test_a_task_is_pushed_to_boards_and_taken_from_them(data, client, cloud, clock):
+    clock.now = time.time()
+    toys.Board().enroll(client, cloud, now=clock())
+    assert report("task", "recall", "toy", "--profile", "gen*", data=data)["had"] == 1
+    pushed = report("task", "push", "toy", "--board", "board-*", data=data)
+    assert (pushed["boards"], pushed["new"]) == (1, 1)
+    assert not report("task", "push", "toy", "--board", "*", data=data)["changed"]
+    assert run("task", "push", "toy", data=data).returncode == 2
+    assert run("task", "push", "toy", "--board", "nobody-*", data=data).returncode == 1

@@ -81,7 +81,7 @@ def test_a_killed_build_leaves_the_old_publication_or_the_whole_new_one(data, tm
     kill_at(["index", "build", "--task", "toy"], data, line=stage, delay_s=random.Random(stage).uniform(0, 0.01))
     now = publications.require(made, "toy")
     assert now == before or now.version == 2
-    for digest in (now.directory.digest, now.search.digest, *[pack.digest for pack in now.packs]):
+    for digest in (now.directory.digest, now.search.digest, *[pack.ciphertext for pack in now.packs]):
         made.blobs.check(digest)
     again = toys.report("index", "build", "--task", "toy", data=data)
     assert again["publication"]["version"] == 2

@@ -16,13 +16,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cloud_aug import census, cloud, db, index, journal, pool, pretrain, publications, searchable, withdrawals
+from cloud_aug import census, cloud, db, index, journal, packs, pool, pretrain, publications, searchable, withdrawals
 from cloud_aug.cloud import Cloud
 from cloud_aug.journal import Withdrawal
 from cloud_aug.pretrain import TrainSettings
 from edgewire.decoding import convert
 from edgewire.errors import CorruptFile, NotFound
-from edgewire.messages import Manifest, Withdrawals
+from edgewire.messages import Manifest, PackRef, Withdrawals
 from edgewire.samples import from_bytes, sample_digests, to_bytes
 from edgewire.signing import open_sealed
 from tests.cloud import toys
@@ -52,8 +52,7 @@ def digests_of(made: Cloud, name: str) -> set[str]:
 
 
 def in_packs(made: Cloud, publication: publications.Publication) -> set[str]:
-    packs = [made.blobs.read(ref.digest) for ref in publication.packs]
-    return {name for raw in packs for name in sample_digests(from_bytes(raw, TASK, what="pack", limit_bytes=1 << 20))}
+    return {name for ref in publication.packs for name in _of_pack(made, ref)}
 
 
 def manifest(client: Any, cloud_: Cloud, bearer: dict[str, str], now: float) -> Manifest:
@@ -73,19 +72,19 @@ def test_the_next_search_is_without_what_was_deleted(client, cloud, bearer):
 
 def test_packs_that_hold_it_are_gone_and_listed_under_signature(client, cloud, bearer, clock):
     theirs = digests_of(cloud, "person-0")
-    packs = publications.require(cloud, "toy").packs
+    refs = publications.require(cloud, "toy").packs
     before = manifest(client, cloud, bearer, clock())
     assert not isinstance(before.withdrawals, Withdrawals)
     delete(cloud)
-    holding = tuple(sorted(ref.digest for ref in packs if theirs & set(_of_pack(cloud, ref.digest))))
+    holding = tuple(sorted(ref.digest for ref in refs if theirs & set(_of_pack(cloud, ref))))
     assert manifest(client, cloud, bearer, clock()).withdrawals == Withdrawals(1, holding)
-    for ref in packs:
+    for ref in refs:
         status = client.get(f"/v1/blobs/{ref.digest}", headers=bearer).status_code
         assert status == (410 if ref.digest in holding else 200)
 
 
-def _of_pack(made: Cloud, name: str) -> list[str]:
-    return sample_digests(from_bytes(made.blobs.read(name), TASK, what="pack", limit_bytes=1 << 20))
+def _of_pack(made: Cloud, ref: PackRef) -> list[str]:
+    return sample_digests(from_bytes(packs.read(made, "toy", ref), TASK, what="pack", limit_bytes=1 << 20))
 
 
 def test_the_next_build_leaves_it_out_and_removes_the_files(made):
@@ -96,7 +95,7 @@ def test_the_next_build_leaves_it_out_and_removes_the_files(made):
     assert (after.contributors, after.samples) == (5, 90)
     assert not theirs & in_packs(made, after)
     assert sum(one.vectors for one in searchable.read(made, after.search.digest)[0].classes) == 90
-    withdrawn = {ref.digest for ref in before.packs} - {ref.digest for ref in after.packs}
+    withdrawn = before.pack_names - after.pack_names
     for name in (*withdrawn, *old_files, before.search.digest):
         with pytest.raises(NotFound):
             made.blobs.path(name)

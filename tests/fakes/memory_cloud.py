@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 from msgspec import UNSET
 
+from edgectl.partial import Parts
 from edgewire import tensors
 from edgewire.decoding import encode, plain
 from edgewire.errors import (
@@ -32,6 +33,7 @@ from edgewire.errors import (
 )
 from edgewire.files import digest, digest_of_file, write_atomic
 from edgewire.messages import (
+    HAVE_CHARACTERS,
     SAMPLES_LIMIT_BYTES,
     Base,
     BlobRef,
@@ -68,7 +70,8 @@ class Board:
 
 @dataclass
 class MemoryServer:
-    """The service. Change its fields to arrange a situation; cut_after: the next blob breaks off there."""
+    """The service. Change its fields to arrange a situation; cut_after: the next blob, or what comes along with the
+    next manifest, breaks off there; keys: those of packs, by the digest of the ciphertext."""
 
     clock: Callable[[], float] = time.time
     signing: SigningKey = field(default_factory=SigningKey.generate)
@@ -78,6 +81,7 @@ class MemoryServer:
     versions: dict[str, int] = field(default_factory=dict)
     blobs: dict[str, bytes] = field(default_factory=dict)
     blob_tasks: dict[str, str] = field(default_factory=dict)
+    keys: dict[str, bytes] = field(default_factory=dict)
     boards: dict[str, Board] = field(default_factory=dict)
     tokens: dict[str, tuple[tuple[str, ...], str | None]] = field(default_factory=dict)
     uploads: dict[tuple[str, str], tuple[bytes, UploadReply]] = field(default_factory=dict)
@@ -110,7 +114,8 @@ class MemoryServer:
     def publish(
         self, task: Task, *, weights: bytes, onnx: bytes, directory: bytes, packs: Sequence[bytes] = ()
     ) -> Manifest:
-        """Publish all that the manifest and the directory name; again, with another content, as the next version."""
+        """Publish all that the manifest and the directory name; again, with another content, as the next version.
+        packs: as they are fetched."""
         refs = [self._publish_blob(task.id, data) for data in (weights, onnx, directory, *packs)]
         version = self.versions[task.id] = self.versions.get(task.id, 0) + 1
         self.tasks[task.id] = task
@@ -182,6 +187,7 @@ class MemoryCloud:
     def __init__(self, server: MemoryServer, *, key: SigningKey | None = None, board: str | None = None) -> None:
         self.server = server
         self.bytes_up = self.bytes_down = 0
+        self.asked_keys: list[tuple[str, ...]] = []
         self._key, self._board = key, board
 
     def enroll(self, request: EnrolRequest, key: SigningKey) -> EnrolReply:
@@ -194,13 +200,34 @@ class MemoryCloud:
     def trust(self, after: int) -> list[bytes]:
         return self.server.chain[after:]
 
-    def manifest(self, task_id: str, etag: str | None) -> tuple[bytes, str] | None:
+    def manifest(self, task_id: str, etag: str | None, parts: Parts | None = None) -> tuple[bytes, str] | None:
         self.server.caller(self._key, self._board, task_id)
         raw = self.server.sealed_manifest(task_id)
         if etag == f'"{digest(raw)}"':
             return None
+        if parts is not None:
+            self._send_parts(self.server.bodies[task_id], raw, parts)
         self.bytes_down += len(raw)
         return raw, f'"{digest(raw)}"'
+
+    def _send_parts(self, body: Manifest, raw: bytes, parts: Parts) -> None:
+        have = parts.have().split(",")
+        refs = (body.directory, body.base.onnx, body.base.weights)
+        files = {ref.digest: self.server.blobs[ref.digest] for ref in refs if ref.digest[:HAVE_CHARACTERS] not in have}
+        after = b"".join(files.values())
+        cut = self.server.cut_after
+        if cut is not None and cut < len(after):
+            self.server.cut_after = None
+        sent = raw + after[:cut]
+        self.bytes_down += len(sent) - len(raw)
+        listed = ", ".join([str(len(raw)), *(f"{name}:{len(data)}" for name, data in files.items())])
+        parts.receive(listed, [sent])
+
+    def pack_keys(self, task_id: str, packs: tuple[str, ...]) -> tuple[bytes | None, ...]:
+        self.server.caller(self._key, self._board, task_id)
+        self.asked_keys.append(packs)
+        mine = (name if self.server.blob_tasks.get(name) == task_id else "" for name in packs)
+        return tuple(self.server.keys.get(name) for name in mine)
 
     def blob(self, digest: str, size: int, target: Path, *, on_bytes: Callable[[int], None] | None = None) -> int:
         caller = self.server.caller(self._key, self._board)
@@ -211,7 +238,9 @@ class MemoryCloud:
         part = target.with_name(target.name + ".part")
         have = part.read_bytes() if part.exists() else b""
         sent = self.server.blobs[digest][len(have) : self.server.cut_after]
-        cut, self.server.cut_after = self.server.cut_after, None
+        cut = self.server.cut_after
+        if len(have) < size:
+            self.server.cut_after = None
         self.bytes_down += len(sent)
         if on_bytes:
             on_bytes(len(sent))
@@ -311,6 +340,7 @@ class MemoryCloud:
         return reply
 
 
-def pack_ref(data: bytes, *, cohort: int, samples: int, contributors: int) -> PackRef:
-    """How a directory names a pack."""
-    return PackRef(digest(data), len(data), cohort, samples, contributors)
+def pack_ref(data: bytes, *, cohort: int, samples: int, contributors: int, ciphertext: bytes | None = None) -> PackRef:
+    """How a directory names a pack. ciphertext: None for a pack that is not encrypted, as of an older cloud."""
+    blob = UNSET if ciphertext is None else digest(ciphertext)
+    return PackRef(digest(data), len(data), cohort, samples, contributors, blob)

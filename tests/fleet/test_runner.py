@@ -53,6 +53,14 @@ def test_what_trying_again_cannot_cure_is_not_tried_again(fleet: Fleet, said: st
     assert result["message"].startswith(message)
 
 
+def test_what_a_command_complains_of_before_its_connection_breaks_is_no_reason_to_give_up(fleet: Fleet) -> None:
+    broken = """[ ! -e ../broken ] || exec sh -c "$1"; touch ../broken
+        sh -c "$1" | sed '/ end /d'; echo 'cp: x: Permission denied' >&2; exit 255"""
+    fleet.trouble("pi-1", broken)
+    result = fleet.host("run", "--", "echo done")
+    assert (result["status"], result["attempts"], result["output"]) == ("changed", 2, "done\n")
+
+
 def test_batches_stop_when_too_many_of_one_have_failed(fleet: Fleet) -> None:
     for host in ("b", "c"):
         fleet.trouble(host, FAILS)
@@ -132,6 +140,17 @@ def test_what_was_stopped_before_it_began_never_begins(fleet: Fleet) -> None:
     assert json.loads(out.splitlines()[0])["message"] == "it had not begun, and will not"
     assert fleet.host("run", "--operation", "abc", "--", "touch did", hosts="a")["rc"] == 130
     assert not (fleet.home("a") / "did").exists()
+
+
+def test_what_outlives_its_ssh_holds_up_nobody(fleet: Fleet) -> None:
+    """A proxy command in a session of its own keeps the pipes open."""
+    fleet.trouble("a", "[ -e second ] || { touch second; setsid sh -c 'while [ -e second ]; do sleep 1; done'; }")
+    with start(fleet, "run", "--", "true", hosts="a\n") as process:
+        wait_for(fleet.home("a") / "second")
+        process.send_signal(signal.SIGINT)
+        out, _ = process.communicate(timeout=90)
+        (fleet.home("a") / "second").unlink()
+    assert json.loads(out.splitlines()[0])["message"] == "it had not begun, and will not"
 
 
 def test_the_terminal_shows_a_line_per_host_and_a_recap(fleet: Fleet) -> None:

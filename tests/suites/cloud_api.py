@@ -15,8 +15,10 @@ import numpy as np
 import pytest
 
 from edgectl.cloud import Cloud
+from edgectl.partial import Parts
 from edgewire import tensors
 from edgewire.decoding import convert, plain
+from edgewire.encryption import OVERHEAD_BYTES, decrypt
 from edgewire.errors import (
     Conflict,
     Gone,
@@ -39,6 +41,7 @@ from edgewire.messages import (
     EnrolRequest,
     FoundMeta,
     Manifest,
+    PackRef,
     Report,
     SearchMeta,
     Telemetry,
@@ -53,7 +56,8 @@ from edgewire.trust import Trust, public_text, walk
 
 
 class World(Protocol):
-    """A running cloud. task: published, with a base and a directory; other: published to no board of these tests."""
+    """A running cloud. task: published, with a base and a directory; pack: an encrypted one of that task; other:
+    published to no board of these tests."""
 
     task: Task
     other: str
@@ -65,6 +69,8 @@ class World(Protocol):
     def revoke(self, board: str) -> None: ...
 
     def grant(self, board: str, task_id: str) -> None: ...
+
+    def pack(self) -> PackRef: ...
 
 
 @dataclass
@@ -121,6 +127,13 @@ def a_report(task: Task, upload_id: str, *, kept: int = 3) -> Report:
 
 class CloudApi:
     """The promises."""
+
+    def test_an_answer_tells_of_tasks_that_were_granted_since(self, world: World) -> None:
+        member = join(world)
+        assert member.cloud.tasks() == (world.task.id,)
+        world.grant(member.reply.board, world.other)
+        manifest_of(member, world.task)
+        assert member.cloud.tasks() == tuple(sorted((world.task.id, world.other)))
 
     def test_enrolling_names_the_board_and_its_tasks_and_brings_the_chain_of_trust(self, world: World) -> None:
         member = join(world)
@@ -215,6 +228,53 @@ class CloudApi:
         assert (found["rows"].shape, found["scores"].shape) == (shape, shape)
         assert found["rows"].min() >= -1
         assert found["rows"].max() == len(found["digests"]) - 1
+
+    def test_small_files_come_along_with_the_manifest_and_are_not_fetched_again(
+        self, world: World, tmp_path: Path
+    ) -> None:
+        member, parts = join(world), Parts(tmp_path)
+        body = manifest_of(member, world.task)
+        assert member.cloud.manifest(world.task.id, None, parts) is not None
+        refs = (body.base.weights, body.base.onnx, body.directory)
+        assert parts.received_bytes == sum(ref.size for ref in refs)
+        for ref in refs:
+            assert member.cloud.blob(ref.digest, ref.size, tmp_path / ref.digest) == 0
+            assert digest((tmp_path / ref.digest).read_bytes()) == ref.digest
+
+    def test_what_is_there_in_part_does_not_come_along_and_is_resumed(self, world: World, tmp_path: Path) -> None:
+        member, parts = join(world), Parts(tmp_path)
+        ref = manifest_of(member, world.task).base.weights
+        member.cloud.blob(ref.digest, ref.size, tmp_path / "whole")
+        (tmp_path / f"{ref.digest}.part").write_bytes((tmp_path / "whole").read_bytes()[:100])
+        member.cloud.manifest(world.task.id, None, parts)
+        assert (tmp_path / f"{ref.digest}.part").stat().st_size == 100
+        assert member.cloud.blob(ref.digest, ref.size, tmp_path / ref.digest) == ref.size - 100
+
+    def test_a_pack_opens_with_the_key_that_is_given_for_it(self, world: World, tmp_path: Path) -> None:
+        member, pack = join(world), world.pack()
+        (key,) = member.cloud.pack_keys(world.task.id, (str(pack.ciphertext),))
+        assert key is not None
+        member.cloud.blob(str(pack.ciphertext), pack.size + OVERHEAD_BYTES, tmp_path / "pack")
+        raw = (tmp_path / "pack").read_bytes()
+        assert len(decrypt(raw, key, name=pack.digest)) == pack.size
+
+    def test_keys_come_in_the_order_of_the_question_and_none_for_what_is_no_pack(self, world: World) -> None:
+        member, name = join(world), str(world.pack().ciphertext)
+        keys = member.cloud.pack_keys(world.task.id, ("0" * 64, name, "f" * 64))
+        assert [key is None for key in keys] == [True, False, True]
+
+    def test_a_board_without_a_grant_gets_no_keys(self, world: World) -> None:
+        member, name = join(world), str(world.pack().ciphertext)
+        with pytest.raises(NotGranted):
+            member.cloud.pack_keys(world.other, (name,))
+        world.grant(member.reply.board, world.other)
+        assert member.cloud.pack_keys(world.other, (name,)) == (None,), "a pack of another task"
+
+    def test_a_revoked_board_gets_no_keys(self, world: World) -> None:
+        member, name = join(world), str(world.pack().ciphertext)
+        world.revoke(member.reply.board)
+        with pytest.raises(Revoked):
+            member.cloud.pack_keys(world.task.id, (name,))
 
     def test_a_contribution_sent_twice_counts_once(self, world: World) -> None:
         member, body, upload_id = join(world), some_samples(world.task), secrets.token_hex(16)
