@@ -2,8 +2,8 @@
 
 `dssm`: MovieLens, a board is a user; liked films against three sampled ones that the user never rated; the test is
 users who are no boards. `wide_deep`: the Avazu sample, a board is some devices. Five rounds of two epochs, all boards
-in each. `din`: Amazon Electronics, a board is a user, tested on everybody's latest fifth; boards that hold the rows of
-their own items (FedSubAvg) against boards that hold whole tables (FedAvg).
+in each. `din`: Amazon Electronics, a board is a user, tested on everybody's latest fifth; the base is trained on other
+users. Boards that hold the rows of their own items (FedSubAvg) against boards that hold whole tables (FedAvg).
 
 Rounds are kept under --folder: a run that is cut off goes on.
 """
@@ -29,7 +29,8 @@ from edgelearn.device import use_threads
 from edgelearn.federated import splits
 from edgelearn.federated.algorithm import LocalSettings
 from edgelearn.federated.splits import Part
-from edgelearn.models.build import build
+from edgelearn.models.build import build, set_weights
+from edgelearn.pretrain import train_base
 from edgewire.tasks import InputSchema, ModelName, ModelSpec, Task
 
 GROUPS = ("dssm", "wide_deep", "din")
@@ -101,7 +102,9 @@ def _din(group: str, folder: Path) -> Iterator[Figure]:
     clicks, make = _amazon()
     parts = _parts(clicks.owner, DIN_BOARDS)
     plan = Plan(rounds=DIN_ROUNDS, share=DIN_SHARE, settings=_settings(group))
-    score: dict[str, float] = {}
+    before = Crowd(make(), clicks.x, clicks.y, parts, clicks.test, metric="auc")
+    score: dict[str, float] = {"base": 100 * before.score(before.logits(before.weights()))}
+    yield noted("din, base of other users", score["base"], "% AUC", anchor=f"{DIN_BOARDS} boards")
     size: dict[str, float] = {}
     for arm, (algorithm, options) in DIN_ARMS.items():
         crowd = Crowd(make(), clicks.x, clicks.y, parts, clicks.test, metric="auc")
@@ -115,7 +118,7 @@ def _din(group: str, folder: Path) -> Iterator[Figure]:
     yield at_least("din: own rows over whole tables", score[corrected] - score[whole], "points", -0.2, anchor="AUC")
     yield noted("din: mean per row over plain mean", score[corrected] - score[plain], "points", anchor="AUC")
     yield at_most("din: bytes of own rows, of whole tables'", size[corrected] / size[whole], "x", 1, anchor="")
-    yield from _columns(crowd)
+    yield from _columns(before)
 
 
 def _columns(crowd: Crowd) -> Iterator[Figure]:
@@ -179,16 +182,23 @@ def _avazu() -> tuple[Clicks, Make]:
 
 
 def _amazon() -> tuple[Clicks, Make]:
+    """The base that boards go on with is trained on the samples of all other users."""
     fold = next(folds("amazon", 0))
     chosen = np.random.default_rng(0).permutation(np.unique(fold.user))[:DIN_BOARDS]
-    late = np.zeros(len(fold.user), bool)
+    here, late = np.isin(fold.user, chosen), np.zeros(len(fold.user), bool)
     for user in chosen:
         rows = np.flatnonzero(fold.user == user)  # in the order of time
         late[rows[len(rows) - round(TESTED * len(rows)) :]] = True
-    here = np.isin(fold.user, chosen)
     train, test = here & ~late, here & late
-    clicks = Clicks(fold.x[train], fold.y[train], fold.user[train], (fold.x[test], fold.y[test]))
-    return clicks, lambda: build(_task("din", int(fold.task.input.items or 0)), seed=0)
+    task = _task("din", int(fold.task.input.items or 0))
+    base = train_base(task, fold.x[~here], fold.y[~here], fold.user[~here], seed=0, epochs=fold.epochs)
+
+    def make() -> nn.Module:
+        model = build(task)
+        set_weights(model, base)
+        return model
+
+    return Clicks(fold.x[train], fold.y[train], fold.user[train], (fold.x[test], fold.y[test])), make
 
 
 def _task(name: ModelName, items: int) -> Task:

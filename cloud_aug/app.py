@@ -20,7 +20,8 @@ from cloud_aug.metrics import Report
 from cloud_aug.middleware import BodyGuard, Crowd, Envelope, Watch
 from cloud_aug.rates import Rates
 from cloud_aug.replies import error_reply
-from cloud_aug.routes import admin, content, docs, enrolment, exchange, health, watching
+from cloud_aug.rounds.referee import Referee
+from cloud_aug.routes import admin, content, docs, enrolment, exchange, health, rounds, watching
 from cloud_aug.search import Searcher
 from cloud_aug.settings import Settings
 from edgewire.errors import EdgeError, InvalidMessage, NotFound, RetryLater, UsageError, from_os_error
@@ -31,18 +32,20 @@ _log = logging.getLogger(__name__)
 def create_app(settings: Settings, *, clock: Callable[[], float] = time.time) -> FastAPI:
     """The service for one data folder. Raises what opening it raises: NotFound, CorruptFile, Outdated."""
     cloud = open_settings(settings)
-    rates = Rates(cloud)
+    rates, referee = Rates(cloud), Referee(cloud, clock)
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        referee.start()
         yield
+        referee.close()
         rates.close()
         cloud.database.close()
 
     app = FastAPI(lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url="/openapi.json")
     app.state.cloud, app.state.searcher, app.state.clock = cloud, Searcher(cloud), clock
-    app.state.rates, app.state.report = rates, Report(cloud, clock)
-    for routes in (health, enrolment, content, exchange, admin, docs, watching):
+    app.state.rates, app.state.report, app.state.referee = rates, Report(cloud, clock), referee
+    for routes in (health, enrolment, content, exchange, rounds, admin, docs, watching):
         app.include_router(routes.router)
     app.add_exception_handler(EdgeError, _edge_error)
     app.add_exception_handler(OSError, _os_error)

@@ -65,8 +65,25 @@ def in_use(database: Database, blobs: BlobStore, *, since: float) -> set[str]:
         for ref in (named[field] for field in _NAMES_OTHERS if named.get(field)):
             with contextlib.suppress(NotFound):  # an index that a newer one replaced
                 found |= _digests(blobs.read(ref["digest"]))
+    found |= _of_rounds(database)
     with database.reading() as connection:  # named by documents, but stored under another name
         return found - packs.encrypted(connection)
+
+
+def _of_rounds(database: Database) -> set[str]:
+    """Every model that a series made or started from, and single updates as long as their plan wants them."""
+    rounds, updates = db.rounds.c, db.updates.c
+    queries = [
+        sa.select(rounds.server),
+        sa.select(rounds.order_blob),
+        sa.select(rounds.result).where(rounds.result.is_not(None)),
+        sa.select(updates.digest).where(updates.kept),
+    ]
+    with database.reading() as connection:
+        found = {str(digest) for query in queries for digest in connection.execute(query).scalars()}
+        for document in connection.execute(sa.select(db.series.c.document)).scalars():
+            found |= _digests(bytes(document))  # its base, and what it starts from
+    return found
 
 
 def _documents(database: Database, table: sa.Table, since: float) -> list[bytes]:

@@ -229,24 +229,24 @@ class HttpCloud:
 
     def pack_keys(self, task_id: str, packs: tuple[str, ...]) -> tuple[bytes | None, ...]:
         path, body = f"/v1/tasks/{task_id}/keys", encode(KeysRequest(packs))
-        raw = self._upload("POST", path, body, limit_bytes=JSON_LIMIT_BYTES)
+        raw = self.send("POST", path, body, limit_bytes=JSON_LIMIT_BYTES)
         keys = decode(KeysReply, raw, what="the keys of packs").keys
         if len(keys) != len(packs):
             raise InvalidMessage(f"the cloud sent {len(keys)} keys, {len(packs)} were asked for")
         return tuple(None if key is None else unb64(key) for key in keys)
 
     def search(self, task_id: str, body: bytes) -> bytes:
-        return self._upload("POST", f"/v1/tasks/{task_id}/search", body, limit_bytes=FOUND_LIMIT_BYTES)
+        return self.send("POST", f"/v1/tasks/{task_id}/search", body, limit_bytes=FOUND_LIMIT_BYTES)
 
     def found(self, task_id: str, body: bytes) -> bytes:
-        return self._upload("POST", f"/v1/tasks/{task_id}/found", body, limit_bytes=SAMPLES_LIMIT_BYTES)
+        return self.send("POST", f"/v1/tasks/{task_id}/found", body, limit_bytes=SAMPLES_LIMIT_BYTES)
 
     def contribute(
         self, task_id: str, upload_id: str, body: bytes, *, consent: str, until: float, after: int = 0
     ) -> UploadReply:
         path = f"/v1/tasks/{task_id}/contributions/{upload_id}?consent={consent}&until={int(until)}"
         path += f"&after={after}" if after else ""
-        return decode(UploadReply, self._upload("PUT", path, body), what="the answer to the contribution")
+        return decode(UploadReply, self.send("PUT", path, body), what="the answer to the contribution")
 
     def withdraw(self, task_id: str) -> WithdrawReply:
         path = f"/v1/tasks/{task_id}/contributors/me"
@@ -255,13 +255,14 @@ class HttpCloud:
 
     def report(self, report: Report) -> UploadReply:
         path = f"/v1/tasks/{report.task}/reports/{report.upload_id}"
-        return decode(UploadReply, self._upload("PUT", path, encode(report)), what="the answer to the report")
+        return decode(UploadReply, self.send("PUT", path, encode(report)), what="the answer to the report")
 
     def telemetry(self, told: Telemetry) -> UploadReply:
         path = f"/v1/telemetry/{told.upload_id}"
-        return decode(UploadReply, self._upload("PUT", path, encode(told)), what="the answer to the telemetry")
+        return decode(UploadReply, self.send("PUT", path, encode(told)), what="the answer to the telemetry")
 
-    def _upload(self, method: str, path: str, body: bytes, *, limit_bytes: int = _SMALL_REPLY_BYTES) -> bytes:
+    def send(self, method: str, path: str, body: bytes, *, limit_bytes: int = _SMALL_REPLY_BYTES) -> bytes:
+        """A body of this board's, and what is answered."""
         return self._authorized(
             lambda bearer: self._call(method, path, body=body, headers=bearer, limit_bytes=limit_bytes)
         )[0]

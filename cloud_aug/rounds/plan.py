@@ -61,10 +61,14 @@ class Plan:
         found = []
         if self.algorithm not in ALGORITHMS:
             found.append(f"there is no algorithm '{self.algorithm}': choose one of {', '.join(ALGORITHMS)}")
+        elif ALGORITHMS[self.algorithm].submodels:
+            found.append(f"'{self.algorithm}' sends boards parts of tables, and here they get whole models")
         if self.compression not in CODECS:
             found.append(f"there is no compression '{self.compression}': choose one of {', '.join(CODECS)}")
         if self.quorum > self.cohort:
             found.append(f"a cohort of {self.cohort} can never reach a quorum of {self.quorum}")
+        if self.algorithm == "ensemble":
+            found.append("'ensemble' makes no single model that boards could get: see 'cloud-aug simulate'")
         if self.noise and self.algorithm == "scaffold":
             found.append("'scaffold' sends more than its update, which would go without noise")
         return found
@@ -72,13 +76,15 @@ class Plan:
 
 @dataclass(frozen=True)
 class Series:
-    """A series as it was made. base: of which the first round starts; boards: how many might take part then."""
+    """A series as it was made. base: of which the first round starts; boards: how many might take part then; start:
+    digest of the weights and the algorithm's state before the first round."""
 
     id: str
     task: str
     plan: Plan
     base: Base
     boards: int
+    start: str
 
 
 def settings_of(local: Local) -> LocalSettings:

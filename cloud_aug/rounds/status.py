@@ -197,3 +197,61 @@ def _round(
 
 def _quiet(ask: Any, series: Series, *, now: float) -> bool:
     return bool(now - (ask.heard_at or ask.invited_at) > series.plan.silence_s)
+
+
+@dataclass(frozen=True)
+class Tally:
+    """All rounds of a task together. rounds: by state; stragglers: invited boards that did not answer before their
+    round ended; score: of the newest model that boards have judged."""
+
+    rounds: dict[str, int]
+    counted: int
+    late: int
+    refused: int
+    stragglers: int
+    bytes_down: int
+    bytes_up: int
+    score: float | None
+
+
+def tally(connection: sa.Connection, task: str) -> Tally:
+    """For the metrics."""
+    series, rounds, invited, came = db.series.c, db.rounds.c, db.invitations.c, db.updates.c
+    mine = sa.select(series.id).where(series.task == task)
+    states = sa.select(rounds.state, sa.func.count()).where(rounds.series.in_(mine)).group_by(rounds.state)
+    total = sa.func.coalesce
+    sums = sa.select(total(sa.func.sum(rounds.late), 0), total(sa.func.sum(rounds.refused), 0))
+    late, refused = connection.execute(sums.where(rounds.series.in_(mine))).one()
+    sent = sa.select(total(sa.func.sum(came.size), 0), sa.func.count(came.counted_in)).where(came.series.in_(mine))
+    bytes_up, counted = connection.execute(sent).one()
+    of_round = sa.and_(rounds.series == invited.series, rounds.number == invited.number)
+    asked = sa.select(total(sa.func.sum(rounds.order_bytes), 0)).join_from(db.invitations, db.rounds, of_round)
+    heard = asked.where(invited.series.in_(mine), invited.heard_at.is_not(None))
+    return Tally(
+        rounds={str(state): int(count) for state, count in connection.execute(states)},
+        counted=int(counted),
+        late=int(late),
+        refused=int(refused),
+        stragglers=_stragglers(connection, mine),
+        bytes_down=int(connection.execute(heard).scalar_one()),
+        bytes_up=int(bytes_up),
+        score=_newest_score(connection, task),
+    )
+
+
+def _stragglers(connection: sa.Connection, mine: sa.Select[Any]) -> int:
+    rounds, invited, came = db.rounds.c, db.invitations.c, db.updates.c
+    of_round = sa.and_(rounds.series == invited.series, rounds.number == invited.number)
+    answer = sa.and_(came.series == invited.series, came.number == invited.number, came.board == invited.board)
+    over = sa.select(sa.func.count()).select_from(
+        sa.join(db.invitations, db.rounds, of_round).outerjoin(db.updates, answer)
+    )
+    ended = over.where(invited.series.in_(mine), rounds.state.in_(("closed", "failed")), came.board.is_(None))
+    return int(connection.execute(ended).scalar_one())
+
+
+def _newest_score(connection: sa.Connection, task: str) -> float | None:
+    query = sa.select(db.series.c.id).where(db.series.c.task == task).order_by(db.series.c.created_at.desc()).limit(1)
+    newest = connection.execute(query).scalar()
+    scores = {} if newest is None else scores_of(connection, newest)
+    return scores[max(scores)] if scores else None

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 from edgectl.commands import Invocation, JsonFlag, invocation
-from edgectl.output import emit, plural
+from edgectl.output import emit, plural, say
 
 if TYPE_CHECKING:
     from edgectl.cloud import Cloud, HttpCloud
     from edgectl.enrolment import Enrolment
+    from edgectl.rounds.joining import Outcome as Turn
     from edgectl.store import Store
     from edgectl.suits import Able
     from edgectl.sync import Outcome, TaskOutcome
@@ -32,6 +33,10 @@ def sync(
         str | None, typer.Option(metavar="directory|embedding", help="How to search the pool, if the task allows it.")
     ] = None,
     max_seconds: Annotated[int | None, typer.Option(min=1, help="Stop after that long; the next sync goes on.")] = None,
+    rounds: Annotated[
+        bool,
+        typer.Option("--rounds/--no-rounds", help="Take part in a federated round, if the setting rounds is on."),
+    ] = True,
     json: JsonFlag = False,
 ) -> None:
     """Talk to the cloud: send what waits, fetch task, base model and samples that resemble yours.
@@ -50,7 +55,31 @@ def sync(
         outcome = _sync(here, pull=not push_only, push=not pull_only)
     from edgectl.sync import report_of
 
-    emit(report_of(outcome), _lines(outcome), as_json=json)
+    wanted = rounds and not (pull_only or push_only) and here.settings.flag("rounds")
+    turns = _take_part(here) if wanted else []
+    report = {**report_of(outcome), **({"rounds": [vars(turn) for turn in turns]} if wanted else {})}
+    emit(report, [*_lines(outcome), *map(_turn_line, turns)], as_json=json)
+
+
+def _take_part(here: Invocation) -> list[Turn]:
+    """In a federated round, after all else: it may take long. What may work later is no failure of the sync."""
+    from edgectl.rounds.now import take_part_now
+    from edgectl.stopping import Stop
+    from edgewire.errors import Busy, RetryLater, TimedOut
+
+    with Stop().listening() as stop:
+        try:
+            return take_part_now(
+                here.home,
+                here.with_profile(),
+                task=None,
+                site=here.places.profiles,
+                stopped=lambda: stop.asked,
+                clock=here.clock,
+            )
+        except (Busy, RetryLater, TimedOut) as error:
+            say(f"no round now: {error.message}")
+            return []
 
 
 def _sync(here: Invocation, *, pull: bool, push: bool) -> Outcome:
@@ -104,18 +133,10 @@ def _teller(here: Invocation) -> Callable[[Store, Cloud], int] | None:
 
 
 def _cloud(here: Invocation, known: Enrolment) -> HttpCloud:
-    from edgectl.cloud import HttpCloud
-    from edgewire.signing import SigningKey
+    from edgectl.connecting import connect
 
-    return HttpCloud(
-        known.url,
-        ca_bundle=here.home.ca_bundle,
-        key=SigningKey.load(here.home.key),
-        board=known.board,
-        token_cache=here.home.access_token,
-        deadline=time.monotonic() + here.settings.whole("sync_seconds"),
-        use_proxy=here.settings.flag("proxy"),
-    )
+    deadline = time.monotonic() + here.settings.whole("sync_seconds")
+    return connect(here.home, known, here.settings, deadline=deadline)
 
 
 def _progress(what: str, size: int) -> Callable[[int], None]:
@@ -137,6 +158,11 @@ def _lines(outcome: Outcome) -> list[str]:
     for task in outcome.tasks:
         lines += _task_lines(task)
     return [*lines, f"{outcome.bytes_down} bytes received, {outcome.bytes_up} sent"]
+
+
+def _turn_line(turn: Turn) -> str:
+    where = f"round {turn.number}: " if turn.number else ""
+    return f"{turn.task}: {where}{turn.state}{': ' if turn.note else ''}{turn.note}"
 
 
 def _task_lines(task: TaskOutcome) -> list[str]:

@@ -71,9 +71,9 @@ def _values(sent: Mapping[str, np.ndarray]) -> np.ndarray:
 def _gaps(places: np.ndarray) -> np.ndarray:
     """How many values lie before each place and after the one before it, as bytes."""
     between = np.diff(places.astype(np.int64), prepend=-1) - 1
-    far, rest = between // _FAR, between % _FAR
+    far = between // _FAR
     made = np.full(len(places) + int(far.sum()), _FAR, np.uint8)
-    made[np.cumsum(far + 1) - 1] = rest
+    made[np.cumsum(far + 1) - 1] = between - far * _FAR
     return made
 
 
