@@ -20,7 +20,7 @@ import traceback
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -103,8 +103,15 @@ class Site:
 def site(cloud: Cloud) -> Site:
     """Of this process."""
     machine = "" if cloud.settings.database_url else _BOOT.read_text().strip()
-    software = (platform.python_version(), *(f"{name} {version(name)}" for name in _WHAT_COMPUTES))
+    software = (platform.python_version(), *(f"{name} {_version(name)}" for name in _WHAT_COMPUTES))
     return Site(machine, digest(encode(cloud.trust())), software)
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "from elsewhere"  # a source tree, or a package of another name
 
 
 def check_alike(here: Site, there: Site, host: str) -> None:
