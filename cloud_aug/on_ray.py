@@ -34,6 +34,7 @@ from edgewire.files import digest
 
 PART_LIMIT_BYTES = 256 << 20  # of a part or a result as JSON; the largest names the pieces of a class
 CONNECT_S = 5.0
+RETRIES = 3  # of what lost its worker: a part that kills whoever takes it must end the build, not the cluster
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
 _WHAT_COMPUTES = ("edgectl", "faiss-cpu", "numpy", "onnxruntime")  # other versions of these may give other bytes
 
@@ -197,8 +198,9 @@ class OnRay:
         _hush()
         found: dict[int, R] = {}
         dataset = ray.data.from_items(rows, override_num_blocks=len(rows))
+        told = {"step": step, "errand": errand}
         try:
-            for row in dataset.map(_do, fn_kwargs={"step": step, "errand": errand}, num_cpus=1).iter_rows():
+            for row in dataset.map(_do, fn_kwargs=told, num_cpus=1, max_retries=RETRIES).iter_rows():
                 found[int(row["number"])] = _result(step, row["reply"])
                 on_done(found[int(row["number"])])
         except RayError as error:
@@ -241,7 +243,7 @@ class BoardsOnRay:
 
         if self._held is None or self._held[0] is not boards:
             self._held = (boards, ray.put(boards))
-        turn = ray.remote(_turn).options(num_cpus=1, max_retries=-1)
+        turn = ray.remote(_turn).options(num_cpus=1, max_retries=RETRIES)
         at_once = 2 * max(1, int(ray.cluster_resources().get("CPU", 1)))
         waiting: deque[tuple[str, Any]] = deque()
         try:

@@ -18,7 +18,7 @@ import pytest
 from cloud_aug import cloud, embedded, index, on_ray, packing
 from cloud_aug.bench import Bench, Engine, P, R, Step
 from cloud_aug.publications import Publication
-from edgewire.errors import EdgeError, TooLarge
+from edgewire.errors import EdgeError, Offline, TooLarge
 from tests.cloud import ray_nodes, toys
 from tests.cloud.backends import files_only
 from tests.cloud.ray_nodes import RayNodes
@@ -142,6 +142,18 @@ def test_what_a_step_refuses_comes_back_as_it_was_and_no_sample_name_or_value_is
     assert b"very-private" not in logs
 
 
+@files_only
+def test_a_part_that_kills_every_worker_ends_the_build(data, joined):
+    bench = index.Bench(cloud.open_cloud(data), index.Job(toys.TASK, "0" * 64, NOW))
+    with pytest.raises(Offline, match="Ray gave up"):
+        on_ray.OnRay().each(bench, Step(fatal, str, str), ["one"], print)
+
+
+def fatal(_bench: Bench, _part: str) -> str:
+    os.kill(os.getpid(), signal.SIGKILL)
+    return ""
+
+
 def too_large(_bench: Bench, _part: str) -> str:
     raise TooLarge("by far", hint="less")
 
@@ -184,14 +196,14 @@ def test_a_simulated_board_whose_worker_dies_is_played_again(tmp_path, joined):
 class Dying:
     """Learners, the first of which takes its process along."""
 
-    learner: Callable[[str], Any]
+    learner: Callable[..., Any]
     note: str
 
-    def __call__(self, board: str) -> Any:
+    def __call__(self, *asked: Any) -> Any:
         if not Path(self.note).exists():
             Path(self.note).touch()
             os.kill(os.getpid(), signal.SIGKILL)
-        return self.learner(board)
+        return self.learner(*asked)
 
 
 def test_without_an_address_a_cluster_of_this_machine_plays(tmp_path):
