@@ -17,6 +17,7 @@ import re
 import secrets
 import socket
 import traceback
+import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -164,6 +165,11 @@ class Errand:
     site: Site
 
 
+def errand_of(bench: Bench) -> bytes:
+    """For workers to do the same job with the same cloud."""
+    return encode(Errand(str(bench.cloud.settings.data.resolve()), bench.job, site(bench.cloud)))
+
+
 @functools.lru_cache(maxsize=1)
 def _bench(errand: bytes) -> Bench:
     """The cloud opened on this machine, once in each worker."""
@@ -173,8 +179,8 @@ def _bench(errand: bytes) -> Bench:
     return Bench(cloud, here.job)
 
 
-def _do(row: dict[str, Any], step: Step[Any, Any], errand: bytes) -> dict[str, Any]:
-    """One part, on a worker."""
+def do_part(row: dict[str, Any], step: Step[Any, Any], errand: bytes) -> dict[str, Any]:
+    """One part, on a worker: `part` is JSON, and so is the `reply`."""
 
     def work() -> bytes:
         part = decode(step.part, bytes(row["part"]), what="part", limit_bytes=PART_LIMIT_BYTES)
@@ -191,7 +197,7 @@ class OnRay:
         import ray.data
         from ray.exceptions import RayError
 
-        errand = encode(Errand(str(bench.cloud.settings.data.resolve()), bench.job, site(bench.cloud)))
+        errand = errand_of(bench)
         rows = [{"number": number, "part": encode(part)} for number, part in enumerate(parts)]
         if not rows:
             return []
@@ -200,15 +206,16 @@ class OnRay:
         dataset = ray.data.from_items(rows, override_num_blocks=len(rows))
         told = {"step": step, "errand": errand}
         try:
-            for row in dataset.map(_do, fn_kwargs=told, num_cpus=1, max_retries=RETRIES).iter_rows():
-                found[int(row["number"])] = _result(step, row["reply"])
+            for row in dataset.map(do_part, fn_kwargs=told, num_cpus=1, max_retries=RETRIES).iter_rows():
+                found[int(row["number"])] = result_of(step, row["reply"])
                 on_done(found[int(row["number"])])
         except RayError as error:
             raise _lost(error) from None
         return [found[number] for number in range(len(rows))]
 
 
-def _result(step: Step[P, R], raw: bytes) -> R:
+def result_of(step: Step[P, R], raw: bytes) -> R:
+    """What a reply says. Raises what the step raised."""
     reply = decode(Reply, bytes(raw), what="reply", limit_bytes=2 * PART_LIMIT_BYTES)
     if reply.refusal is not None:
         raise _raised(reply.refusal)
@@ -219,6 +226,8 @@ def _hush() -> None:
     """Progress is ours to show."""
     from ray.data import DataContext
 
+    # max_retries is such an argument: without it a deadly part is tried for ever. pyproject.toml keeps Ray below 2.64
+    warnings.filterwarnings("ignore", message="`ray_remote_args` is deprecated")
     context = DataContext.get_current()
     context.enable_progress_bars = context.print_on_execution_start = False
     logging.getLogger("ray.data").setLevel(logging.ERROR)

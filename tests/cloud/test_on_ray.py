@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 import tracemalloc
 from collections.abc import Callable, Sequence
@@ -10,13 +11,15 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import pytest
 
-from cloud_aug import cloud, embedded, index, on_ray, pool
-from cloud_aug.bench import Bench, P, R, Step
+from cloud_aug import cloud, embedded, index, on_ray, packing, pool
+from cloud_aug.bench import Bench, Job, P, R, Step
 from cloud_aug.on_ray import Site
-from edgewire.errors import Conflict, Offline, UsageError
+from edgewire.decoding import encode
+from edgewire.errors import Conflict, DiskFull, EdgeError, Offline, TooLarge, UsageError
 from tests.cloud import toys
 from tests.cloud.backends import files_only
 from tests.cloud.test_cloud_index import CONSENT, NOW, with_limits
+from tests.cloud.toys import TASK
 
 SITE = Site("machine-1", "a" * 64, ("3.11.7", "numpy 2.4.6"))
 
@@ -63,6 +66,48 @@ def test_a_worker_on_an_odd_machine_is_refused(there, error, match):
     on_ray.check_alike(SITE, SITE, "host-2")
     with pytest.raises(error, match=match):
         on_ray.check_alike(SITE, there, "host-2")
+
+
+class Relayed:
+    """Steps as a worker does them, but in this process: the cloud opened from its folder, parts and replies as JSON."""
+
+    def each(self, bench: Bench, step: Step[P, R], parts: Sequence[P], on_done: Callable[[R], None]) -> list[R]:
+        errand = on_ray.errand_of(bench)
+        rows = [{"number": number, "part": encode(part)} for number, part in enumerate(parts)]
+        return [on_ray.result_of(step, on_ray.do_part(row, step, errand)["reply"]) for row in rows]
+
+
+def test_parts_and_results_pass_as_json_and_give_the_same_digests(data, monkeypatch):
+    monkeypatch.setattr(embedded, "ROWS_PER_PART", 36)
+    monkeypatch.setattr(packing, "PACKS_PER_PART", 1)
+    built = []
+    for engine in (None, Relayed()):
+        made = cloud.open_cloud(data)
+        built.append(index.build(made, "toy", seed=5, now=NOW, on_progress=toys.quiet, engine=engine))
+    assert (built[0].changed, built[1].changed) == (True, False)
+
+
+def test_what_a_step_raises_comes_back_as_an_error_of_ours_without_the_text_of_others(data):
+    bench = Bench(cloud.open_cloud(data), Job(TASK, "0" * 64, NOW))
+    with pytest.raises(TooLarge, match="by far"):
+        Relayed().each(bench, Step(_too_large, str, str), ["one"], print)
+    with pytest.raises(DiskFull, match="the disk is full while working on"):
+        Relayed().each(bench, Step(_full, str, str), ["one"], print)
+    with pytest.raises(EdgeError, match="ValueError in test_on_ray") as caught:
+        Relayed().each(bench, Step(_broken, str, str), ["one"], print)
+    assert "very-private" not in str(caught.value)
+
+
+def _too_large(_bench: Bench, _part: str) -> str:
+    raise TooLarge("by far", hint="less")
+
+
+def _full(_bench: Bench, _part: str) -> str:
+    raise OSError(errno.ENOSPC, "no space left")
+
+
+def _broken(_bench: Bench, _part: str) -> str:
+    raise ValueError("very-private")
 
 
 @dataclass
