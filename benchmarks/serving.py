@@ -102,6 +102,7 @@ class Caller:
     key: toys.Board = field(default_factory=toys.Board)
     token: str = ""
     renew_at: float = 0.0
+    renewing: threading.Lock = field(default_factory=threading.Lock)
     local: threading.local = field(default_factory=threading.local)
 
     def __post_init__(self) -> None:
@@ -112,13 +113,24 @@ class Caller:
         self.headers()
 
     def headers(self) -> dict[str, str]:
-        if time.monotonic() > self.renew_at:
-            self.renew_at = time.monotonic() + 300
-            with self._connect(self.server.url, self.made.trust().authorities) as client:
-                if not self.key.id:
-                    self.key.enroll(client, self.made, tasks_=(self.task,), now=time.time())
-                self.token = self.key.headers(client, now=time.time())["Authorization"]
+        """With the token; one thread renews it, and tries again while the server is too busy for that."""
+        if time.monotonic() > self.renew_at and self.renewing.acquire(blocking=not self.token):
+            try:
+                self.renew_at = time.monotonic() + 5
+                self._renew()
+                self.renew_at = time.monotonic() + 300
+            except AssertionError:
+                if not self.token:
+                    raise
+            finally:
+                self.renewing.release()
         return {"Authorization": self.token}
+
+    def _renew(self) -> None:
+        with self._connect(self.server.url, self.made.trust().authorities) as client:
+            if not self.key.id:
+                self.key.enroll(client, self.made, tasks_=(self.task,), now=time.time())
+            self.token = self.key.headers(client, now=time.time())["Authorization"]
 
     def request(self, method: str, path: str, body: bytes | None = None) -> tuple[int, int]:
         """Status and size of an answer."""
@@ -150,12 +162,23 @@ def queries(made: Cloud, task_id: str = TASK.id) -> bytes:
     return tensors.pack({"queries": values}, plain(meta))
 
 
-def search_speed(made: Cloud, board: Caller, *, rounds: int) -> tuple[float, float, float]:
-    """Bare faiss against the same search through the service, in turn: their ratio, and seconds of both."""
+@dataclass(frozen=True)
+class Speed:
+    """Of bare faiss against the same search through the service. ratio: of seconds; processor: of seconds that a
+    processor worked for it, which neighbours on a shared machine change less."""
+
+    ratio: float
+    bare_s: float
+    ours_s: float
+    processor: float
+
+
+def search_speed(made: Cloud, board: Caller, *, rounds: int) -> Speed:
+    """Both in turn."""
     publication, body = publications.require(made, board.task), queries(made, board.task)
     bare = searchable.load(made, publication.search.digest).index
     arrays, meta = tensors.unpack(body, what="queries", limit_bytes=1 << 20)
-    styles = bare.styles(arrays["queries"])
+    styles, bare_worked_s = bare.styles(arrays["queries"]), 0.0
 
     def ours() -> float:
         took, (status, size) = _timed(lambda: board.request("POST", f"/v1/tasks/{board.task}/search", body))
@@ -163,25 +186,30 @@ def search_speed(made: Cloud, board: Caller, *, rounds: int) -> tuple[float, flo
         return took
 
     def faiss() -> float:
+        nonlocal bare_worked_s
         os.sched_setaffinity(0, {SERVER_CORE})  # the same core for the same work
-        started = time.perf_counter()
+        started, worked_s = time.perf_counter(), time.thread_time()
         bare.search(styles, meta["k"])
-        took = time.perf_counter() - started
+        took, bare_worked_s = time.perf_counter() - started, bare_worked_s + time.thread_time() - worked_s
         os.sched_setaffinity(0, {CLIENT_CORE})
         return took
 
     for _ in range(3):
         ours(), faiss()
-    return ratio_in_turn(faiss, ours, rounds=rounds)
+    bare_worked_s, before_s = 0.0, _worked_s(board.server.pid)
+    measured = ratio_in_turn(faiss, ours, rounds=rounds)
+    return Speed(*measured, bare_worked_s / (_worked_s(board.server.pid) - before_s))
 
 
 def search_figures(made: Cloud, board: Caller, *, rounds: int) -> list[Figure]:
-    ratio, bare_s, ours_s = search_speed(made, board, rounds=rounds)
-    shown = f"bare faiss {1000 * bare_s:.1f} ms, over HTTPS {1000 * ours_s:.1f} ms"
+    speed = search_speed(made, board, rounds=rounds)
+    shown = f"bare faiss {1000 * speed.bare_s:.1f} ms, over HTTPS {1000 * speed.ours_s:.1f} ms"
+    asked = f"search, {QUERIES} x {NEIGHBOURS}: speed against bare faiss"
     samples = publications.require(made, TASK.id).samples
     return [
         noted("samples in the pool", samples, "samples"),
-        at_least(f"search, {QUERIES} x {NEIGHBOURS}: speed against bare faiss", ratio, "ratio", 0.7, anchor=shown),
+        at_least(asked, speed.ratio, "ratio", 0.7, anchor=shown),
+        noted(f"{asked}, by processor time", speed.processor, "ratio", anchor="of the server's process"),
     ]
 
 
@@ -332,6 +360,12 @@ def _all(actions: Sequence[Callable[[], None]]) -> None:
         thread.start()
     for thread in threads:
         thread.join()
+
+
+def _worked_s(pid: int) -> float:
+    """How long a processor has worked for a process."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def _memory_mib(pid: int) -> float:
