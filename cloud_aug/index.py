@@ -71,8 +71,11 @@ def build(
         task, base = tasks.load(cloud, task_id), bases.newest(cloud, task_id)
         bench = Bench(cloud, Job(task, base.base.onnx.digest, now))
         bench.work.clear()
-        secret = packs.secret(cloud, task_id, now=now)
-        built = _Build(bench, engine or Here(), base, secret, seed, on_progress, began).published()
+        secret, withdrawn = packs.secret(cloud, task_id, now=now), _withdrawn(cloud, task_id)  # before the first sample
+        draft, holders = _Build(bench, engine or Here(), base, secret, seed, on_progress).drafted(withdrawn)
+        on_progress("publish", 0, 1)
+        draft = replace(draft, build_s=time.monotonic() - began)
+        built = _publish(cloud, draft, holders, withdrawn, secret, now=now)
         _remove_old(cloud, built.publication)
         packs.encrypt_older(cloud, built.publication, secret)
         bench.work.clear()
@@ -81,8 +84,7 @@ def build(
 
 @dataclass(frozen=True)
 class _Build:
-    """One build: what is known of it from its start. secret: what the keys of its packs follow from; began: on the
-    monotonic clock."""
+    """One build: what is known of it from its start. secret: what the keys of its packs follow from."""
 
     bench: Bench
     engine: Engine
@@ -90,11 +92,11 @@ class _Build:
     secret: Secret
     seed: int
     on_progress: Progress
-    began: float
 
-    def published(self) -> Built:
+    def drafted(self, withdrawn: dict[str, int]) -> tuple[Publication, Holders]:
+        """A verified publication that nobody knows of yet, and whose samples its packs hold. withdrawn: how often each
+        contributor had withdrawn when the build began."""
         cloud, task = self.bench.cloud, self.bench.task
-        withdrawn = _withdrawn(cloud, task.id)  # before the first sample is read
         embedded = self._embed()
         self.on_progress("cohorts", 0, 1)
         layout, described, capped = self._arrange(embedded)
@@ -119,10 +121,7 @@ class _Build:
             cloud.blobs.put(encode(layout)),
         )
         self._verify(draft)
-        self.on_progress("publish", 0, 1)
-        draft = replace(draft, build_s=time.monotonic() - self.began)
-        holders = {pack.ref.digest: pack.names for pack in written}
-        return _publish(cloud, draft, holders, withdrawn, self.secret, now=self.bench.job.now)
+        return draft, {pack.ref.digest: pack.names for pack in written}
 
     def _telling(self, stage: str) -> Callable[[int, int], None]:
         return lambda done, total: self.on_progress(stage, done, total)
