@@ -40,6 +40,7 @@ class Cloud:
         """What a build keeps from one step to the next, seen by every machine that sees the blobs."""
         chosen = self.settings
         if not chosen.object_store:
+            (chosen.data / "work").mkdir(mode=0o700, exist_ok=True)
             return Blobs(chosen.data / "work" / name)
         from cloud_aug.s3 import S3Work
 
