@@ -14,16 +14,17 @@ from typing import Annotated, Literal
 import numpy as np
 from msgspec import Meta
 
-from cloud_aug import roster, vectors
+from cloud_aug import roster, styles, vectors
+from cloud_aug.bench import Bench, Engine, Step, counted
 from cloud_aug.cloud import Cloud
 from cloud_aug.embedded import Embedded
 from cloud_aug.roster import Roster
+from cloud_aug.styles import Piece
 from cloud_aug.vectors import SearchIndex
 from edgewire import tensors
 from edgewire.decoding import convert, decode, encode, plain
 from edgewire.errors import InvalidMessage, NotReady
 from edgewire.messages import BlobRef, Digest
-from edgewire.tasks import Task
 
 DOCUMENT_LIMIT_BYTES = 64 << 20
 QUERIES = 200  # held out, to prove an index
@@ -71,37 +72,59 @@ class Searchable:
     roster: Roster
 
 
+@dataclass(frozen=True)
+class ClassOrder:
+    """The index of one class to build. pieces: its styles; queries: styles of samples held out, to prove it with;
+    budget_bytes: what it may take in memory."""
+
+    pieces: tuple[Piece, ...]
+    queries: tuple[Piece, ...]
+    dim: int
+    budget_bytes: int
+
+
+def build_class(bench: Bench, order: ClassOrder) -> ClassFile:
+    """Build and prove the index of a class, reading its styles in pieces; a sample that several contributors shared is
+    in it once, as the first one's by name. Raises TooLarge, EdgeError."""
+    known = styles.entries(bench, order.pieces)
+    rows = roster.first_of_equal(known["digests"])
+    known = {name: column[rows] for name, column in known.items()}
+    found, put = styles.stream(bench, order.pieces, rows), bench.cloud.blobs.put
+    built = vectors.build(
+        found,
+        len(rows),
+        order.dim,
+        budget_bytes=order.budget_bytes,
+        queries=np.concatenate([np.zeros((0, order.dim), np.float32), *styles.stream(bench, order.queries)()]),
+        held_out=np.flatnonzero(np.isin(known["ids"], styles.entries(bench, order.queries)["ids"])),
+    )
+    blob = put(built.data)
+    bits = put(vectors.build_bits(found, order.dim)).digest if "bits" in bench.task.privacy.modes else None
+    files = (blob.digest, blob.size, bits, put(roster.to_bytes(**known)).digest)
+    return ClassFile(built.kind, built.vectors, built.probes, built.recall, built.memory_bytes, *files)
+
+
+BUILD_CLASS = Step(build_class, ClassOrder, ClassFile)
+
+
 def write(
-    cloud: Cloud, task: Task, embedded: Embedded, base: str, *, seed: int, on_progress: Callable[[int, int], None]
+    bench: Bench, embedded: Embedded, engine: Engine, *, seed: int, on_progress: Callable[[int, int], None]
 ) -> BlobRef:
     """Build and prove an index per class, each within its share of the memory allowed. Raises TooLarge, EdgeError."""
-    budget = cloud.settings.limits.index_mib << 20
-    dim, classes = embedded.vectors.shape[1], len(task.labels)
-    queries, held_out = _held_out(embedded, seed)
-    share = np.bincount(embedded.y, minlength=classes) / max(1, len(embedded.y))
-    made = []
-    for label in range(classes):
-        rows = embedded.indexed(label)
-        styles, place = embedded.styles(rows, label), np.flatnonzero(np.isin(rows, held_out))
-        allowed = int(budget * share[label])
-        built = vectors.build(styles, len(rows), dim, budget_bytes=allowed, queries=queries, held_out=place)
-        blob = cloud.blobs.put(built.data)
-        bits = cloud.blobs.put(vectors.build_bits(styles, dim)).digest if "bits" in task.privacy.modes else None
-        entries = roster.to_bytes(embedded.ids[rows], embedded.people(rows), embedded.digests[rows])
-        files = (blob.digest, blob.size, bits, cloud.blobs.put(entries).digest)
-        made.append(ClassFile(built.kind, built.vectors, built.probes, built.recall, built.memory_bytes, *files))
-        on_progress(label + 1, classes)
-    names = cloud.blobs.put(encode(list(embedded.rows)))
-    document = SearchDocument("search/3", base, names.digest, dim, budget, tuple(made))
-    return cloud.blobs.put(tensors.pack({"means": embedded.global_means}, plain(document)))
-
-
-def _held_out(embedded: Embedded, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Styles of some samples, of all classes, and which those are."""
-    n = len(embedded.ids)
-    rows = np.sort(np.random.default_rng(seed).choice(n, min(n, QUERIES), replace=False))
-    means = embedded.global_means[embedded.y[rows]]
-    return vectors.unit(embedded.vectors[rows] - means)[0], rows
+    budget, of_class = bench.cloud.settings.limits.index_mib << 20, embedded.counts.sum(axis=0)
+    share = of_class / max(1, of_class.sum())
+    parts = styles.unstyled(bench, embedded, queries=QUERIES, seed=seed)
+    one_more = counted(on_progress, len(parts) + len(share))
+    styled = engine.each(bench, styles.STYLE, parts, one_more)
+    queries = tuple(one.queries for one in styled)
+    orders = [
+        ClassOrder(tuple(one.classes[label] for one in styled), queries, embedded.dim, int(budget * of_all))
+        for label, of_all in enumerate(share)
+    ]
+    made = engine.each(bench, BUILD_CLASS, orders, one_more)
+    names = bench.cloud.blobs.put(encode(list(embedded.rows)))
+    document = SearchDocument("search/3", bench.job.onnx, names.digest, embedded.dim, budget, tuple(made))
+    return bench.cloud.blobs.put(tensors.pack({"means": embedded.global_means}, plain(document)))
 
 
 def read(cloud: Cloud, search: str) -> tuple[SearchDocument, np.ndarray]:

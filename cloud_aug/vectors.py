@@ -24,7 +24,6 @@ faiss.cvar.distance_compute_blas_threshold = 20
 NEIGHBOURS = 100  # of which recall is stated
 RECALL = 0.95
 FLAT_BELOW = 50_000  # vectors: all of them are compared in a few milliseconds
-CHUNK = 1 << 16
 _ID_BYTES = 8  # in a list; where all vectors are compared, a vector's place is its number
 _TRAINED_PER_LIST = 40
 
@@ -47,12 +46,25 @@ class Built:
 
 def kmeans(features: np.ndarray, k: int, *, seed: int) -> np.ndarray:
     """Assign each row of features, float32 (n, dim), to one of k <= n clusters, int64 (n,), reproducibly."""
+    return nearest_centre(features, centres(features, k, seed=seed))
+
+
+def centres(features: np.ndarray, k: int, *, seed: int) -> np.ndarray:
+    """The centres of k <= n clusters of the rows of features, float32 (n, dim), reproducibly. Returns (k, dim)."""
     faiss.omp_set_num_threads(1)  # of this thread: sums in one order
     if k < 2:
-        return np.zeros(len(features), np.int64)
+        return np.asarray(features.mean(axis=0, keepdims=True), np.float32)
     means = faiss.Kmeans(features.shape[1], k, niter=25, seed=seed, min_points_per_centroid=1, gpu=False)
     means.train(features)
-    return np.asarray(means.assign(features)[1], np.int64)
+    return np.asarray(means.centroids, np.float32)
+
+
+def nearest_centre(features: np.ndarray, middles: np.ndarray) -> np.ndarray:
+    """The cluster of each row of features, float32 (n, dim), by their `centres`, int64 (n,)."""
+    faiss.omp_set_num_threads(1)
+    index = faiss.IndexFlatL2(middles.shape[1])
+    index.add(np.ascontiguousarray(middles))
+    return np.asarray(index.search(np.ascontiguousarray(features), 1)[1][:, 0], np.int64)
 
 
 def choose_kind(n: int, dim: int, budget_bytes: int) -> str:

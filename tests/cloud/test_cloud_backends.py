@@ -230,6 +230,24 @@ def test_a_blob_that_changed_is_noticed_and_mended_by_making_it_again(store: Blo
     assert store.read(ref.digest) == b"bytes"
 
 
+def test_a_store_that_was_cleared_is_empty(store: BlobStore) -> None:
+    for data in (b"one", b"two"):
+        store.put(data)
+    store.clear()
+    assert list(store.stored()) == []
+
+
+def test_what_a_build_keeps_is_none_of_the_blobs_and_leaves_nothing_on_this_machine(made: Cloud) -> None:
+    work = made.work("index-toy")
+    ref = work.put(b"an embedding")
+    assert made.work("index-toy").read(ref.digest) == b"an embedding"
+    assert list(made.blobs.stored()) == []
+    work.clear()
+    assert not list(made.settings.data.rglob(f"*{ref.digest}*"))
+    with pytest.raises(NotFound):
+        work.read(ref.digest)
+
+
 def test_a_removed_blob_is_gone_and_removing_it_again_is_no_error(store: BlobStore) -> None:
     ref = store.put(b"bytes")
     store.path(ref.digest)

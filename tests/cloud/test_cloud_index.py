@@ -106,8 +106,8 @@ def styles(people: int) -> np.ndarray:
 def arranged(features: np.ndarray, before: directory.Layout | None = None, **changes: object) -> directory.Layout:
     """The layout of people called p000, p001 ..., with 10 samples each."""
     rows = {f"p{i:03}": 10 for i in range(len(features))}
-    options = {"made_from": "base", "minimum": 2, "rows_per_pack": 40, "seed": 0, **changes}
-    return directory.arrange(features, rows, before, **options)
+    options = {"made_from": "base", "minimum": 2, "rows_per_pack": 40, **changes}
+    return directory.arrange(features, rows, before, cluster=lambda k: kmeans(features, k, seed=0), **options)
 
 
 def test_everybody_who_has_a_place_keeps_it_when_others_come():
@@ -128,8 +128,9 @@ def test_everything_is_arranged_anew_with_another_base_or_when_the_pool_has_doub
 
 def test_packs_and_cohorts_keep_enough_contributors_when_many_leave():
     before = arranged(styles(40), minimum=4)
-    rows = dict.fromkeys(list(before.places)[::2], 10)
-    after = directory.arrange(styles(40)[::2], rows, before, made_from="base", minimum=4, rows_per_pack=40, seed=0)
+    rows, features = dict.fromkeys(list(before.places)[::2], 10), styles(40)[::2]
+    options = {"made_from": "base", "minimum": 4, "rows_per_pack": 40, "cluster": lambda k: kmeans(features, k, seed=0)}
+    after = directory.arrange(features, rows, before, **options)
     sizes = Counter(place.pack for place in after.places.values())
     assert min(sizes.values()) >= 4
     assert len({place.cohort for place in after.places.values()}) == max(p.cohort for p in after.places.values()) + 1
