@@ -97,10 +97,7 @@ class Cloud(Protocol):
 
     def blob(self, digest: str, size: int, target: Path, *, on_bytes: Callable[[int], None] | None = None) -> int:
         """Bring published bytes to `target`; the bytes received by this call (0: it was there). Resumes `target`.part.
-
-        on_bytes: called with the length of each piece. Raises DigestMismatch, and leaves nothing, if they are not the
-        bytes of that digest and size.
-        """
+        on_bytes: called with the length of each piece. Raises DigestMismatch for others, and leaves nothing."""
         ...
 
     def pack_keys(self, task_id: str, packs: tuple[str, ...]) -> tuple[bytes | None, ...]:
@@ -118,8 +115,7 @@ class Cloud(Protocol):
     def contribute(
         self, task_id: str, upload_id: str, body: bytes, *, consent: str, until: float, after: int = 0
     ) -> UploadReply:
-        """Share samples under a consent that ends at `until`, given after the withdrawal of that number. The same
-        upload id twice changes nothing. Raises Gone if there was a later withdrawal."""
+        """Share samples under a consent that ends at `until`, given after that withdrawal; Gone: there was a later."""
         ...
 
     def withdraw(self, task_id: str) -> WithdrawReply:
