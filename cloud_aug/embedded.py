@@ -64,7 +64,8 @@ def embed(bench: Bench, part: People) -> Part:
         rows[name] = len(held.ids)
         means = class_means(embeddings, held.samples.y, len(bench.task.labels))
         digests = np.frombuffer(bytes.fromhex("".join(held.digests)), np.uint8).reshape(-1, DIGEST_BYTES)
-        news = (embeddings, digests, held.ids, held.samples.y.astype(np.int16), means[0][None], means[1][None])
+        y = held.samples.y.astype(np.int16)
+        news: tuple[np.ndarray, ...] = (embeddings, digests, held.ids, y, means[0][None], means[1][None])
         for column, new in zip(columns.values(), news, strict=True):
             column.append(new)
     if not rows:
