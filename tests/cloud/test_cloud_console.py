@@ -14,7 +14,15 @@ from tests.cloud import toys
 from tests.console import world
 
 PAGES = ("/", "/boards", "/boards?state=hot&task=toy&q=board", f"/boards/b{2:016x}", "/tasks", "/tasks/toy", "/models")
-MORE = ("/releases", "/releases/{release}", "/rounds", "/jobs", "/audit?action=log-in&before=99999", "/accounts")
+MORE = (
+    "/releases",
+    "/releases/{release}",
+    "/rounds",
+    "/rounds/{series}",
+    "/jobs",
+    "/audit?action=log-in&before=99999",
+    "/accounts",
+)
 
 
 @pytest.fixture
@@ -25,12 +33,13 @@ def fleet(cloud, clock) -> str:
     return world.release(cloud, now=clock())
 
 
-def test_every_page_is_there(client, fleet):
+def test_every_page_is_there(client, cloud, clock, fleet):
     ticket = re.search(r'name="form_token" value="([^"]+)"', client.get("/login").text)[1]
     fields = {"form_token": ticket, "name": "ann", "password": world.PASSWORD, "next": "/"}
     client.post("/login", data=fields, headers={"Origin": "https://localhost"})
+    series = world.rounds(cloud, now=clock())
     for path in (*PAGES, *MORE):
-        assert client.get(path.format(release=fleet), follow_redirects=False).status_code == 200, path
+        assert client.get(path.format(release=fleet, series=series), follow_redirects=False).status_code == 200, path
 
 
 def test_boards_are_counted_and_ordered(cloud, clock, fleet):

@@ -62,6 +62,12 @@ def release(served) -> str:
     return world.release(served[1], now=time.time(), soak_s=3600)
 
 
+@pytest.fixture(scope="module")
+def series(served) -> str:
+    """Federated rounds that are over."""
+    return world.rounds(served[1], now=time.time())
+
+
 def _cookie(url: str, value: str) -> Any:
     return {"name": COOKIE, "value": value, "url": url, "secure": True, "httpOnly": True, "sameSite": "Strict"}
 
@@ -166,8 +172,10 @@ def test_a_form_on_another_site_changes_nothing(opened, served):
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("paths", [("/login", *PATHS), (*MORE, "release", "confirm")], ids=["first", "others"])
-def test_axe_finds_nothing_serious_and_a_phone_needs_no_sideways_scrolling(opened, release, scheme, paths):
+@pytest.mark.parametrize(
+    "paths", [("/login", *PATHS), (*MORE, "release", "confirm", "series")], ids=["first", "others"]
+)
+def test_axe_finds_nothing_serious_and_a_phone_needs_no_sideways_scrolling(opened, release, series, scheme, paths):
     from axe_playwright_python.sync_playwright import Axe
 
     page, axe = opened("ann", color_scheme=scheme).new_page(), Axe()
@@ -175,7 +183,7 @@ def test_axe_finds_nothing_serious_and_a_phone_needs_no_sideways_scrolling(opene
         page = opened(color_scheme=scheme).new_page()
         _check(page, axe, "/login")
         page = opened("ann", color_scheme=scheme).new_page()
-    named = {"release": f"/releases/{release}", "confirm": f"/releases/{release}/abort"}
+    named = {"release": f"/releases/{release}", "confirm": f"/releases/{release}/abort", "series": f"/rounds/{series}"}
     for path in paths:
         if path != "/login":
             _check(page, axe, named.get(path, path))

@@ -178,6 +178,17 @@ def test_a_task_shows_pool_cohorts_price_and_prior(visit):
     assert "108 of 6 contributors" in text
 
 
+def test_a_series_shows_its_rounds(visit, made, clock):
+    found = world.rounds(made, now=clock())
+    visit.log_in("vic")
+    text = visit.client.get(f"/rounds/{found}").text
+    assert "2 of 2 closed" in text
+    assert text.count("2 of 3</td>") == 2
+    assert "Score of the model by round" in text
+    assert f'href="/rounds/{found}"' in visit.client.get("/rounds").text
+    assert visit.client.get("/rounds/" + "0" * 16).status_code == 404
+
+
 def test_a_map_puts_like_cohorts_near_each_other():
     rows = np.array([[0.0, 0, 0], [0.1, 0, 0], [5, 5, 0], [5, 5, 0.2]])
     points, told = cohorts._plane(rows)

@@ -18,10 +18,11 @@ from cloud_aug.cloud import Cloud
 from cloud_aug.releases import steering
 from cloud_aug.releases.plan import Selection, Wave
 from cloud_aug.releases.steering import Draft
+from cloud_aug.rounds import series
 from edgewire.decoding import encode
 from edgewire.messages import RecipeFigure, Report, Telemetry, TelemetryPoint
 from edgewire.releases import Policy
-from tests.cloud import toys
+from tests.cloud import players, toys
 
 PASSWORD = "four words for tests"
 PROFILES = ("pi-4b", "pi-5", "pi-zero-2w", "jetson-orin-nano")
@@ -86,6 +87,33 @@ def hurry(made: Cloud, found: str, *, wave: int, failed: int = 0) -> None:
             this = db.release_boards.update().where(column.release == found, column.board == row.board)
             state = "failed" if number < failed else "committed"
             connection.execute(this.values(state=state, offered_at=now, told_at=now))
+
+
+def rounds(made: Cloud, *, now: float) -> str:
+    """A series of two rounds that is over; of three boards one never answered."""
+    players.allow_rounds(made)
+    found = series.create(made, "toy", players.PLAN, now=now).id
+    with made.database.writing() as connection:
+        for number in (1, 2):
+            _round(connection, found, number, now)
+        connection.execute(db.series.update().where(db.series.c.id == found).values(state="finished", changed_at=now))
+    return found
+
+
+def _round(connection: Any, found: str, number: int, now: float) -> None:
+    began, name = now - (3 - number) * 600, secrets.token_hex(32)
+    row = {"series": found, "number": number, "state": "closed", "reason": "", "begun_at": began, "entropy": b""}
+    times = {"deadline_at": began + 500, "closed_at": began + 400}
+    blobs = {"server": name, "order_blob": name, "order_bytes": 4000, "result": name}
+    connection.execute(db.rounds.insert().values({**row, **times, **blobs}))
+    for board in (f"b{n:016x}" for n in range(1, 4)):
+        asked = {"series": found, "number": number, "board": board, "invited_at": began, "heard_at": began + 5}
+        connection.execute(db.invitations.insert().values({**asked, "gave_up": board.endswith("3")}))
+        if not board.endswith("3"):
+            told = {"digest": name, "size": 3000, "samples": 12, "score": 0.6 + number / 10, "received_at": began + 99}
+            mine = {"board": board, "upload_id": secrets.token_hex(16), "series": found, "number": number}
+            counted = {"counted_in": number, "dropped": "", "kept": False}
+            connection.execute(db.updates.insert().values({**mine, **told, **counted}))
 
 
 def _board(rng: random.Random, number: int, name: str, now: float) -> dict[str, Any]:
