@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any, TypeVar
 
 import msgspec
@@ -12,6 +13,9 @@ T = TypeVar("T")
 
 JSON_LIMIT_BYTES = 4 << 20
 
+_prepared: set[Any] = set()
+_preparing = threading.Lock()
+
 
 def decode(kind: type[T], raw: bytes, *, what: str, limit_bytes: int = JSON_LIMIT_BYTES) -> T:
     """Read JSON as `kind` (a dataclass). Unknown fields are ignored, so that a newer peer can add some.
@@ -20,6 +24,7 @@ def decode(kind: type[T], raw: bytes, *, what: str, limit_bytes: int = JSON_LIMI
     """
     if len(raw) > limit_bytes:
         raise TooLarge(f"{what} has {len(raw)} bytes, the limit is {limit_bytes}")
+    _prepare(kind)
     try:
         return msgspec.json.decode(raw, type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:  # a ValidationError is a DecodeError
@@ -30,10 +35,20 @@ def decode(kind: type[T], raw: bytes, *, what: str, limit_bytes: int = JSON_LIMI
 
 def convert(kind: type[T], value: Any, *, what: str) -> T:
     """Read plain dicts and lists (already parsed JSON or TOML) as `kind`. Raises InvalidMessage."""
+    _prepare(kind)
     try:
         return msgspec.convert(value, kind)
     except msgspec.ValidationError as error:
         raise InvalidMessage(f"{what} is malformed: {error}") from None
+
+
+def _prepare(kind: Any) -> None:
+    """Let msgspec read the annotations of `kind` before anybody decodes it: a second thread that comes while the first
+    does so finds half of them, and the process dies (msgspec 0.22, segmentation fault)."""
+    if kind not in _prepared:
+        with _preparing:
+            msgspec.json.Decoder(kind)
+            _prepared.add(kind)
 
 
 def encode(value: Any) -> bytes:
