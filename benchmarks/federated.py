@@ -1,9 +1,10 @@
 """How many rounds do the federated algorithms need, how good do they get on boards that differ, and for how many bytes?
 
 MNIST with its writers, 100 boards, the code that `cloud-aug simulate` runs. `table`: rounds until the reference's
-accuracy, against the reference's number of rounds. Then, each after a fixed number of rounds: `algorithms` on sorted
-shards and writers, `compression`, planted attackers (`attack`), boards that are online in turns (`availability`), noise
-(`privacy`).
+accuracy, against the reference's number of rounds; how that depends on initialization and input scaling (`start`) and
+on E (`epochs`); `compute`: passes over the data, against one board that has all of it. Then, each after a fixed number
+of rounds: `algorithms` on six splits, `compression` both ways, planted attackers (`attack`), boards that drop or send
+garbage (`faults`), that are online in turns (`availability`), noise (`privacy`).
 
 What is played is kept under --folder, round by round: a run that is cut off goes on, and --report prints what is there.
 """
@@ -13,55 +14,31 @@ from __future__ import annotations
 import argparse
 import statistics
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
+from benchmarks.federated_cases import BOARDS, GROUPS, ONE_EPOCH, Case
 from benchmarks.figures import Figure, answer, at_most, noted
 from benchmarks.reference_models import reference_model
-from cloud_aug.simulation.plan import Plan, Round
+from cloud_aug.simulation.plan import Round
 from cloud_aug.simulation.play import Simulation
 from demo.data import find
 from edgelearn.crowd import Crowd
 from edgelearn.device import use_threads
 from edgelearn.federated import splits
-from edgelearn.federated.algorithm import LocalSettings
+from edgelearn.federated.splits import Part
 
-BOARDS, TRUSTED = 100, 500
-TARGETS = {"2nn": 0.97, "lenet5": 0.99}
-BATCHES = (10, 100)
-REFERENCE = {  # rounds until TARGETS, by model, batch size and C
-    "2nn": {10: (107, 28, 34, 38, 35), 100: (288, 99, 99, 101, 102)},
-    "lenet5": {10: (236, 82, 51, 49, 38), 100: (724, 80, 90, 114, 134)},
-}
-SHARES = (0.0, 0.1, 0.2, 0.5, 1.0)
+TRUSTED = 500
 SLACK = 1.15  # of the goal
-PATIENCE = 1.5  # times the reference's rounds, after which a cell is given up
-ROUNDS, LAST = 30, 5  # of all other groups: how many, and over how many of the last the accuracy is averaged
 QUICK_ROUNDS = 3
-GROUPS = ("table", "algorithms", "compression", "attack", "availability", "privacy")
-
-_ONE_EPOCH = Plan(settings=LocalSettings(epochs=1, batch_size=10, learning_rate=0.04), rounds=ROUNDS)
-
-
-@dataclass(frozen=True)
-class Case:
-    """One simulation. target: accuracy at which it may stop; goal: of the rounds until then."""
-
-    group: str
-    name: str
-    model: str
-    split: str
-    plan: Plan
-    target: float | None = None
-    reference: int = 0
 
 
 def main() -> None:
     arguments = _arguments()
     use_threads(1)
-    world = _World()
+    world = World()
     found = [(case, _play(case, world, arguments)) for case in _cases(arguments)]
     answer((__doc__ or "").partition("\n\n")[0], list(_figures(found)), arguments.json)
 
@@ -84,66 +61,15 @@ def _words(text: str) -> list[str]:
 
 def _cases(arguments: argparse.Namespace) -> Iterator[Case]:
     if arguments.quick:
-        plan = replace(_ONE_EPOCH, rounds=QUICK_ROUNDS)
+        plan = replace(ONE_EPOCH, rounds=QUICK_ROUNDS)
         yield Case("algorithms", f"fedavg on shards for {QUICK_ROUNDS} rounds", "2nn", "shards", plan)
         return
-    for case in [*_table(arguments.seeds), *_algorithms(), *_compression(), *_attack(), *_availability(), *_privacy()]:
-        if case.group in arguments.groups and any(part in case.name for part in arguments.cases or [""]):
+    for case in (case for name in arguments.groups for case in GROUPS[name](arguments.seeds)):
+        if any(part in case.name for part in arguments.cases or [""]):
             yield case
 
 
-def _table(seeds: int) -> Iterator[Case]:
-    for model, rows in REFERENCE.items():
-        for batch, cells in rows.items():
-            for share, reference in zip(SHARES, cells, strict=True):
-                for seed in range(1 if share >= 0.5 else seeds):
-                    settings = LocalSettings(epochs=5, batch_size=batch, learning_rate=0.04)
-                    plan = Plan(share=share, settings=settings, rounds=int(PATIENCE * reference), seed=seed)
-                    name = f"{model} B={batch} C={share}"
-                    yield Case("table", name, f"{model} standardised", "iid", plan, TARGETS[model], reference)
-
-
-def _algorithms() -> Iterator[Case]:
-    options = {"fedprox": (("mu", 0.1),), "fedadam": (("server_rate", 0.01),), "fedyogi": (("server_rate", 0.01),)}
-    names = ("fedsgd", "fedavg", "fedprox", "scaffold", "fedadam", "fedyogi", "fedlaavg", "fedbuff", "ensemble")
-    for split in ("shards", "writers"):
-        for name in names:
-            late = 4 if name == "fedbuff" else 0
-            plan = replace(_ONE_EPOCH, algorithm=name, options=options.get(name, ()), late=late)
-            yield Case("algorithms", f"{name} on {split}", "2nn", split, plan)
-
-
-def _compression() -> Iterator[Case]:
-    for split in ("iid", "shards"):
-        for name in ("none", "eight-bit", "one-bit", "topk"):
-            plan = replace(_ONE_EPOCH, compression=name)
-            yield Case("compression", f"compression {name} on {split}", "2nn", split, plan)
-
-
-def _attack() -> Iterator[Case]:
-    for name in ("fedavg", "median", "trimmed-mean", "multi-krum", "norm-clipping", "leave-one-out"):
-        options = {"trimmed-mean": (("share", 0.3),), "multi-krum": (("attackers", 3.0),)}.get(name, ())
-        for attack in ("flip", "greedy", "nan"):
-            plan = replace(_ONE_EPOCH, algorithm=name, options=options, attack=attack, attackers=0.2)
-            yield Case("attack", f"{name} with 20 % sending {attack} on iid", "2nn", "iid", plan)
-
-
-def _availability() -> Iterator[Case]:
-    for name in ("fedavg", "fedlaavg"):
-        plan = replace(_ONE_EPOCH, algorithm=name, turn_rounds=10, rounds=60)
-        yield Case("availability", f"{name} in turns of 10 rounds", "2nn", "halves", plan)
-
-
-def _privacy() -> Iterator[Case]:
-    for noise in (0.3, 1.0):
-        options = (("clip", 1.0), ("noise_multiplier", noise))
-        plan = replace(_ONE_EPOCH, algorithm="dp-fedavg", options=options)
-        yield Case("privacy", f"server's noise {noise} on iid", "2nn", "iid", plan)
-    plan = replace(_ONE_EPOCH, noise=0.01)
-    yield Case("privacy", "boards' own noise 0.01 on iid", "2nn", "iid", plan)
-
-
-class _World:
+class World:
     """The data, read once."""
 
     def __init__(self) -> None:
@@ -158,16 +84,27 @@ class _World:
         kept = np.delete(np.arange(len(self.y)), own)
         x, y = self.x[kept], self.y[kept]
         parts = {
-            "iid": lambda: splits.iid(len(y), BOARDS, rng),
+            "iid": lambda: splits.iid(len(y), case.boards, rng),
             "shards": lambda: splits.shards(y, BOARDS, rng),
             "writers": lambda: splits.by_owner(self.writer[kept], BOARDS, rng),
+            "dirichlet": lambda: splits.dirichlet(y, BOARDS, rng),
+            "quantity": lambda: splits.quantity(len(y), BOARDS, rng),
+            "feature": lambda: splits.feature(len(y), BOARDS, rng, strength=0.3, scale=float(x.std())),
+            "concept": lambda: splits.concept(len(y), BOARDS, rng, classes=10),
             "halves": lambda: splits.shards(y, BOARDS, rng, per_board=1),
+            "day-night": lambda: _day_night(y, rng),
         }[case.split]()
         trusted = (self.x[own], self.y[own]) if len(own) else None
         return Crowd(reference_model(case.model, seed=case.plan.seed), x, y, parts, self.test, trusted=trusted)
 
 
-def _play(case: Case, world: _World, arguments: argparse.Namespace) -> tuple[list[Round], float | None]:
+def _day_night(y: np.ndarray, rng: np.random.Generator) -> list[Part]:
+    """Half of the boards have labels 0 to 4, the others 5 to 9; those of one half do not differ."""
+    halves = [np.flatnonzero((y < 5) == low) for low in (True, False)]
+    return [Part(rows[part.rows]) for rows in halves for part in splits.iid(len(rows), BOARDS // 2, rng)]
+
+
+def _play(case: Case, world: World, arguments: argparse.Namespace) -> tuple[list[Round], float | None]:
     """The rounds of a case, up to its target or its end; and the ε that they cost."""
     name = f"{case.name} seed {case.plan.seed}".replace(" ", "_").replace("/", "_")
     folder = arguments.folder / name
@@ -212,21 +149,23 @@ def _cell(name: str, runs: list[tuple[Case, list[Round]]]) -> Iterator[Figure]:
         print(f"not run to its end: {name} ({longest} rounds)")
         return
     took = [_rounds_to(case, history) for case, history in runs]
-    what = f"{name}: rounds to {100 * (case.target or 0):.0f} %"
-    anchor = f"reference {case.reference}, seeds: {len(runs)}"
+    what = f"{name}: {case.unit} to {100 * (case.target or 0):.0f} %"
+    anchor = f"reference {case.reference:g}, seeds: {len(runs)}"
     reached = [rounds for rounds in took if rounds is not None]
     if len(reached) * 2 <= len(took):
         best = 100 * max(done.score for _, history in runs for done in history)
-        yield Figure(what, longest, "rounds", f"{anchor}; not reached, best {best:.2f} %", f"<= {SLACK} x", False)
+        given_up = f"{anchor}; not reached, best {best:.2f} %"
+        yield Figure(what, longest * case.per_round, case.unit, given_up, f"<= {SLACK} x", False)
         return
-    value = statistics.median(sorted([*reached, *[10**6] * (len(took) - len(reached))]))
-    yield at_most(what, value, "rounds", int(SLACK * case.reference), anchor=anchor)
+    value = case.per_round * statistics.median(sorted([*reached, *[10**6] * (len(took) - len(reached))]))
+    limit = SLACK * case.reference if case.unit != "rounds" else int(SLACK * case.reference)
+    yield at_most(what, value, case.unit, limit, anchor=anchor)
 
 
 def _fixed(case: Case, history: list[Round], epsilon: float | None) -> Figure:
     """Accuracy at the end, and bytes per board and round; rounds beyond the plan's, of an earlier run, do not count."""
     history = history[: case.plan.rounds]
-    score = 100 * statistics.mean(done.score for done in history[-LAST:])
+    score = 100 * statistics.mean(done.score for done in history[-case.last :])
     asked = sum(done.invited for done in history)
     sent = sum(done.answered + done.refused + done.late for done in history)
     down = sum(done.bytes_down for done in history) / max(asked, 1)

@@ -41,14 +41,25 @@ class TwoNN(nn.Module):
 
 
 def reference_model(name: str, *, seed: int) -> nn.Module:
-    """'2nn' or 'lenet5', '2nn standardised' or 'lenet5 standardised': the same for the same seed."""
-    kind, _, standardised = name.partition(" ")
-    mean, deviation = (MEAN, DEVIATION) if standardised else (0.0, 1.0)
+    """'2nn' or 'lenet5', then any of 'standardised' and, for the 2NN, 'he' or 'glorot' (weights so, biases zero): the
+    same for the same seed."""
+    kind, *words = name.split()
+    mean, deviation = (MEAN, DEVIATION) if "standardised" in words else (0.0, 1.0)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         if kind == "2nn":
-            return TwoNN(mean=mean, deviation=deviation)
+            made = TwoNN(mean=mean, deviation=deviation)
+            _start(made, words)
+            return made
         model = LeNet5(LENET5)
         model.front.mean.fill_(255 * mean)
         model.front.std.fill_(255 * deviation)
         return model
+
+
+def _start(model: TwoNN, words: list[str]) -> None:
+    draw = {"he": nn.init.kaiming_normal_, "glorot": nn.init.xavier_uniform_}
+    for word in draw.keys() & set(words):
+        for layer in (model.first, model.second, model.head):
+            draw[word](layer.weight)
+            nn.init.zeros_(layer.bias)

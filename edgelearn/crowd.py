@@ -8,10 +8,12 @@ import numpy as np
 from torch import nn
 
 from edgelearn.federated.arrays import Arrays
+from edgelearn.federated.fedsubavg import involvement
 from edgelearn.federated.splits import Part
 from edgelearn.learner import TorchLearner, bind, trained, weights_of
 from edgelearn.metrics import log_losses, score
-from edgelearn.models.build import outputs
+from edgelearn.models.build import outputs, tables
+from edgelearn.submodel import submodel, touched
 from edgewire.tasks import Metric
 
 
@@ -36,13 +38,29 @@ class Crowd:
         self._test_x, self._test_y = test
         self._trusted = trusted
         self._metric = metric
+        self._rows: dict[str, Arrays] = {}
 
     def weights(self) -> Arrays:
         """Where the first round starts: the model's own weights, as it was made."""
         return weights_of(self._model)
 
-    def learner(self, board: str) -> TorchLearner:
-        return TorchLearner(self._model, *self._parts[board].samples(self._x, self._y))
+    def learner(self, board: str, rows: Mapping[str, np.ndarray] | None = None) -> TorchLearner:
+        """rows: those of tables that the board holds, by table; none: the whole model."""
+        model = submodel(self._model, rows) if rows else self._model
+        return TorchLearner(model, *self._parts[board].samples(self._x, self._y))
+
+    def rows(self, board: str) -> Arrays:
+        """Which rows of tables the board's samples touch, by table: ids, int64 and ascending."""
+        if board not in self._rows:
+            self._rows[board] = touched(self._model, self._parts[board].samples(self._x, self._y)[0])
+        return self._rows[board]
+
+    def involved(self) -> Arrays:
+        """By table, for each row the samples of all boards that touch it; see `federated.fedsubavg`."""
+        return {
+            name: involvement(((self.rows(b)[name], self.samples(b)) for b in self.boards), rows=len(table))
+            for name, table in tables(self._model).items()
+        }
 
     def samples(self, board: str) -> int:
         return len(self._parts[board].rows)

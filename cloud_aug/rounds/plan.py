@@ -61,6 +61,8 @@ class Plan:
         found = []
         if self.algorithm not in ALGORITHMS:
             found.append(f"there is no algorithm '{self.algorithm}': choose one of {', '.join(ALGORITHMS)}")
+        elif ALGORITHMS[self.algorithm].submodels:
+            found.append(f"'{self.algorithm}' sends boards parts of tables, and here they get whole models")
         if self.compression not in CODECS:
             found.append(f"there is no compression '{self.compression}': choose one of {', '.join(CODECS)}")
         if self.quorum > self.cohort:

@@ -16,11 +16,14 @@ from edgelearn.federated.attacks import ATTACKS, Attack
 from edgelearn.federated.catalogue import ALGORITHMS, Surroundings, make
 from edgewire.errors import UsageError
 
+DOWN = ("none", "eight-bit", "changes")
+
 
 @dataclass(frozen=True)
 class Plan:
     """algorithm: a name of ours, or a user's own as 'package.module:Class'; options: of the algorithm; share: of the
-    boards that each round invites (at least one); compression: a key of CODECS, of updates on their way up.
+    boards that each round invites (at least one); compression: a key of CODECS, of updates on their way up; down: of
+    weights on their way to boards: whole, whole in 8 bits, or what changed since the board was last there.
 
     drop: share of the invited that never answer; late: by up to how many rounds answers are late; turn_rounds: boards
     with low labels are online for so many rounds, then the others (0: all, always); attack, attackers: a key of
@@ -34,6 +37,7 @@ class Plan:
     settings: LocalSettings = field(default_factory=LocalSettings)
     seed: int = 0
     compression: str = "none"
+    down: str = "none"
     drop: float = 0.0
     late: int = 0
     turn_rounds: int = 0
@@ -60,14 +64,17 @@ class Round:
 
 def algorithm_of(plan: Plan, crowd: Crowd) -> Algorithm:
     """Raises UsageError where there is none of that name, or it has no such option."""
+    kind = _kind(plan.algorithm)
     surroundings = Surroundings(
         boards=len(crowd.boards),
         expected=max(1.0, plan.share * len(crowd.boards)),
         value=crowd.value,
         rng=lambda number: np.random.default_rng((plan.seed, number, 5)),
+        involved=crowd.involved() if kind.submodels else {},
+        total_samples=float(sum(map(crowd.samples, crowd.boards))),
     )
     try:
-        return make(_kind(plan.algorithm), surroundings, dict(plan.options))
+        return make(kind, surroundings, dict(plan.options))
     except (TypeError, ValueError) as error:
         raise UsageError(f"algorithm '{plan.algorithm}': {error}") from None
 
@@ -78,18 +85,18 @@ def judges(plan: Plan) -> bool:
 
 
 def codec_of(plan: Plan) -> Codec:
-    codec: Codec = _known("compression", CODECS, plan.compression)
+    codec: Codec = known("compression", CODECS, plan.compression)
     return codec
 
 
 def attack_of(plan: Plan) -> Attack | None:
-    return _known("attack", ATTACKS, plan.attack) if plan.attack else None
+    return known("attack", ATTACKS, plan.attack) if plan.attack else None
 
 
 def _kind(name: str) -> type[Algorithm]:
     module, colon, own = name.partition(":")
     if not colon:
-        kind: type[Algorithm] = _known("algorithm", ALGORITHMS, name)
+        kind: type[Algorithm] = known("algorithm", ALGORITHMS, name)
         return kind
     try:
         found = getattr(importlib.import_module(module), own, None)
@@ -100,7 +107,8 @@ def _kind(name: str) -> type[Algorithm]:
     return found
 
 
-def _known(what: str, choices: dict[str, Any], name: str) -> Any:
+def known(what: str, choices: dict[str, Any], name: str) -> Any:
+    """Raises UsageError that says what could be chosen."""
     if name not in choices:
         raise UsageError(f"there is no {what} '{name}'", hint=f"choose one of {', '.join(choices)}")
     return choices[name]

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from cloud_aug.simulation.plan import Round
+from edgelearn.compression.broadcast import Broadcast
 from edgelearn.federated.algorithm import Server
 from edgelearn.federated.arrays import Arrays
 from edgewire import tensors
@@ -23,7 +24,8 @@ STATE_LIMIT_BYTES = 4 << 30
 @dataclass
 class State:
     """recent: weights of the last rounds, the newest last; by board: `memories`, the round of its file; `last_round`,
-    in which it answered; `sent`, how many updates it has sent, whether they counted or not."""
+    in which it answered; `sent`, how many updates it has sent, whether they counted or not; `held`, whose weights it
+    holds. broadcast: what boards know of the weights, where they are sent changes only."""
 
     server: Server
     history: list[Round] = field(default_factory=list)
@@ -31,6 +33,8 @@ class State:
     memories: dict[str, int] = field(default_factory=dict)
     last_round: dict[str, int] = field(default_factory=dict)
     sent: dict[str, int] = field(default_factory=dict)
+    held: dict[str, int] = field(default_factory=dict)
+    broadcast: Broadcast | None = None
 
 
 class Folder:
@@ -52,6 +56,10 @@ class Folder:
         arrays = {**under("weights", state.server.weights), **under("state", state.server.state)}
         for place, weights in enumerate(state.recent):
             arrays |= under(f"recent/{place}", weights)
+        if state.broadcast is not None:
+            arrays |= under("public", state.broadcast.public)
+            for place, change in enumerate(state.broadcast.changes):
+                arrays |= under(f"changes/{place}", change)
         meta = {
             "name": self._name,
             "round": state.server.round,
@@ -60,6 +68,8 @@ class Folder:
             "memories": state.memories,
             "last_round": state.last_round,
             "sent": state.sent,
+            "held": state.held,
+            "changes": len(state.broadcast.changes) if state.broadcast is not None else None,
         }
         write_atomic(self._path / "state.safetensors", tensors.pack(arrays, meta))
         counting = {self._file(board, number) for board, number in state.memories.items()}
@@ -82,7 +92,16 @@ class Folder:
             meta["memories"],
             meta["last_round"],
             meta["sent"],
+            meta["held"],
+            _broadcast(arrays, meta["changes"], version=meta["round"] - 1),
         )
 
     def _file(self, board: str, number: int) -> Path:
         return self._path / "memory" / f"{board}.{number}.safetensors"
+
+
+def _broadcast(arrays: Arrays, changes: int | None, *, version: int) -> Broadcast | None:
+    """Its version is that of the round that ended last: the next one has not begun."""
+    if changes is None:
+        return None
+    return Broadcast(version, of("public", arrays), tuple(of(f"changes/{place}", arrays) for place in range(changes)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from edgelearn.compression.codec import Codec, Plain
 from edgelearn.compression.eight_bit import EightBit
 from edgelearn.compression.one_bit import OneBit
+from edgelearn.compression.sparse import Sparse
 from edgelearn.compression.topk import TopK
 
 CODECS: dict[str, Codec] = {
@@ -12,4 +13,5 @@ CODECS: dict[str, Codec] = {
     "topk": TopK(share=0.01),
     "eight-bit": EightBit(),
     "one-bit": OneBit(),
+    "sparse": Sparse(share=0.05),
 }

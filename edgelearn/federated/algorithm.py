@@ -29,11 +29,13 @@ class Learner(Protocol):
 
 @dataclass(frozen=True)
 class LocalSettings:
-    """How a board trains. epochs: passes over its samples; batch_size: samples of one step, 0 for all of them."""
+    """How a board trains. epochs: passes over its samples; batch_size: samples of one step, 0 for all of them;
+    max_steps: after which it stops early, 0 for no limit."""
 
     epochs: int = 5
     batch_size: int = 10
     learning_rate: float = 0.04
+    max_steps: int = 0
 
 
 @dataclass(frozen=True)
@@ -76,11 +78,13 @@ class Algorithm(ABC):
     larger than memory.
 
     invites: who should take part: any boards, each by its own coin, or those that were absent longest; takes_late:
-    whether updates count that started from an earlier round's weights.
+    whether updates count that started from an earlier round's weights; submodels: whether a board is sent the rows of
+    tables that it asks for, and no others.
     """
 
     invites: ClassVar[Literal["random", "coin", "absent"]] = "random"
     takes_late: ClassVar[bool] = False
+    submodels: ClassVar[bool] = False
 
     def start(self, weights: Mapping[str, np.ndarray]) -> Server:
         """The server before its first round."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from edgelearn.federated.fedlaavg import FedLaAvg
 from edgelearn.federated.fedopt import FedAdam, FedYogi
 from edgelearn.federated.fedprox import FedProx
 from edgelearn.federated.fedsgd import FedSgd
+from edgelearn.federated.fedsubavg import FedSubAvg
 from edgelearn.federated.krum import MultiKrum
 from edgelearn.federated.median import FedMedian
 from edgelearn.federated.norm_clipping import FedNormClip
@@ -33,6 +34,7 @@ ALGORITHMS: dict[str, type[Algorithm]] = {
     "fedyogi": FedYogi,
     "fedlaavg": FedLaAvg,
     "fedbuff": FedBuff,
+    "fedsubavg": FedSubAvg,
     "ensemble": Ensemble,
     "median": FedMedian,
     "trimmed-mean": FedTrimmedMean,
@@ -47,12 +49,15 @@ _DEFAULTS = {"clip": 1.0, "noise_multiplier": 1.0}  # of what has none in its cl
 @dataclass(frozen=True)
 class Surroundings:
     """What an algorithm may need to know and a user need not say. boards: how many there are; expected: of a round;
-    value: see `contribution.Value`; rng: see `DpFedAvg`."""
+    value: see `contribution.Value`; rng: see `DpFedAvg`; involved, total_samples: see `FedSubAvg` (of a model without
+    tables nothing is involved)."""
 
     boards: int
     expected: float
     value: Value
     rng: Callable[[int], np.random.Generator]
+    involved: Mapping[str, np.ndarray] = field(default_factory=dict)
+    total_samples: float = 0.0
 
 
 def make(kind: type[Algorithm], surroundings: Surroundings, options: Mapping[str, float]) -> Algorithm:

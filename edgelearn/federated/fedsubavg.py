@@ -33,6 +33,8 @@ class FedSubAvg(FedAvg):
     [[2.0], [2.0]]
     """
 
+    submodels = True
+
     involved: Mapping[str, np.ndarray]
     total_samples: float
     corrected: bool = True
@@ -97,14 +99,3 @@ def involvement(boards: Iterable[tuple[np.ndarray, int]], *, rows: int) -> np.nd
     for ids, samples in boards:
         counted[ids] += samples
     return counted
-
-
-def renumbered(ids: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """Ids of a full table as places in the submodel's, for its samples. Raises ValueError for an id that is not in it.
-
-    >>> renumbered(np.array([[7, 3], [3, 3]]), np.array([3, 7])).tolist()
-    [[1, 0], [0, 0]]
-    """
-    if not np.isin(ids, rows).all():
-        raise ValueError("the samples touch a row that the submodel lacks")
-    return np.searchsorted(rows, ids)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from itertools import islice
 
 import numpy as np
 
@@ -36,7 +37,7 @@ def local_sgd(
     if learner.num_samples < 1:
         raise ValueError("nothing to train on: the board has no samples")
     local, steps = copied(weights), 0
-    for rows in batches(learner.num_samples, settings, rng):
+    for rows in islice(batches(learner.num_samples, settings, rng), settings.max_steps or None):
         gradient = learner.gradient(local, rows)
         if correct is not None:
             correct(gradient, local)

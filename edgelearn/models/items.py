@@ -22,17 +22,29 @@ class Table(nn.Module):
 
     Adam's weight decay would shrink every row at every step, a rare id's to nothing between two of its samples. So the
     optimizer does not decay tables, and a row decays by `decay` when a sample touches it.
+
+    held: ids of the rows that are here, ascending; None: all of them (see edgelearn.submodel).
     """
 
     def __init__(self, rows: int, dim: int, *, spread: float, decay: float) -> None:
         super().__init__()
         self.decay = decay
+        self.held: Tensor | None = None
         self.weight = nn.Parameter(torch.randn(rows, dim) * spread)
+
+    def keep(self, ids: Tensor) -> None:
+        """Hold the rows of these ids, int64 and ascending, only; samples must not touch others."""
+        self.held = ids
+        self.weight.data = self.weight.data.index_select(0, ids)
+
+    def places(self, ids: Tensor) -> Tensor:
+        """Where the rows of these ids lie, in whatever has a row per id here."""
+        return ids if self.held is None else torch.searchsorted(self.held, ids.contiguous())
 
     def forward(self, ids: Tensor) -> Tensor:
         """ids: int (...). Returns (..., dim)."""
         # not nn.functional.embedding: the exporter calls its result "embedding", the name of the model's own output
-        rows = self.weight.index_select(0, ids.reshape(-1)).reshape(*ids.shape, -1)
+        rows = self.weight.index_select(0, self.places(ids.reshape(-1))).reshape(*ids.shape, -1)
         if not (self.training and rows.requires_grad):
             return rows
         decayed: Tensor = _Decay.apply(rows, self.decay)  # type: ignore[no-untyped-call]
@@ -76,11 +88,15 @@ class Items(nn.Module):
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """The candidate's vector (batch, dim) and liking (batch, 1); the history's vectors (batch, length, dim), and
         where it has items (batch, length, 1)."""
-        flat = x.reshape(-1)
-        trust = self.trust.index_select(0, flat).reshape(*x.shape, 1)
+        places = self.vector.places(x.reshape(-1)).reshape(x.shape)
+        trust = self.trust.index_select(0, places.reshape(-1)).reshape(*x.shape, 1)
         vectors = self.vector(x) * trust  # (batch, 1 + length, dim)
         there = (x[:, 1:] > 0).to(vectors.dtype).unsqueeze(2)
-        return vectors[:, 0], self.liking.index_select(0, x[:, 0]), vectors[:, 1:] * there, there
+        return vectors[:, 0], self.liking.index_select(0, places[:, 0]), vectors[:, 1:] * there, there
+
+    def keep_columns(self, ids: Tensor) -> None:
+        """Hold liking and trust of these items only."""
+        self.liking, self.trust = self.liking.index_select(0, ids), self.trust.index_select(0, ids)
 
     @torch.no_grad()
     def fit(self, candidate: np.ndarray, y: np.ndarray, contributor: np.ndarray, expected: np.ndarray) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import federated
+from benchmarks import federated, federated_cases
 from benchmarks.reference_models import reference_model
 from edgelearn.learner import weights_of
 
@@ -51,7 +51,7 @@ def test_a_report_plays_nothing_and_says_what_was_not_run(folder, monkeypatch, c
 
 
 def test_a_cell_of_the_table_is_the_number_of_rounds_to_the_target(folder, monkeypatch):
-    monkeypatch.setitem(federated.TARGETS, "2nn", 0.5)
+    monkeypatch.setitem(federated_cases.TARGETS, "2nn", 0.5)
     (found,) = figures(folder, monkeypatch, "--groups", "table", "--cases", "2nn B=10 C=0.2")
     assert found["name"] == "2nn B=10 C=0.2: rounds to 50 %"
     assert 1 <= float(str(found["value"])) <= 34
@@ -59,8 +59,8 @@ def test_a_cell_of_the_table_is_the_number_of_rounds_to_the_target(folder, monke
 
 
 def test_a_target_that_is_out_of_reach_is_given_up_and_told(folder, monkeypatch):
-    monkeypatch.setitem(federated.TARGETS, "2nn", 1.1)
-    monkeypatch.setitem(federated.REFERENCE, "2nn", {10: (1, 2, 2, 2, 2)})
+    monkeypatch.setitem(federated_cases.TARGETS, "2nn", 1.1)
+    monkeypatch.setitem(federated_cases.REFERENCE, "2nn", {10: (1, 2, 2, 2, 2)})
     (found,) = figures(folder, monkeypatch, "--groups", "table", "--cases", "2nn B=10 C=0.1")
     assert (found["value"], found["holds"]) == (3, False)
     assert "not reached" in str(found["anchor"])

@@ -61,7 +61,7 @@ def test_boards_learn_by_every_algorithm(tmp_path, name):
 
 @pytest.mark.parametrize("name", ["scaffold", "fedlaavg", "fedbuff", "dp-fedavg", "ensemble"])
 def test_a_simulation_that_was_cut_off_ends_with_the_same_bits(tmp_path, name):
-    plan = replace(PLAN, algorithm=name, compression="topk", late=2, rounds=5)
+    plan = replace(PLAN, algorithm=name, compression="topk", down="changes", late=2, rounds=5)
     whole = played(tmp_path / "whole", plan)
     for rounds in (2, 4, 5):
         parts = played(tmp_path / "parts", replace(plan, rounds=rounds))
@@ -77,11 +77,11 @@ def test_a_round_that_was_cut_off_in_the_middle_is_played_again_from_its_start(t
     first.next_round()
     learner, asked = first.crowd.learner, []
 
-    def dies(board: str):
+    def dies(board: str, rows):
         asked.append(board)
         if len(asked) == 4:
             raise KeyboardInterrupt
-        return learner(board)
+        return learner(board, rows)
 
     first.crowd.learner = dies
     with pytest.raises(KeyboardInterrupt):
@@ -119,6 +119,25 @@ def test_compressed_updates_are_smaller_and_boards_still_learn(tmp_path, name):
     plain = played(tmp_path / "plain", replace(PLAN, rounds=1))
     assert simulation.history[-1].score > 0.6
     assert (simulation.history[0].bytes_up < plain.history[0].bytes_up) == (name != "none")
+
+
+@pytest.mark.parametrize("name", ["eight-bit", "changes"])
+def test_less_goes_down_and_boards_still_learn(tmp_path, name):
+    simulation = played(tmp_path, replace(PLAN, down=name, rounds=12, share=1.0))
+    plain = played(tmp_path / "plain", replace(PLAN, rounds=12, share=1.0))
+    assert simulation.history[-1].score > 0.6
+    assert simulation.history[-1].bytes_down < 0.6 * plain.history[-1].bytes_down
+
+
+def test_boards_that_hold_nothing_yet_are_sent_the_whole(tmp_path):
+    first, second = played(tmp_path, replace(PLAN, down="changes", rounds=2, share=1.0)).history
+    assert first.bytes_down == played(tmp_path / "plain", replace(PLAN, rounds=1, share=1.0)).history[0].bytes_down
+    assert second.bytes_down < first.bytes_down
+
+
+def test_changes_of_submodels_are_not_offered(tmp_path):
+    with pytest.raises(UsageError, match="whole models"):
+        played(tmp_path, replace(PLAN, algorithm="fedsubavg", down="changes"))
 
 
 def test_scaffold_pays_twice_both_ways(tmp_path):
@@ -194,6 +213,7 @@ def test_what_scaffold_sends_besides_its_update_does_not_go_out_without_noise(tm
         ({"algorithm": "no.such:Thing"}, "cannot import"),
         ({"algorithm": "json:JSONDecoder"}, "no class that derives"),
         ({"compression": "zip"}, "no compression 'zip'"),
+        ({"down": "hill"}, "no way down 'hill'"),
         ({"attack": "nice"}, "no attack 'nice'"),
     ],
 )

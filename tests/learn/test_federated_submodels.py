@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
 from edgelearn.federated.algorithm import LocalSettings, Update
 from edgelearn.federated.arrays import Arrays, EmptyRound
 from edgelearn.federated.fedavg import FedAvg
-from edgelearn.federated.fedsubavg import FedSubAvg, involvement, renumbered
+from edgelearn.federated.fedsubavg import FedSubAvg, involvement
+from edgelearn.learner import TorchLearner, weights_of
+from edgelearn.models.build import build, fit_items, get_weights, outputs
+from edgelearn.submodel import submodel, touched
+from tests.learn.test_click_models import ITEMS, clicks, task
 
 WEIGHTS: Arrays = {"table": np.arange(8, dtype=np.float32).reshape(4, 2), "dense": np.float32([1.0])}
 ALGORITHM = FedSubAvg(involved={"table": np.array([30.0, 10.0, 20.0, 0.0])}, total_samples=30)
@@ -44,7 +49,7 @@ def test_a_board_trains_and_sends_its_rows_only():
     ids = np.array([7, 2, 7]) % 4
     rows = np.unique(ids)
     order = ALGORITHM.order(ALGORITHM.start(WEIGHTS), LocalSettings(1, 0, 0.5), {"table": rows})
-    learner = Lookup(renumbered(ids, rows))
+    learner = Lookup(np.searchsorted(rows, ids))
     sent, _ = ALGORITHM.client_step(order, learner, board="one", memory={}, rng=np.random.default_rng(0))
     assert sent.delta["table"].tolist() == [[-1.5, -2.0], [-2.5, -3.0]]  # half the way from 4, 5 and 6, 7 to 1
     assert sent.rows["table"].tolist() == [2, 3]
@@ -97,6 +102,29 @@ def test_involvement_counts_samples_of_boards_not_of_rows():
     assert involvement([(np.array([0, 1]), 10), (np.array([1]), 20)], rows=3).tolist() == [10, 30, 0]
 
 
-def test_samples_outside_a_submodel_are_an_error():
-    with pytest.raises(ValueError, match="lacks"):
-        renumbered(np.array([1, 5]), np.array([1, 4]))
+@pytest.mark.parametrize("name", ["din", "dssm", "wide_deep"])
+def test_a_submodel_answers_and_learns_like_the_whole_model_for_the_samples_it_was_cut_for(name):
+    x, y = clicks(12, seed=0)
+    whole = build(task(name), seed=1)
+    fit_items(whole, x, y, np.arange(12) % 3)
+    rows = touched(whole, x)
+    small = submodel(whole, rows)
+    assert all(np.array_equal(a, b) for a, b in zip(outputs(whole, x), outputs(small, x), strict=True))
+    everything, part = (TorchLearner(model, x, y) for model in (whole, small))
+    slopes = everything.gradient(weights_of(whole), np.arange(12))
+    for name, slope in part.gradient(weights_of(small), np.arange(12)).items():
+        assert slope == pytest.approx(slopes[name][rows[name]] if name in rows else slopes[name], abs=1e-7)
+
+
+def test_a_submodel_holds_the_rows_its_samples_touch_and_what_goes_with_each():
+    x = np.array([[7, 3, 0, 0, 0, 0, 0], [3, 9, 7, 0, 0, 0, 0]], np.int32)
+    whole = build(task("din"))
+    rows = touched(whole, x)
+    assert {name: ids.tolist() for name, ids in rows.items()} == {"items.vector.weight": [0, 3, 7, 9]}
+    small = submodel(whole, rows)
+    assert [len(get_weights(small)[f"items.{part}"]) for part in ("vector.weight", "liking", "trust")] == [4, 4, 4]
+    assert len(get_weights(whole)["items.liking"]) == ITEMS + 1
+
+
+def test_a_model_without_tables_touches_none():
+    assert touched(torch.nn.Linear(2, 2), np.zeros((3, 2), np.float32)) == {}
