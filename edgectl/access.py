@@ -1,5 +1,5 @@
-"""The board's access token: asked for with a signed request, kept on disk until it expires, so that not every run
-needs a new one."""
+"""What a board signs: requests for its access token, which is kept on disk until it expires so that not every run needs
+a new one, and how a release went."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from pathlib import Path
 
 from edgectl import __version__
 from edgewire.decoding import decode, encode, plain
-from edgewire.errors import EdgeError
+from edgewire.errors import EdgeError, NotEnrolled
 from edgewire.files import write_atomic
 from edgewire.messages import AccessReply, AccessRequest, tasks_digest
+from edgewire.releases import Outcome
 from edgewire.signing import SigningKey, Statement, seal
 from edgewire.tasks import TaskId
 
@@ -35,6 +36,14 @@ def request(key: SigningKey, board: str, *, now: float) -> bytes:
     """A signed request for a token. Its nonce works once: every attempt needs a new one."""
     body = plain(AccessRequest(board, secrets.token_hex(16), __version__))
     return seal(key, Statement("access", "", 0, 0, now, now + REQUEST_LIFETIME_S, body))
+
+
+def sealed_outcome(key: SigningKey | None, task_id: str, outcome: Outcome, *, now: float) -> bytes:
+    """How a release went, signed by this board now. Raises NotEnrolled."""
+    if key is None:
+        raise NotEnrolled("this board is not enrolled", hint="edgectl enroll FILE")
+    times = (now, now + REQUEST_LIFETIME_S)
+    return seal(key, Statement("outcome", task_id, 0, outcome.counter, *times, plain(outcome)))
 
 
 class Tokens:

@@ -221,18 +221,11 @@ class HttpCloud:
         return decode(OrdersReply, raw, what="the orders"), response.headers.get("ETag", "").strip('"')
 
     def tell_outcome(self, task_id: str, outcome: Outcome) -> UploadReply:
-        path = f"/v1/tasks/{task_id}/outcomes"
-        raw = self._authorized(  # signed anew each time: the server takes no old signatures
-            lambda bearer: self._call("PUT", path, body=self._signed(task_id, outcome), headers=bearer)
-        )[0]
-        return decode(UploadReply, raw, what="the answer to the outcome")
+        def tell(bearer: dict[str, str]) -> bytes:  # signed anew each time: the server takes no old signatures
+            body = access.sealed_outcome(self._key, task_id, outcome, now=self._clock())
+            return self._call("PUT", f"/v1/tasks/{task_id}/outcomes", body=body, headers=bearer)[0]
 
-    def _signed(self, task_id: str, outcome: Outcome) -> bytes:
-        if self._key is None:
-            raise NotEnrolled("this board is not enrolled", hint="edgectl enroll FILE")
-        now = self._clock()
-        times = (now, now + access.REQUEST_LIFETIME_S)
-        return seal(self._key, Statement("outcome", task_id, 0, outcome.counter, *times, plain(outcome)))
+        return decode(UploadReply, self._authorized(tell), what="the answer to the outcome")
 
     def blob(self, digest: str, size: int, target: Path, *, on_bytes: Callable[[int], None] | None = None) -> int:
         if target.exists() and digest_of_file(target) == digest:
