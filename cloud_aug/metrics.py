@@ -18,6 +18,7 @@ from prometheus_client.registry import Collector
 
 from cloud_aug import census, certificates, keys, publications, replays, tasks
 from cloud_aug.cloud import Cloud
+from cloud_aug.rounds.status import tally
 from edgewire.errors import EdgeError
 
 FOLDER_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
@@ -36,6 +37,7 @@ inside = Gauge("cloud_requests_inside", "Requests being answered.", multiprocess
 waiting = Gauge(
     "cloud_requests_waiting", "Requests waiting for a thread.", multiprocess_mode="livesum", registry=_registry
 )
+streams = Gauge("cloud_console_streams", "Live pages open.", multiprocess_mode="livesum", registry=_registry)
 shed = Counter("cloud_requests_shed", "Requests refused because there were too many.", registry=_registry)
 
 
@@ -80,7 +82,7 @@ class _State(Collector):
         yield certificate
         up = GaugeMetricFamily("cloud_database_up", "Whether the database answers.")
         try:
-            found = list(self._of_tasks())
+            found = [*self._of_tasks(), *self._of_rounds()]
             up.add_metric([], 1)
         except (EdgeError, sa.exc.SQLAlchemyError):
             found = []
@@ -123,3 +125,28 @@ class _State(Collector):
                 if live is not None:
                     recall.add_metric([task.id], live)
         yield from (samples, people, withdrawn, version, packed, built, took, recall)
+
+    def _of_rounds(self) -> Iterator[Metric]:
+        rounds = GaugeMetricFamily("cloud_rounds", "Federated rounds.", labels=("task", "state"))
+        updates = GaugeMetricFamily(
+            "cloud_round_updates",
+            "By what became of them; missing: invited, never sent.",
+            labels=("task", "fate"),
+        )
+        moved = GaugeMetricFamily("cloud_round_bytes", "Bytes of orders and updates.", labels=("task", "direction"))
+        score = GaugeMetricFamily(
+            "cloud_round_score", "Of the newest model, on the boards' own samples.", labels=("task",)
+        )
+        for task in tasks.list_all(self._cloud):
+            with self._cloud.database.reading() as connection:
+                told = tally(connection, task.id)
+            for state, count in told.rounds.items():
+                rounds.add_metric([task.id, state], count)
+            fates = {"counted": told.counted, "late": told.late, "refused": told.refused, "missing": told.stragglers}
+            for fate, count in fates.items() if told.rounds else ():
+                updates.add_metric([task.id, fate], count)
+            for direction, size in (("down", told.bytes_down), ("up", told.bytes_up)) if told.rounds else ():
+                moved.add_metric([task.id, direction], size)
+            if told.score is not None:
+                score.add_metric([task.id], told.score)
+        yield from (rounds, updates, moved, score)

@@ -8,7 +8,7 @@ import msgspec
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
-from edgewire import WIRE_VERSION, messages, trust
+from edgewire import WIRE_VERSION, messages, releases, rounds, trust
 from edgewire.signing import Statement
 
 _TYPES = (
@@ -26,8 +26,18 @@ _TYPES = (
     messages.Telemetry,
     messages.UploadReply,
     messages.WithdrawReply,
+    rounds.JoinRequest,
+    rounds.JoinReply,
+    rounds.Invitation,
+    rounds.Sign,
+    rounds.SignReply,
+    rounds.UpdateMeta,
+    rounds.UpdateReply,
     messages.ErrorReply,
     messages.BoardInfo,
+    releases.Order,
+    releases.OrdersReply,
+    releases.Outcome,
     trust.Trust,
     Statement,
 )

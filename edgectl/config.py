@@ -135,6 +135,12 @@ KEYS: dict[str, Key] = {
         Key("samples_days", _whole(0, 36500), 0, "days that samples stay on this board; 0: for ever"),
         Key("reports", _yes_or_no, True, "tell the cloud how runs ended (numbers only; never samples or weights)"),
         Key(
+            "rounds",
+            _yes_or_no,
+            False,
+            "take part in federated rounds: what training changed in shared weights leaves the board, never a sample",
+        ),
+        Key(
             "telemetry_share",
             _yes_or_no,
             False,
@@ -171,6 +177,12 @@ KEYS: dict[str, Key] = {
             _whole(10, 86400),
             300,
             "seconds between two looks of the agent at heat, power and disk",
+        ),
+        Key(
+            "agent_rounds_seconds",
+            _whole(0, 604800),
+            30,
+            "seconds after which the agent asks for a round again, later if the cloud says so; 0: never",
         ),
         Key("proxy", _yes_or_no, False, "reach the cloud through the proxy that the environment names"),
     )

@@ -84,6 +84,10 @@ class Home:
         """How far a task's training came before it was cut off."""
         return self.root / "checkpoints" / task_id
 
+    def rounds(self, task_id: str) -> Path:
+        """What federated rounds of a task need between two runs."""
+        return self.root / "rounds" / task_id
+
     def ensure(self) -> Home:
         """Make the folders, private to their owner. Raises OSError (read-only, full, not permitted)."""
         for folder in (self.root, self.root / "tasks", self.root / "models"):

@@ -10,6 +10,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from edgelearn.federated.arrays import Arrays
+from edgelearn.models.build import build, outputs, set_weights
+from edgewire.tasks import Task
 
 
 class TorchLearner:
@@ -35,6 +37,11 @@ class TorchLearner:
         slopes = torch.autograd.grad(loss, list(self._trained.values()))
         return {name: slope.numpy() for name, slope in zip(self._trained, slopes, strict=True)}
 
+    def logits(self, weights: Mapping[str, np.ndarray]) -> np.ndarray:
+        """On all samples (n, classes), nothing is trained."""
+        bind(self._trained, {name: np.require(array, requirements="W") for name, array in weights.items()})
+        return outputs(self.model, self.x)[0]
+
 
 def trained(model: nn.Module) -> dict[str, nn.Parameter]:
     """The parameters that learn, by name."""
@@ -44,6 +51,21 @@ def trained(model: nn.Module) -> dict[str, nn.Parameter]:
 def weights_of(model: nn.Module) -> Arrays:
     """What boards train and send, copied: the parameters that learn, not the buffers."""
     return {name: parameter.detach().numpy().copy() for name, parameter in trained(model).items()}
+
+
+def shared_weights(task: Task, base: Mapping[str, np.ndarray]) -> Arrays:
+    """What boards train together, of a base's weights: the parameters. Raises ValueError if they do not fit."""
+    model = build(task)
+    set_weights(model, base)
+    return weights_of(model)
+
+
+def learner_of(task: Task, base: Mapping[str, np.ndarray], x: np.ndarray, y: np.ndarray) -> TorchLearner:
+    """A learner whose model is a base's: what is not trained stays as it is there. Raises ValueError if it does not
+    fit."""
+    model = build(task)
+    set_weights(model, base)
+    return TorchLearner(model, x, y)
 
 
 def bind(parameters: Mapping[str, nn.Parameter], weights: Mapping[str, np.ndarray]) -> None:

@@ -77,6 +77,8 @@ class Privacy:
     epsilon: cost of asking for one cohort by randomized response (never spent where all packs are fetched), or of one
     answer in mode `bits`, all its bits together.
     epsilon_budget: what a board may spend on this task in all.
+    rounds: whether boards whose owners want it may send updates of the base model's weights (federated rounds); left
+    out of the JSON where it is not set.
     """
 
     modes: Annotated[tuple[Mode, ...], Meta(min_length=1, max_length=3)] = ("directory",)
@@ -85,6 +87,7 @@ class Privacy:
     fetch_all_below_bytes: Annotated[int, Meta(ge=0)] = 16 << 20
     min_cohort: Annotated[int, Meta(ge=2, le=1000)] = 3
     reports: bool = True
+    rounds: bool | UnsetType = UNSET
 
 
 @dataclass(frozen=True)

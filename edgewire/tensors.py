@@ -60,3 +60,14 @@ def require(arrays: Arrays, name: str, *, dtype: str, shape: tuple[int | None, .
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         raise InvalidMessage(f"{what}: '{name}' has values that are not finite")
     return array
+
+
+def under(prefix: str, arrays: Mapping[str, np.ndarray]) -> Arrays:
+    """Arrays of one kind among others: 'w' becomes 'prefix/w'."""
+    return {f"{prefix}/{name}": array for name, array in arrays.items()}
+
+
+def of(prefix: str, arrays: Mapping[str, np.ndarray]) -> Arrays:
+    """The arrays of one kind, under their own names."""
+    start = f"{prefix}/"
+    return {name.removeprefix(start): array for name, array in arrays.items() if name.startswith(start)}

@@ -25,6 +25,7 @@ from edgewire.messages import (
     WANTED_LIMIT_BYTES,
     tasks_digest,
 )
+from edgewire.rounds import UPDATE_LIMIT_BYTES
 
 STATEMENT_LIMIT_BYTES = 64 << 10
 
@@ -134,6 +135,7 @@ JsonBody = Annotated[bytes, Depends(_body(JSON_LIMIT_BYTES))]
 TelemetryBody = Annotated[bytes, Depends(_body(TELEMETRY_LIMIT_BYTES))]
 QueriesBody = Annotated[bytes, Depends(_body(QUERIES_LIMIT_BYTES))]
 WantedBody = Annotated[bytes, Depends(_body(WANTED_LIMIT_BYTES))]
+UpdateBody = Annotated[bytes, Depends(_body(UPDATE_LIMIT_BYTES))]
 SamplesBody = Annotated[bytes, Depends(_body(SAMPLES_LIMIT_BYTES))]
 
 DigestPath = Annotated[str, Path(pattern="^[0-9a-f]{64}$")]

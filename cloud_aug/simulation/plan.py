@@ -8,22 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from edgelearn.compression.codec import Codec, Plain
-from edgelearn.compression.eight_bit import EightBit
-from edgelearn.compression.one_bit import OneBit
-from edgelearn.compression.topk import TopK
+from edgelearn.compression.catalogue import CODECS
+from edgelearn.compression.codec import Codec
 from edgelearn.crowd import Crowd
 from edgelearn.federated.algorithm import Algorithm, LocalSettings
 from edgelearn.federated.attacks import ATTACKS, Attack
 from edgelearn.federated.catalogue import ALGORITHMS, Surroundings, make
 from edgewire.errors import UsageError
-
-CODECS: dict[str, Codec] = {
-    "none": Plain(),
-    "topk": TopK(share=0.01),
-    "eight-bit": EightBit(),
-    "one-bit": OneBit(),
-}
 
 
 @dataclass(frozen=True)

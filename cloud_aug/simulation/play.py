@@ -13,17 +13,18 @@ from pathlib import Path
 import numpy as np
 
 from cloud_aug.simulation.plan import Plan, Round, algorithm_of, attack_of, codec_of
-from cloud_aug.simulation.state import Folder, State, of, under
+from cloud_aug.simulation.state import Folder, State
 from edgelearn.crowd import Crowd
 from edgelearn.federated.algorithm import Order, Server, Update
-from edgelearn.federated.arrays import Arrays, EmptyRound
 from edgelearn.federated.cohort import at_random, by_coin, longest_absent
 from edgelearn.federated.ensemble import Ensemble, mean_opinion
-from edgelearn.federated.updates import Limits, check_update
+from edgelearn.federated.turn import Memory, close, play, receive
+from edgelearn.federated.updates import Limits, UpdateRefused
 from edgelearn.privacy.accountant import gaussian_epsilon, sampled_epsilon
 from edgelearn.privacy.noise import randomized
 from edgewire import tensors
 from edgewire.errors import UsageError
+from edgewire.tensors import Arrays, of, under
 
 DELTA = 1e-5  # of every ε that is told
 
@@ -63,10 +64,7 @@ class Simulation:
     def next_round(self) -> Round:
         state, invited = self._state, self._invited()
         tally = _Tally(len(invited))
-        try:
-            server = self.algorithm.server_update(state.server, self._answers(invited, tally))
-        except EmptyRound:
-            server = replace(state.server, round=state.server.round + 1)
+        server, _ = close(self.algorithm, state.server, self._answers(invited, tally))
         done = Round(number=state.server.round, score=self._score(server), **vars(tally))
         recent = [*state.recent, state.server.weights][-self.plan.late :] if self.plan.late else []
         self._state = replace(state, server=server, history=[*state.history, done], recent=recent)
@@ -124,20 +122,24 @@ class Simulation:
     ) -> tuple[Update | None, Arrays]:
         """A board's update after its way to the server, None if it is refused; and what the board keeps."""
         kept = self._folder.memory(board, at) if (at := self._state.memories.get(board)) is not None else {}
-        update, own = self.algorithm.client_step(
-            order, self.crowd.learner(board), board=board, memory=of("own", kept), rng=rng
+        sent, memory = play(
+            self.algorithm,
+            self._codec,
+            order,
+            self.crowd.learner(board),
+            board=board,
+            memory=Memory(of("own", kept), of("codec", kept)),
+            rng=rng,
+            change=lambda update: self._disguised(update, rng),
         )
-        update = self._disguised(update, rng)
-        sent, left = self._codec.encode(update.delta, memory=of("codec", kept), rng=rng)
-        meta = {"board": board, "round": update.round, "samples": update.num_samples, "steps": update.steps}
-        tally.bytes_up += _packed(under("delta", sent) | under("extra", update.extra), meta)
+        meta = {"board": board, "round": sent.round, "samples": sent.num_samples, "steps": sent.steps}
+        tally.bytes_up += _packed(under("delta", sent.delta) | under("extra", sent.extra), meta)
         self._state.sent[board] = self._state.sent.get(board, 0) + 1
         try:
-            update = replace(update, delta=self._codec.decode(sent, order.weights))
-            check_update(update, order, Limits())
-        except ValueError:
+            update = receive(sent, order, self._codec, Limits())
+        except UpdateRefused:
             return None, {}
-        return update, under("own", own) | under("codec", left)
+        return update, under("own", memory.own) | under("codec", memory.codec)
 
     def _disguised(self, update: Update, rng: np.random.Generator) -> Update:
         """With noise of its own, or made up by an attacker."""

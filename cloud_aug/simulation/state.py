@@ -15,6 +15,7 @@ from edgelearn.federated.arrays import Arrays
 from edgewire import tensors
 from edgewire.errors import Conflict
 from edgewire.files import write_atomic
+from edgewire.tensors import of, under
 
 STATE_LIMIT_BYTES = 4 << 30
 
@@ -85,14 +86,3 @@ class Folder:
 
     def _file(self, board: str, number: int) -> Path:
         return self._path / "memory" / f"{board}.{number}.safetensors"
-
-
-def under(prefix: str, arrays: Arrays) -> Arrays:
-    """Arrays of one kind among others: 'w' becomes 'prefix/w'."""
-    return {f"{prefix}/{name}": array for name, array in arrays.items()}
-
-
-def of(prefix: str, arrays: Arrays) -> Arrays:
-    """The arrays of one kind, under their own names."""
-    start = f"{prefix}/"
-    return {name.removeprefix(start): array for name, array in arrays.items() if name.startswith(start)}

@@ -37,7 +37,7 @@ class Done:
 
 
 class Children:
-    """state: the state folder they work on; asked: whether to stop."""
+    """state: the state folder they work on; asked: whether to stop; it is called again and again meanwhile."""
 
     def __init__(self, state: Path, asked: Callable[[], bool], *, stop_s: float = STOP_S) -> None:
         self._state, self._asked, self._stop_s = state, asked, stop_s

@@ -31,15 +31,17 @@ Tell = Callable[..., None]
 
 @dataclass(frozen=True)
 class Rules:
-    """watch: where files are dropped, watch_s: from one look to the next; sync_s, train_s: from one sync, and from one
-    question whether training pays, to the next, 0: never; sync_limit_s: what a sync may take; idle_load: the share of
-    the processor that others may use, 0..1; health_s: from one look at the board's health to the next."""
+    """watch: where files are dropped, watch_s: from one look to the next; sync_s, train_s, rounds_s: from one sync, one
+    question whether training pays, and one for a federated round, to the next, 0: never; sync_limit_s: what a sync may
+    take; idle_load: the share of the processor that others may use, 0..1; health_s: from one look at the board's health
+    to the next."""
 
     watch: Path
     watch_s: float = 10.0
     sync_s: float = 3600.0
     sync_limit_s: float = 600.0
     train_s: float = 3600.0
+    rounds_s: float = 0.0
     idle_load: float = 0.5
     health_s: float = 300.0
 
@@ -71,6 +73,7 @@ class Agent:
         self._later: dict[Path, Pace] = {}  # entries that could not be added, and when to try again
         self._sync = Pace(rules.sync_s, world.rng)
         self._train = Pace(rules.train_s, world.rng)
+        self._rounds = Pace(rules.rounds_s, world.rng)
         self._health = Pace(rules.health_s, world.rng)
         self._look = Pace(rules.watch_s, world.rng)
         self._settings = Pace(rules.watch_s, world.rng)
@@ -104,6 +107,8 @@ class Agent:
             self._attempt("sync", self._sync, self._synchronise)
         if self._trains and self._tasks:
             self._attempt("train", self._train, self._train_all)
+        if self._rules.rounds_s > 0 and self._tasks:
+            self._attempt("rounds", self._rounds, self._take_part)
         self._attempt("health", self._health, self._look_after)
 
     def _stopped(self) -> bool:
@@ -200,7 +205,7 @@ class Agent:
     # Sync
 
     def _synchronise(self) -> None:
-        done = self._world.run(["sync", "--json"], self._rules.sync_limit_s + SYNC_GRACE_S)
+        done = self._world.run(["sync", "--no-rounds", "--json"], self._rules.sync_limit_s + SYNC_GRACE_S)
         if done.code == 0:
             self._succeeded("sync", self._sync)
             changed = bool(done.report.get("changed"))
@@ -254,6 +259,30 @@ class Agent:
         self._cannot_heal(done, (errors.UsageError.exit_code, errors.NotEnrolled.exit_code))
         self._failed("train", self._train, done.code, f"{task}: {_reason(done)}", task=task)
         return False
+
+    # Federated rounds
+
+    def _take_part(self) -> None:
+        """A turn, if the cloud invites this board: the command finds that out, and whether it is cool and idle."""
+        done = self._world.run(["round", "join", "--json"], None)
+        if done.code == 0:
+            self._rounds.every_s = max(self._rules.rounds_s, float(done.report.get("wait_s") or 0.0))
+            self._succeeded("rounds", self._rounds)
+            for turn in done.report.get("turns", []):
+                self._tell_turn(turn)
+        elif done.code == errors.NothingToDo.exit_code:  # the owner has changed the setting since
+            self._succeeded("rounds", self._rounds)
+        elif not self._stopped():
+            self._cannot_heal(done, tuple(_ENDS))
+            self._failed("rounds", self._rounds, done.code, _reason(done))
+
+    def _tell_turn(self, turn: dict[str, Any]) -> None:
+        known = {key: turn.get(key) for key in ("task", "series", "number", "state")}
+        if turn.get("state") == "waiting":
+            self._once_told(f"round {turn.get('task')}", f"{turn.get('task')}: {turn.get('note')}", **known)
+        else:
+            line = f"{turn.get('task')}: round {turn.get('number')}: {turn.get('state')}"
+            self._world.tell("round", line, **known)
 
     # Health
 

@@ -78,6 +78,7 @@ def _rules(here: Invocation) -> Rules:
         sync_s=settings.whole("agent_sync_seconds"),
         sync_limit_s=settings.whole("sync_seconds"),
         train_s=0 if settings.text("train_scope") == "none" else settings.whole("agent_train_seconds"),
+        rounds_s=settings.whole("agent_rounds_seconds") if settings.flag("rounds") else 0,
         idle_load=settings.whole("agent_idle_percent") / 100,
         health_s=settings.whole("agent_health_seconds"),
     )

@@ -10,14 +10,16 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 from edgectl.commands import Invocation, JsonFlag, invocation
-from edgectl.output import emit, plural
+from edgectl.output import emit, plural, say
 
 if TYPE_CHECKING:
     from edgectl.cloud import Cloud, HttpCloud
     from edgectl.enrolment import Enrolment
+    from edgectl.rounds.joining import Outcome as Turn
     from edgectl.store import Store
     from edgectl.suits import Able
     from edgectl.sync import Outcome, TaskOutcome
+    from edgectl.telemetry.reading import Sensors
 
 
 def register(app: typer.Typer) -> None:
@@ -32,6 +34,10 @@ def sync(
         str | None, typer.Option(metavar="directory|embedding", help="How to search the pool, if the task allows it.")
     ] = None,
     max_seconds: Annotated[int | None, typer.Option(min=1, help="Stop after that long; the next sync goes on.")] = None,
+    rounds: Annotated[
+        bool,
+        typer.Option("--rounds/--no-rounds", help="Take part in a federated round, if the setting rounds is on."),
+    ] = True,
     json: JsonFlag = False,
 ) -> None:
     """Talk to the cloud: send what waits, fetch task, base model and samples that resemble yours.
@@ -48,9 +54,27 @@ def sync(
     here = Invocation(here.settings.override(mode=mode, sync_seconds=max_seconds), here.places, here.clock)
     with exclusive(here.home.ensure().lock("sync"), doing="syncing"):
         outcome = _sync(here, pull=not push_only, push=not pull_only)
-    from edgectl.sync import report_of
 
-    emit(report_of(outcome), _lines(outcome), as_json=json)
+    wanted = rounds and not (pull_only or push_only) and here.settings.flag("rounds")
+    turns = _take_part(here) if wanted else []
+    report = {**_report(outcome), **({"rounds": [vars(turn) for turn in turns]} if wanted else {})}
+    emit(report, [*_lines(outcome), *map(_turn_line, turns)], as_json=json)
+
+
+def _take_part(here: Invocation) -> list[Turn]:
+    """In a federated round, after all else: it may take long. What may work later is no failure of the sync."""
+    from edgectl.rounds.now import real, take_part_now
+    from edgectl.stopping import Stop
+    from edgewire.errors import Busy, RetryLater, TimedOut
+
+    with Stop().listening() as stop:
+        try:
+            settings = here.with_profile()
+            world = real(here.home, settings, site=here.places.profiles, stopped=lambda: stop.asked)
+            return take_part_now(here.home, settings, world)
+        except (Busy, RetryLater, TimedOut) as error:
+            say(f"no round now: {error.message}")
+            return []
 
 
 def _sync(here: Invocation, *, pull: bool, push: bool) -> Outcome:
@@ -58,16 +82,20 @@ def _sync(here: Invocation, *, pull: bool, push: bool) -> Outcome:
 
     from edgectl import enrolment, suits
     from edgectl.sync import Options, sync
+    from edgectl.telemetry.reading import Sensors
     from edgewire.tasks import Mode
 
     known = enrolment.load(here.home)
-    cloud = _cloud(here, known)
+    cloud, sensors = _cloud(here, known), Sensors(site=here.places.profiles)
     options = Options(
         mode=cast("Mode | None", here.settings.text("mode")),
         pull=pull,
         push=push,
         threads=here.threads,
-        tell_state=_teller(here),
+        tell_state=_teller(here, sensors),
+        profile=here.profile_id,
+        read_state=sensors.read,
+        reports=here.settings.flag("reports"),
         lacks=lambda task: suits.lacks(task, _able(here)),
         on_blob=_progress,
     )
@@ -91,31 +119,21 @@ def _able(here: Invocation) -> Able:
     return Able(here.profile_id, memory.usable_mib(), free_mib, find_spec("torch") is not None)
 
 
-def _teller(here: Invocation) -> Callable[[Store, Cloud], int] | None:
+def _teller(here: Invocation, sensors: Sensors) -> Callable[[Store, Cloud], int] | None:
     """None unless the site's settings want this board's state told."""
     if not here.settings.flag("telemetry_share"):
         return None
     from edgectl.telemetry import share
-    from edgectl.telemetry.reading import Sensors
     from edgectl.telemetry.ring import Ring
 
-    sensors = Sensors(site=here.places.profiles)
     return lambda store, cloud: share.tell(store, cloud, Ring(here.home.telemetry), sensors.read)
 
 
 def _cloud(here: Invocation, known: Enrolment) -> HttpCloud:
-    from edgectl.cloud import HttpCloud
-    from edgewire.signing import SigningKey
+    from edgectl.connecting import connect
 
-    return HttpCloud(
-        known.url,
-        ca_bundle=here.home.ca_bundle,
-        key=SigningKey.load(here.home.key),
-        board=known.board,
-        token_cache=here.home.access_token,
-        deadline=time.monotonic() + here.settings.whole("sync_seconds"),
-        use_proxy=here.settings.flag("proxy"),
-    )
+    deadline = time.monotonic() + here.settings.whole("sync_seconds")
+    return connect(here.home, known, here.settings, deadline=deadline)
 
 
 def _progress(what: str, size: int) -> Callable[[int], None]:
@@ -125,6 +143,19 @@ def _progress(what: str, size: int) -> Callable[[int], None]:
     bar: Any = typer.progressbar(length=size, label=what, file=sys.stderr)
     bar.render_progress()
     return cast("Callable[[int], None]", bar.update)
+
+
+def _report(outcome: Outcome) -> dict[str, Any]:
+    """The outcome as JSON."""
+    return {
+        "changed": outcome.changed,
+        "sent": outcome.sent,
+        "refused": outcome.refused,
+        "readings": outcome.readings,
+        "bytes_up": outcome.bytes_up,
+        "bytes_down": outcome.bytes_down,
+        "tasks": [vars(task) for task in outcome.tasks],
+    }
 
 
 def _lines(outcome: Outcome) -> list[str]:
@@ -139,6 +170,11 @@ def _lines(outcome: Outcome) -> list[str]:
     return [*lines, f"{outcome.bytes_down} bytes received, {outcome.bytes_up} sent"]
 
 
+def _turn_line(turn: Turn) -> str:
+    where = f"round {turn.number}: " if turn.number else ""
+    return f"{turn.task}: {where}{turn.state}{': ' if turn.note else ''}{turn.note}"
+
+
 def _task_lines(task: TaskOutcome) -> list[str]:
     state = "updated" if task.changed else "nothing new"
     lines = [f"{task.task}: {state}; base version {task.base_version}"]
@@ -146,4 +182,4 @@ def _task_lines(task: TaskOutcome) -> list[str]:
         lines.append(f"  {plural(task.packs, 'sample file')} at hand by {task.mode}; revealed: {task.revealed}")
     if task.note:
         lines.append(f"  {task.note}")
-    return lines
+    return [*lines, *(f"  {line}" for line in task.releases)]

@@ -413,3 +413,42 @@ def test_a_pace_never_waits_longer_than_its_interval() -> None:
 def test_last_words_are_the_error_with_its_advice() -> None:
     assert last_words("warning: x\nedgectl: no\n  -> do that\n") == "no -> do that"
     assert last_words("Killed\n") == "Killed"
+
+
+# Federated rounds
+
+
+def test_a_board_whose_owner_wants_rounds_asks_for_them_as_often_as_the_cloud_says(day: Day) -> None:
+    day.rules = replace(Rules(day.folder), rounds_s=30.0)
+    turn = {"task": "gestures", "state": "waiting", "note": "no rounds are running for this task"}
+    day.answers["round"] = lambda: Done(0, {"wait_s": 900.0, "turns": [turn]})
+    day.until = 2000.0
+    assert day.agent().forever() == 0
+    assert day.named("round") == [("round", "join", "--json")] * 3
+    assert day.told("round gestures") == ["gestures: no rounds are running for this task"]
+    assert all("--no-rounds" in line for line in day.named("sync"))
+
+
+def test_a_turn_is_told_and_one_that_failed_is_tried_again_later(day: Day) -> None:
+    day.rules = replace(Rules(day.folder), rounds_s=30.0)
+    sent = {"task": "gestures", "series": "0" * 16, "number": 2, "state": "sent"}
+    answers = itertools.chain(
+        [Done(3, {}, "no connection")], itertools.repeat(Done(0, {"wait_s": 5.0, "turns": [sent]}))
+    )
+    day.answers["round"] = lambda: next(answers)
+    day.until = 100.0
+    day.agent().forever()
+    assert "rounds: no connection" in day.told("trouble")[0]
+    assert day.told("round")[0] == "gestures: round 2: sent"
+
+
+def test_an_owner_who_changes_their_mind_does_not_end_the_agent(day: Day) -> None:
+    day.rules = replace(Rules(day.folder), rounds_s=30.0)
+    day.answers["round"] = lambda: Done(5, {}, "this board takes no part in federated rounds")
+    assert day.agent().once() == 0
+    assert day.told("trouble") == []
+
+
+def test_without_consent_nobody_asks_for_rounds(day: Day) -> None:
+    day.agent().once()
+    assert day.named("round") == []

@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cloud_aug.simulation.plan import CODECS, Plan
+from cloud_aug.simulation.plan import Plan
 from cloud_aug.simulation.play import Simulation
 from cloud_aug.simulation.world import World
+from edgelearn.compression.catalogue import CODECS
 from edgelearn.crowd import Crowd
 from edgelearn.federated.algorithm import LocalSettings
 from edgelearn.federated.catalogue import ALGORITHMS

@@ -1,0 +1,292 @@
+"""`cloud-aug round`: federated rounds: make a series, start and stop it, watch it, fetch and publish what it made."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cloud_aug.commands.options import Data, Json, TaskOption, moment, opened, span_s
+from cloud_aug.output import show, table
+from edgewire.errors import UsageError
+
+if TYPE_CHECKING:
+    from cloud_aug.cloud import Cloud
+    from cloud_aug.rounds.plan import Plan
+    from cloud_aug.rounds.results import Model
+    from cloud_aug.rounds.status import RoundStatus, SeriesStatus
+
+app = typer.Typer(no_args_is_help=True, help="Federated rounds: boards improve the base without sending samples.")
+
+SHOWN_ROUNDS = 15
+WATCH_S = 2.0
+
+Series = Annotated[str, typer.Argument(metavar="SERIES", help="Its id, see 'round status'.")]
+Name = Annotated[str, typer.Option("--algorithm", help="One of docs/algorithms.md.")]
+Sets = Annotated[list[str] | None, typer.Option("--set", help="An option of the algorithm, NAME=NUMBER; repeatable.")]
+Rounds = Annotated[int, typer.Option("--rounds", min=1, help="How many have to close.")]
+Cohort = Annotated[int, typer.Option("--cohort", min=1, help="Boards in a round at most.")]
+Quorum = Annotated[int, typer.Option("--quorum", min=1, help="Updates without which a round has failed.")]
+Epochs = Annotated[int, typer.Option("--epochs", min=1, help="Passes of a board over its samples.")]
+Batch = Annotated[int, typer.Option("--batch-size", min=0, help="0: all samples of a board.")]
+Rate = Annotated[float, typer.Option("--learning-rate", help="Of a board.")]
+Seed = Annotated[int, typer.Option("--seed", min=0, help="Of cohorts and of boards' training.")]
+Compression = Annotated[str, typer.Option(help="Of updates: none, topk, eight-bit or one-bit.")]
+Noise = Annotated[float, typer.Option("--noise", min=0, help="Of each board's own, over twice the clip; 0: none.")]
+Clip = Annotated[float, typer.Option("--clip", help="Longest update that is sent with noise.")]
+Selection = Annotated[str, typer.Option(help="random or absent (longest away first). [default: the algorithm's]")]
+Profiles = Annotated[list[str] | None, typer.Option("--profile", help="Ask boards of this profile only; repeatable.")]
+Networks = Annotated[
+    list[str] | None, typer.Option("--network", help="Ask boards on ethernet, wifi, mobile or unknown; repeatable.")
+]
+Hot = Annotated[float | None, typer.Option("--max-temp-c", help="Ask no board that is hotter.")]
+Samples = Annotated[int, typer.Option("--min-samples", min=1, help="Ask no board that has less.")]
+Gather = Annotated[str, typer.Option("--gather", help="How long boards may come before the cohort is drawn.")]
+Deadline = Annotated[str, typer.Option("--deadline", help="Of a round, from then on.")]
+Silence = Annotated[str, typer.Option("--silence", help="Who gave no sign for so long is not waited for.")]
+Failures = Annotated[int, typer.Option("--failures", min=1, help="Rounds in a row that may fail before it stops.")]
+Staleness = Annotated[int, typer.Option("--staleness", min=0, help="Rounds by which fedbuff's updates may be late.")]
+Norm = Annotated[float, typer.Option("--max-norm", help="Of one update; longer ones are refused.")]
+Most = Annotated[int, typer.Option("--max-samples", min=1, help="That one board may claim to have.")]
+Kept = Annotated[int, typer.Option("--keep-updates", min=0, help="Rounds whose single updates stay on disk.")]
+Start = Annotated[bool, typer.Option("--start", help="Start it at once.")]
+Which = Annotated[str, typer.Option("--round", help="Its number, last, or best by the boards' own score.")]
+Out = Annotated[Path, typer.Option("-o", "--out", help="Where to write the weights (safetensors).")]
+Board = Annotated[str | None, typer.Option("--board", help="The model of this board in that round, instead.")]
+Watch = Annotated[bool, typer.Option("--watch", help="Show it again and again, until it ends or Ctrl-C.")]
+
+
+@app.command()
+def create(
+    task: TaskOption,
+    algorithm: Name = "fedavg",
+    options: Sets = None,
+    rounds: Rounds = 10,
+    cohort: Cohort = 10,
+    quorum: Quorum = 2,
+    epochs: Epochs = 5,
+    batch_size: Batch = 10,
+    learning_rate: Rate = 0.04,
+    seed: Seed = 0,
+    compression: Compression = "none",
+    noise: Noise = 0.0,
+    clip: Clip = 1.0,
+    selection: Selection = "",
+    profiles: Profiles = None,
+    networks: Networks = None,
+    max_temp_c: Hot = None,
+    min_samples: Samples = 1,
+    gather: Gather = "10m",
+    deadline: Deadline = "1h",
+    silence: Silence = "2m",
+    failures: Failures = 3,
+    staleness: Staleness = 4,
+    max_norm: Norm = 1000.0,
+    max_samples: Most = 1_000_000,
+    kept_updates: Kept = 3,
+    start: Start = False,
+    data: Data = None,
+    as_json: Json = False,
+) -> None:
+    """Make a series of rounds that starts from the task's published base. The task's policy has to allow it."""
+    from cloud_aug.rounds import series as all_series
+
+    plan = _plan(
+        algorithm=algorithm,
+        options=dict(map(_option, options or [])),
+        rounds=rounds,
+        cohort=cohort,
+        quorum=quorum,
+        local={"epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate},
+        seed=seed,
+        compression=compression,
+        noise=noise,
+        clip=clip,
+        selection=selection,
+        profiles=profiles or [],
+        networks=networks or [],
+        max_temperature_c=max_temp_c,
+        min_samples=min_samples,
+        gather_s=span_s(gather),
+        deadline_s=span_s(deadline),
+        silence_s=span_s(silence),
+        failures=failures,
+        staleness=staleness,
+        max_norm=max_norm,
+        max_samples=max_samples,
+        kept_updates=kept_updates,
+    )
+    cloud = opened(data)
+    made = all_series.create(cloud, task, plan, now=time.time())
+    if start:
+        all_series.start(cloud, made.id, now=time.time())
+    text = f"series {made.id} of '{task}': {plan.rounds} rounds of {plan.algorithm} from base {made.base.version}, "
+    text += f"{made.boards} boards may take part"
+    text += "; it runs" if start else f"\nnext: cloud-aug round start {made.id}"
+    show({"series": made.id, "plan": plan, "boards": made.boards, "started": start}, text, as_json=as_json)
+
+
+def _plan(**values: object) -> Plan:
+    """Raises InvalidMessage for a value that cannot be."""
+    from cloud_aug.rounds.plan import Plan
+    from edgewire.decoding import convert
+
+    return convert(Plan, values, what="the plan")
+
+
+def _option(text: str) -> tuple[str, float]:
+    name, _, value = text.partition("=")
+    try:
+        return name, float(value)
+    except ValueError:
+        raise UsageError(f"'{text}' is no option of an algorithm", hint="write for example --set mu=0.1") from None
+
+
+@app.command()
+def start(series: Series, data: Data = None, as_json: Json = False) -> None:
+    """Let a series invite boards."""
+    from cloud_aug.rounds import series as all_series
+
+    changed = all_series.start(opened(data), series, now=time.time())
+    show({"series": series, "changed": changed}, f"series {series} runs", as_json=as_json)
+
+
+@app.command()
+def stop(series: Series, data: Data = None, as_json: Json = False) -> None:
+    """Invite nobody and close no round until 'resume'. What boards still send is kept, and counts."""
+    from cloud_aug.rounds import series as all_series
+
+    changed = all_series.stop(opened(data), series, now=time.time())
+    show({"series": series, "changed": changed}, f"series {series} is stopped", as_json=as_json)
+
+
+@app.command()
+def resume(series: Series, data: Data = None, as_json: Json = False) -> None:
+    """Go on with a series that was stopped, or that stopped because too many rounds failed."""
+    from cloud_aug.rounds import series as all_series
+
+    changed = all_series.resume(opened(data), series, now=time.time())
+    show({"series": series, "changed": changed}, f"series {series} runs", as_json=as_json)
+
+
+@app.command()
+def status(
+    series: Annotated[str | None, typer.Argument(metavar="[SERIES]", help="Without it all are listed.")] = None,
+    watch: Watch = False,
+    data: Data = None,
+    as_json: Json = False,
+) -> None:
+    """Show a series with its rounds, or list all series."""
+    from cloud_aug.rounds import status as told
+
+    cloud = opened(data)
+    if series is None:
+        found = told.list_all(cloud, now=time.time())
+        show({"series": found}, _listed(found), as_json=as_json)
+    elif watch:
+        _watch(cloud, series, as_json=as_json)
+    else:
+        one = told.status(cloud, series, now=time.time())
+        show({"series": one}, _lines(one), as_json=as_json)
+
+
+def _watch(cloud: Cloud, series: str, *, as_json: bool) -> None:
+    """A line of JSON each time something changed; for people, in a terminal, the newest drawn over the one before."""
+    import sys
+
+    if as_json or not sys.stdout.isatty():
+        for one in _changes(cloud, series):
+            show({"series": one}, _lines(one), as_json=as_json)
+        return
+    from rich.live import Live
+    from rich.text import Text
+
+    with Live(auto_refresh=False) as live:
+        for one in _changes(cloud, series):
+            live.update(Text(_lines(one)), refresh=True)
+
+
+def _changes(cloud: Cloud, series: str) -> Iterator[SeriesStatus]:
+    """How it stands, whenever that changed, until it runs no more."""
+    from cloud_aug.rounds import status as told
+
+    before = None
+    while True:
+        one = told.status(cloud, series, now=time.time())
+        if one != before:
+            yield one
+        if one.state not in ("created", "running"):
+            return
+        before = one
+        time.sleep(WATCH_S)
+
+
+@app.command()
+def fetch(
+    series: Series, out: Out, which: Which = "last", board: Board = None, data: Data = None, as_json: Json = False
+) -> None:
+    """Write the weights that a round made, or those of one board in it, to a file."""
+    from cloud_aug.rounds import results
+    from edgewire.files import write_atomic
+
+    cloud = opened(data)
+    found = results.fetch(cloud, series, which) if board is None else _of_board(cloud, series, which, board)
+    write_atomic(out, found.weights, mode=0o600)
+    report = {"series": series, "round": found.number, "board": board, "file": str(out), "bytes": len(found.weights)}
+    show(report, f"wrote the model of round {found.number} to {out}", as_json=as_json)
+
+
+def _of_board(cloud: Cloud, series: str, which: str, board: str) -> Model:
+    from cloud_aug.rounds import results
+
+    return results.fetch_of_board(cloud, series, which, board)
+
+
+@app.command()
+def publish(series: Series, which: Which = "last", data: Data = None, as_json: Json = False) -> None:
+    """Make the model of a round the task's newest base; then build the index, which hands it out."""
+    from cloud_aug.rounds import results
+
+    done = results.publish(opened(data), series, which, now=time.time())
+    record = done.record
+    text = f"base {record.base.version} of '{record.task}' is the model of round {done.number} of series {series}"
+    text += "" if done.changed else " (it was already)"
+    text += f"\nnext: cloud-aug index build --task {record.task}"
+    show({"base": record.base, "round": done.number, "changed": done.changed}, text, as_json=as_json)
+
+
+def _listed(found: list[SeriesStatus]) -> str:
+    rows: list[tuple[object, ...]] = [
+        (one.id, one.task, one.algorithm, one.state, f"{one.closed}/{one.rounds}", one.failed, _percent(one.best_score))
+        for one in found
+    ]
+    header = ("series", "task", "algorithm", "state", "rounds", "failed", "best")
+    return table(rows, header) if rows else "no series yet; make one with 'cloud-aug round create'"
+
+
+def _lines(one: SeriesStatus) -> str:
+    rows = [_row(done) for done in one.history[-SHOWN_ROUNDS:]]
+    header = ("round", "state", "answered", "late", "refused", "silent", "down", "up", "score", "deadline", "reason")
+    lines = [
+        f"series {one.id} of '{one.task}': {one.algorithm}, {one.state}{': ' if one.reason else ''}{one.reason}",
+        f"{one.closed} of {one.rounds} rounds closed, {one.failed} failed; {one.present} boards wait",
+        table(rows, header) if rows else "no round yet",
+    ]
+    if one.best_round is not None:
+        lines.append(f"best: round {one.best_round}, {_percent(one.best_score)} on the boards' own samples")
+    if one.epsilon is not None:
+        lines.append(f"epsilon {one.epsilon:.3g} at delta 1e-5")
+    return "\n".join(lines)
+
+
+def _row(one: RoundStatus) -> tuple[object, ...]:
+    came = (f"{one.answered}/{one.invited}", one.late, one.refused, one.silent)
+    until = moment(one.deadline_at) if one.closed_at is None else None
+    return (one.number, one.state, *came, one.bytes_down, one.bytes_up, _percent(one.score), until, one.reason)
+
+
+def _percent(share: float | None) -> str | None:
+    return None if share is None else f"{share:.1%}"

@@ -1,0 +1,241 @@
+"""Who is there, who is invited, and who gave a sign of life. Boards come by themselves; nobody is called."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any
+
+import sqlalchemy as sa
+
+from cloud_aug import db, keys, tasks
+from cloud_aug.cloud import Cloud
+from cloud_aug.rounds import series as all_series
+from cloud_aug.rounds.plan import Plan, Series
+from edgelearn.federated.catalogue import ALGORITHMS
+from edgelearn.federated.cohort import at_random, by_coin, longest_absent
+from edgewire.decoding import decode, plain
+from edgewire.errors import NotFound, Refused
+from edgewire.messages import BlobRef
+from edgewire.rounds import Invitation, JoinReply, JoinRequest, Sign, SignReply
+from edgewire.signing import Statement, seal
+
+JOIN_LIMIT_BYTES = 4 << 10
+NOTHING_RUNS_S = 900.0  # when to ask again while no series runs
+ASKING_PER_S = 50.0  # requests of all boards that wait, together
+_SOONEST_S, _BEATS = 0.5, 4  # a board beats, and asks at least, so many times within silence_s
+
+
+def join(cloud: Cloud, board: str, task_id: str, body: bytes, *, now: float) -> JoinReply:
+    """A board says that it could take part; its invitation, if it has one. The same one again, if it lost it. Raises
+    InvalidMessage."""
+    request = decode(JoinRequest, body, what="request to join", limit_bytes=JOIN_LIMIT_BYTES)
+    allowed = tasks.load(cloud, task_id).privacy.rounds is True
+    with cloud.database.reading() as connection:
+        found = all_series.running(connection, task_id) if allowed else []
+    if not found:
+        return JoinReply(wait_s=NOTHING_RUNS_S, note="no rounds are running for this task")
+    made = found[0]
+    # who takes late updates invites at once: boards must not be counted by two at a time
+    scope = "" if takes_late(made.plan) else board
+    with cloud.database.writing(scope) as connection:
+        if why := _unfit(connection, made.plan, board, request):
+            return JoinReply(wait_s=NOTHING_RUNS_S, note=why)
+        number = _invited(connection, made, board) or _invite_at_once(connection, made, board, now=now)
+        if number:
+            _heard(connection, made.id, number, board, now=now)
+            return JoinReply(_sealed(cloud, connection, made, number, board, now=now), 0.0)
+        row = {"series": made.id, "board": board, "at": now, "samples": request.samples}
+        told = {"network": request.network, "temperature_c": request.temperature_c}
+        db.upsert(connection, db.presences, {**row, **told})
+        return JoinReply(wait_s=_ask_again_s(connection, made, now=now), note="not invited yet")
+
+
+def sign(cloud: Cloud, board: str, task_id: str, series: str, number: int, body: bytes, *, now: float) -> SignReply:
+    """A sign of life of an invited board, or that it gives up. Raises NotFound, Refused, InvalidMessage."""
+    told = decode(Sign, body, what="sign of life", limit_bytes=JOIN_LIMIT_BYTES)
+    with cloud.database.writing(board) as connection:
+        made = of_task(connection, series, task_id)
+        check_invited(connection, made, number, board)
+        if told.state == "giving-up":
+            connection.execute(_invitation(series, number, board).values(gave_up=True))
+        _heard(connection, series, number, board, now=now)
+        return SignReply(wanted(connection, made, number) and not _answered(connection, made, number, board))
+
+
+def of_task(connection: sa.Connection, series: str, task_id: str) -> Series:
+    """A series, if it is of this task. Raises NotFound."""
+    made = all_series.read(all_series.find(connection, series))
+    if made.task != task_id:
+        raise NotFound(f"there is no series '{series}' of this task")
+    return made
+
+
+def check_invited(connection: sa.Connection, made: Series, number: int, board: str) -> None:
+    """Raises Refused for a round that this board was not invited to, or that never was."""
+    column = db.invitations.c
+    mine = sa.select(column.board).where(column.series == made.id, column.number == number, column.board == board)
+    if connection.execute(mine).first() is None:
+        raise Refused(f"this board was not invited to round {number}", hint="join first")
+
+
+def takes_late(plan: Plan) -> bool:
+    return ALGORITHMS[plan.algorithm].takes_late
+
+
+def wanted(connection: sa.Connection, made: Series, number: int) -> bool:
+    """Whether an update that started from this round's weights would count. Also while the series is stopped."""
+    last = all_series.last_round(connection, made.id)
+    if last is None or last.state not in all_series.UNSETTLED:
+        return False
+    if takes_late(made.plan):
+        return bool(0 <= last.number - number <= made.plan.staleness)
+    return bool(last.number == number and last.state == "open")
+
+
+def draw(connection: sa.Connection, made: Series, number: int, *, now: float) -> list[str]:
+    """The cohort of a round: from who is there, or, by coin, from all who may take part."""
+    plan, invites = made.plan, ALGORITHMS[made.plan.algorithm].invites
+    if invites == "coin":
+        share = min(1.0, plan.cohort / max(1, made.boards))
+        return by_coin(all_series.entitled(connection, made.task), share, seed=plan.seed, round_number=number)
+    there = present(connection, made, now=now)
+    if (plan.selection or invites) == "absent":
+        return longest_absent(there, plan.cohort, _last_rounds(connection, made.id))
+    return at_random(there, plan.cohort, seed=plan.seed, round_number=number)
+
+
+def present(connection: sa.Connection, made: Series, *, now: float) -> list[str]:
+    """Boards that came lately and may take part. Sorted, so that the same seed draws the same."""
+    column = db.presences.c
+    since = now - made.plan.gather_s - made.plan.silence_s
+    came = sa.select(column.board).where(column.series == made.id, column.at >= since)
+    return sorted(set(connection.execute(came).scalars()) & set(all_series.entitled(connection, made.task)))
+
+
+def invite(connection: sa.Connection, made: Series, number: int, boards: Sequence[str], *, now: float) -> None:
+    """Note invitations; each board learns of its own when it asks the next time."""
+    rows = [{"series": made.id, "number": number, "board": board, "invited_at": now} for board in boards]
+    db.insert_new(connection, db.invitations, [{**row, "gave_up": False} for row in rows])
+    column = db.presences.c
+    connection.execute(db.presences.delete().where(column.series == made.id, column.board.in_(boards)))
+
+
+def _unfit(connection: sa.Connection, plan: Plan, board: str, request: JoinRequest) -> str:
+    """Why this board is not wanted; '' if it is."""
+    profile = connection.execute(sa.select(db.boards.c.profile).where(db.boards.c.id == board)).scalar()
+    if plan.profiles and profile not in plan.profiles:
+        return "boards of this profile are not asked"
+    if plan.networks and request.network not in plan.networks:
+        return f"boards on '{request.network}' are not asked"
+    if request.samples < plan.min_samples:
+        return f"boards with less than {plan.min_samples} samples are not asked"
+    hot = plan.max_temperature_c is not None and (request.temperature_c or 0.0) > plan.max_temperature_c
+    return "the board is too hot" if hot else ""
+
+
+def _invited(connection: sa.Connection, made: Series, board: str) -> int | None:
+    """The newest round that this board is invited to, has not answered, and that still wants it."""
+    column = db.invitations.c
+    query = sa.select(column.number).where(column.series == made.id, column.board == board, ~column.gave_up)
+    number = connection.execute(query.order_by(column.number.desc()).limit(1)).scalar()
+    if number is None or not wanted(connection, made, number) or _answered(connection, made, number, board):
+        return None
+    return int(number)
+
+
+def _invite_at_once(connection: sa.Connection, made: Series, board: str, *, now: float) -> int | None:
+    """Where late updates count, whoever comes starts from the newest weights, while there is a place."""
+    last = all_series.last_round(connection, made.id)
+    if not takes_late(made.plan) or last is None or last.state != "open":
+        return None
+    column = db.invitations.c
+    known = sa.select(column.number).where(column.series == made.id, column.board == board)
+    if connection.execute(known.where(column.number == last.number)).first() is not None:
+        return None  # it has sent its update to these weights, or gave up
+    if len(_busy(connection, made, last.number, now=now) - {board}) >= made.plan.cohort:
+        return None
+    invite(connection, made, last.number, [board], now=now)
+    return int(last.number)
+
+
+def _busy(connection: sa.Connection, made: Series, newest: int, *, now: float) -> set[str]:
+    """Boards that are at work on an update that would count."""
+    rows = invited_rows(connection, made.id, newest - made.plan.staleness)
+    answered = {(row.number, row.board) for row in _answers(connection, made.id, newest - made.plan.staleness)}
+    return {r.board for r in rows if (r.number, r.board) not in answered and alive(r, made.plan, now=now)}
+
+
+def alive(row: Any, plan: Plan, *, now: float) -> bool:
+    """Whether an invited board still is to be waited for: slow is not dead."""
+    return not row.gave_up and now - (row.heard_at or row.invited_at) <= plan.silence_s
+
+
+def invited_rows(connection: sa.Connection, series: str, since: int) -> list[Any]:
+    column = db.invitations.c
+    return list(connection.execute(sa.select(db.invitations).where(column.series == series, column.number >= since)))
+
+
+def _answers(connection: sa.Connection, series: str, since: int) -> list[Any]:
+    column = db.updates.c
+    query = sa.select(column.number, column.board).where(column.series == series, column.number >= since)
+    return list(connection.execute(query))
+
+
+def _answered(connection: sa.Connection, made: Series, number: int, board: str) -> bool:
+    return any((row.number, row.board) == (number, board) for row in _answers(connection, made.id, number))
+
+
+def _last_rounds(connection: sa.Connection, series: str) -> dict[str, int]:
+    column = db.updates.c
+    query = sa.select(column.board, sa.func.max(column.number)).where(column.series == series, column.dropped == "")
+    return {str(board): int(number) for board, number in connection.execute(query.group_by(column.board))}
+
+
+def _invitation(series: str, number: int, board: str) -> sa.Update:
+    column = db.invitations.c
+    return db.invitations.update().where(column.series == series, column.number == number, column.board == board)
+
+
+def _heard(connection: sa.Connection, series: str, number: int, board: str, *, now: float) -> None:
+    connection.execute(_invitation(series, number, board).values(heard_at=now))
+
+
+def _ask_again_s(connection: sa.Connection, made: Series, *, now: float) -> float:
+    """Later and later while a round lasts: whoever waits loses a tenth of that at most."""
+    last = all_series.last_round(connection, made.id)
+    waited_s = 0.0 if last is None else now - last.begun_at
+    pause_s = max(made.boards / ASKING_PER_S, waited_s / 10)
+    return max(_SOONEST_S, min(pause_s, made.plan.silence_s / _BEATS))
+
+
+def _sealed(cloud: Cloud, connection: sa.Connection, made: Series, number: int, board: str, *, now: float) -> str:
+    """The invitation, signed: who stole the server's certificate cannot have boards train on weights of its own."""
+    column = db.rounds.c
+    row = connection.execute(sa.select(db.rounds).where(column.series == made.id, column.number == number)).one()
+    plan, until = made.plan, max(row.deadline_at, now + made.plan.silence_s)
+    told = Invitation(
+        series=made.id, number=number, board=board,
+        base=made.base.weights, order=BlobRef(row.order_blob, row.order_bytes),
+        algorithm=plan.algorithm, options=plan.options, boards=made.boards, local=plan.local,
+        compression=plan.compression, noise=plan.noise, clip=plan.clip,
+        seed=_seed(plan.seed, number, board), memory=_memory(connection, made, board),
+        heartbeat_s=max(_SOONEST_S, plan.silence_s / _BEATS), until=until,
+    )  # fmt: skip
+    key = keys.current_signing(cloud.keys, keys.newest(connection))
+    statement = Statement("round", made.task, db.epoch(connection), number, now, until, plain(told))
+    return seal(key, statement).decode()
+
+
+def _seed(seed: int, number: int, board: str) -> int:
+    """Of a board's training in a round: the same plan, round and board give the same."""
+    return int.from_bytes(hashlib.sha256(f"{seed} {number} {board}".encode()).digest()[:6], "big")
+
+
+def _memory(connection: sa.Connection, made: Series, board: str) -> str:
+    """The board's last update that counts; where late ones count, that is every one that was taken."""
+    column = db.updates.c
+    query = sa.select(column.upload_id).where(column.series == made.id, column.board == board, column.dropped == "")
+    if not takes_late(made.plan):
+        query = query.where(column.counted_in.is_not(None))
+    return str(connection.execute(query.order_by(column.number.desc()).limit(1)).scalar() or "")

@@ -1,0 +1,189 @@
+"""From the updates of a round to its result: one update in memory at a time, always in the same order."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import sqlalchemy as sa
+
+from cloud_aug import db
+from cloud_aug.cloud import Cloud
+from cloud_aug.rounds import attendance, receiving
+from cloud_aug.rounds import series as all_series
+from cloud_aug.rounds.judging import judge
+from cloud_aug.rounds.plan import Series, algorithm_of
+from edgelearn.federated.algorithm import Algorithm, Server, Update
+from edgelearn.federated.turn import close
+from edgelearn.federated.updates import UpdateRefused
+from edgewire.errors import CorruptFile, InvalidMessage, NotFound, TooLarge
+from edgewire.messages import BlobRef
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Counted:
+    """server: digest of weights and state after the round; order: of the next one, None: nothing counted. problem: why;
+    damaged: (board, upload id) of updates that could not be read."""
+
+    server: str
+    order: BlobRef | None
+    problem: str
+    damaged: tuple[tuple[str, str], ...]
+
+
+def count(cloud: Cloud, made: Series, number: int) -> Counted:
+    """Count what is frozen in a round. Raises OSError (full disk), RetryLater (a store that is away)."""
+    with cloud.database.reading() as connection:
+        row = connection.execute(_round_query(made.id, number)).one()
+        rows = _frozen(connection, made.id, number)
+    damaged: list[tuple[str, str]] = []
+    algorithm = algorithm_of(made, value=judge(cloud, made), rng=lambda _: _generator(row.entropy))
+    before = all_series.load_server(cloud, row.server, number - 1)
+    server, problem = _closed(algorithm, before, _updates(cloud, made, rows, damaged))
+    if not problem and not _finite(server):
+        problem = "the weights would not have been finite numbers"
+    if problem:
+        return Counted(row.server, None, problem, tuple(damaged))
+    kept, order = all_series.keep_server(cloud, made, server), all_series.keep_order(cloud, made, server)
+    return Counted(kept.digest, order, "", tuple(damaged))
+
+
+def _closed(algorithm: Algorithm, server: Server, updates: Iterable[Update]) -> tuple[Server, str]:
+    """As `close`; an algorithm that cannot go on must not keep the series."""
+    try:
+        with np.errstate(over="ignore", invalid="ignore"):  # whether the result is finite is asked afterwards
+            return close(algorithm, server, updates)
+    except (ValueError, MemoryError) as error:
+        _log.exception("a round could not be counted")
+        return server, f"the algorithm failed: {type(error).__name__}: {error}"
+
+
+def _updates(cloud: Cloud, made: Series, rows: list[Any], damaged: list[tuple[str, str]]) -> Iterator[Update]:
+    """One after the other, in the order of rounds and boards, however they came in."""
+    for row in rows:
+        try:
+            update = receiving.read(cloud, made, row)
+        except (CorruptFile, NotFound, InvalidMessage, TooLarge, UpdateRefused) as error:
+            _log.error("series %s: the update of %s is damaged and left out: %s", made.id, row.board, error)
+            damaged.append((row.board, row.upload_id))
+        else:
+            yield update
+
+
+def _finite(server: Server) -> bool:
+    return all(bool(np.isfinite(array).all()) for array in (*server.weights.values(), *server.state.values()))
+
+
+def _generator(entropy: bytes) -> np.random.Generator:
+    """Of the server's noise in one round: nobody can guess it, and a round that is counted again has the same."""
+    return np.random.default_rng(int.from_bytes(bytes(entropy), "big"))
+
+
+# What the tables say
+
+
+def pending(connection: sa.Connection, made: Series, number: int) -> list[Any]:
+    """Updates that would count if round `number` closed now."""
+    column = db.updates.c
+    query = _with_boards().where(column.series == made.id, column.dropped == "", column.counted_in.is_(None))
+    if attendance.takes_late(made.plan):
+        query = query.where(column.number >= number - made.plan.staleness)
+    else:
+        query = query.where(column.number == number)
+    return list(connection.execute(query.where(db.boards.c.revoked_at.is_(None))))
+
+
+def of_round(connection: sa.Connection, series: str, number: int) -> list[Any]:
+    """Updates that started from this round's weights, whether they count or not."""
+    column = db.updates.c
+    return list(connection.execute(sa.select(db.updates).where(column.series == series, column.number == number)))
+
+
+def freeze(connection: sa.Connection, made: Series, number: int) -> None:
+    """Let what is pending count in this round; of a board that was revoked nothing does."""
+    column = db.updates.c
+    waiting = db.updates.update().where(column.series == made.id, column.dropped == "", column.counted_in.is_(None))
+    for row in pending(connection, made, number):
+        mine = waiting.where(column.board == row.board, column.upload_id == row.upload_id)
+        connection.execute(mine.values(counted_in=number))
+    gone = sa.select(db.boards.c.id).where(db.boards.c.revoked_at.is_not(None))
+    connection.execute(waiting.where(column.board.in_(gone)).values(dropped="revoked"))
+    if attendance.takes_late(made.plan):
+        too_old = waiting.where(column.number < number - made.plan.staleness)
+        connection.execute(too_old.values(dropped="too late"))
+
+
+def drop(connection: sa.Connection, made: Series, number: int, why: str) -> None:
+    """Updates of a round that failed never count; those that wait where late ones count do so for the next."""
+    column = db.updates.c
+    frozen = column.counted_in == number
+    mine = frozen if attendance.takes_late(made.plan) else sa.or_(frozen, column.number == number)
+    these = db.updates.update().where(column.series == made.id, mine, column.dropped == "")
+    connection.execute(these.values(dropped=why, counted_in=None))
+
+
+def drop_waiting(connection: sa.Connection, series: str, why: str) -> None:
+    """Updates that wait for a round that will not come."""
+    column = db.updates.c
+    waiting = db.updates.update().where(column.series == series, column.dropped == "", column.counted_in.is_(None))
+    connection.execute(waiting.values(dropped=why))
+
+
+def mark_damaged(connection: sa.Connection, damaged: Iterable[tuple[str, str]]) -> None:
+    column = db.updates.c
+    for board, upload_id in damaged:
+        mine = db.updates.update().where(column.board == board, column.upload_id == upload_id)
+        connection.execute(mine.values(dropped="damaged", counted_in=None))
+
+
+def forget_old(connection: sa.Connection, made: Series, number: int) -> list[str]:
+    """Digests of updates of earlier rounds that need not be kept any more; their rows stay."""
+    column = db.updates.c
+    settled = sa.or_(column.counted_in.is_not(None), column.dropped != "")
+    old = sa.and_(column.series == made.id, column.number <= number - made.plan.kept_updates, column.kept, settled)
+    digests = list(connection.execute(sa.select(column.digest).where(old)).scalars())
+    connection.execute(db.updates.update().where(old).values(kept=False))
+    return digests
+
+
+def set_round(connection: sa.Connection, series: str, number: int, **values: Any) -> None:
+    this = db.rounds.update().where(db.rounds.c.series == series, db.rounds.c.number == number)
+    connection.execute(this.values(**values))
+
+
+def failed_in_a_row(connection: sa.Connection, series: str) -> int:
+    query = sa.select(db.rounds.c.state).where(db.rounds.c.series == series).order_by(db.rounds.c.number.desc())
+    count = 0
+    for state in connection.execute(query).scalars():
+        if state != "failed":
+            break
+        count += 1
+    return count
+
+
+def closed(connection: sa.Connection, series: str) -> int:
+    query = sa.select(sa.func.count()).select_from(db.rounds)
+    mine = query.where(db.rounds.c.series == series, db.rounds.c.state == "closed")
+    return int(connection.execute(mine).scalar_one())
+
+
+def _frozen(connection: sa.Connection, series: str, number: int) -> list[Any]:
+    """With the digest of the order that each started from."""
+    column, rounds = db.updates.c, db.rounds.c
+    origin = sa.and_(rounds.series == column.series, rounds.number == column.number)
+    query = sa.select(db.updates, rounds.order_blob).join_from(db.updates, db.rounds, origin)
+    frozen = query.where(column.series == series, column.counted_in == number, column.dropped == "")
+    return list(connection.execute(frozen.order_by(column.number, column.board)))
+
+
+def _with_boards() -> sa.Select[Any]:
+    return sa.select(db.updates.c.board, db.updates.c.upload_id).join_from(db.updates, db.boards)
+
+
+def _round_query(series: str, number: int) -> sa.Select[Any]:
+    return sa.select(db.rounds).where(db.rounds.c.series == series, db.rounds.c.number == number)

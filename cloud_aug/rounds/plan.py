@@ -1,0 +1,98 @@
+"""What decides how a series goes. It never changes once the series is made."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Annotated, Literal
+
+import numpy as np
+from msgspec import Meta
+
+from edgelearn.compression.catalogue import CODECS
+from edgelearn.federated.algorithm import Algorithm, LocalSettings
+from edgelearn.federated.catalogue import ALGORITHMS, Surroundings, make
+from edgelearn.federated.contribution import Value
+from edgewire.errors import UsageError
+from edgewire.messages import Base, Name
+from edgewire.rounds import Local, Network
+
+Count = Annotated[int, Meta(ge=1, le=1_000_000)]
+Span = Annotated[float, Meta(gt=0, le=30 * 86400)]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """algorithm: a key of the catalogue; options: of the algorithm; rounds: how many have to close.
+
+    Who: cohort: boards in a round at most; quorum: updates without which a round has failed; selection: '' is the
+    algorithm's own; profiles, networks: () is any; max_temperature_c: of a board, where it is known; min_samples.
+    When: gather_s: how long boards may come before the cohort is drawn; deadline_s: of a round from then on; silence_s:
+    who gave no sign of life for so long is not waited for; failures: rounds in a row that fail before the series stops.
+    What is taken: staleness: rounds that an update may be late, where the algorithm counts late ones; max_norm,
+    max_samples: of one update. kept_updates: rounds whose single updates stay on disk."""
+
+    algorithm: str = "fedavg"
+    options: dict[str, float] = field(default_factory=dict)
+    rounds: Count = 10
+    cohort: Count = 10
+    quorum: Count = 2
+    local: Local = field(default_factory=Local)
+    seed: Annotated[int, Meta(ge=0, le=1 << 53)] = 0
+    compression: str = "none"
+    noise: Annotated[float, Meta(ge=0, le=1e6)] = 0.0
+    clip: Annotated[float, Meta(gt=0, le=1e6)] = 1.0
+    selection: Literal["", "random", "absent"] = ""
+    profiles: tuple[Name, ...] = ()
+    networks: tuple[Network, ...] = ()
+    max_temperature_c: float | None = None
+    min_samples: Count = 1
+    gather_s: Span = 600.0
+    deadline_s: Span = 3600.0
+    silence_s: Span = 120.0
+    failures: Count = 3
+    staleness: Annotated[int, Meta(ge=0, le=1000)] = 4
+    max_norm: Annotated[float, Meta(gt=0)] = 1e3
+    max_samples: Count = 1_000_000
+    kept_updates: Annotated[int, Meta(ge=0, le=1_000_000)] = 3
+
+    def problems(self) -> list[str]:
+        """What the field types cannot say; empty when the plan is sound."""
+        found = []
+        if self.algorithm not in ALGORITHMS:
+            found.append(f"there is no algorithm '{self.algorithm}': choose one of {', '.join(ALGORITHMS)}")
+        if self.compression not in CODECS:
+            found.append(f"there is no compression '{self.compression}': choose one of {', '.join(CODECS)}")
+        if self.quorum > self.cohort:
+            found.append(f"a cohort of {self.cohort} can never reach a quorum of {self.quorum}")
+        if self.algorithm == "ensemble":
+            found.append("'ensemble' makes no single model that boards could get: see 'cloud-aug simulate'")
+        if self.noise and self.algorithm == "scaffold":
+            found.append("'scaffold' sends more than its update, which would go without noise")
+        return found
+
+
+@dataclass(frozen=True)
+class Series:
+    """A series as it was made. base: of which the first round starts; boards: how many might take part then; start:
+    digest of the weights and the algorithm's state before the first round."""
+
+    id: str
+    task: str
+    plan: Plan
+    base: Base
+    boards: int
+    start: str
+
+
+def settings_of(local: Local) -> LocalSettings:
+    return LocalSettings(local.epochs, local.batch_size, local.learning_rate)
+
+
+def algorithm_of(series: Series, *, value: Value, rng: Callable[[int], np.random.Generator]) -> Algorithm:
+    """The algorithm of a series, for the server. Raises UsageError for options that it does not have."""
+    surroundings = Surroundings(series.boards, float(series.plan.cohort), value, rng)
+    try:
+        return make(ALGORITHMS[series.plan.algorithm], surroundings, series.plan.options)
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"algorithm '{series.plan.algorithm}': {error}") from None

@@ -1,0 +1,153 @@
+"""Updates of boards: checked, on disk, and in a row, in this order, before they are acknowledged. Sent again under the
+same id, one changes nothing and gets the same answer."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import sqlalchemy as sa
+
+from cloud_aug import db
+from cloud_aug.cloud import Cloud
+from cloud_aug.rounds import attendance
+from cloud_aug.rounds.plan import Plan, Series, settings_of
+from edgelearn.compression.catalogue import CODECS
+from edgelearn.federated import turn
+from edgelearn.federated.algorithm import Order, Update
+from edgelearn.federated.updates import Limits, UpdateRefused
+from edgewire.errors import Conflict, Gone, InvalidMessage, Revoked, TooLarge
+from edgewire.files import digest
+from edgewire.messages import WEIGHTS_LIMIT_BYTES
+from edgewire.rounds import (
+    UPDATE_LIMIT_BYTES,
+    UPDATE_SPARE_BYTES,
+    Parts,
+    UpdateMeta,
+    UpdateReply,
+    unpack_order,
+    unpack_update,
+)
+
+
+def receive(
+    cloud: Cloud, board: str, task_id: str, series: str, number: int, upload_id: str, body: bytes, *, now: float
+) -> UpdateReply:
+    """Take an update of an invited board.
+
+    Raises NotFound or Refused for a round that is not this board's, Gone for one that is closed (the update does not
+    count), InvalidMessage for what does not fit the order, TooLarge, Conflict for a second update to the same round.
+    """
+    with cloud.database.reading() as connection:
+        made = attendance.of_task(connection, series, task_id)
+        attendance.check_invited(connection, made, number, board)
+        known = _known(connection, board, upload_id)
+        row = _round(connection, made, number)
+        open_yet = attendance.wanted(connection, made, number)
+    if known is not None:
+        return _again(known, made, number, body)
+    if not open_yet:
+        raise _late(cloud, made, number, board)
+    try:
+        meta = _checked(cloud, made, row, board, upload_id, body)
+    except (InvalidMessage, TooLarge):
+        _count(cloud, made, number, board, "refused")
+        raise
+    cloud.blobs.put(body)  # on disk; a row comes next, and only then an answer
+    return _record(cloud, made, number, board, meta, body, now=now)
+
+
+def read(cloud: Cloud, made: Series, row: Any) -> Update:
+    """An update that has a row, as the algorithm takes it. Raises CorruptFile or NotFound if its blob is damaged,
+    UpdateRefused, InvalidMessage."""
+    parts, meta = unpack_update(cloud.blobs.read(row.digest), limit_bytes=UPDATE_LIMIT_BYTES)
+    return _opened(made, row.order_blob, cloud, parts, meta)
+
+
+def _checked(cloud: Cloud, made: Series, row: Any, board: str, upload_id: str, body: bytes) -> UpdateMeta:
+    limit = min(UPDATE_LIMIT_BYTES, 2 * row.order_bytes + UPDATE_SPARE_BYTES)
+    parts, meta = unpack_update(body, limit_bytes=limit)
+    if (meta.series, meta.number, meta.board, meta.upload_id) != (made.id, row.number, board, upload_id):
+        raise InvalidMessage("the update is of another round, board or upload than its address")
+    try:
+        _opened(made, row.order_blob, cloud, parts, meta)
+    except UpdateRefused as refused:
+        raise InvalidMessage(f"the update is refused: {refused}") from None
+    return meta
+
+
+def _opened(made: Series, order_blob: str, cloud: Cloud, parts: Parts, meta: UpdateMeta) -> Update:
+    """Decompressed and checked. How large it can become follows from the order, whatever it claims."""
+    plan, shapes = made.plan, _shapes(cloud, order_blob)
+    order = Order(meta.number - 1, shapes.main, settings_of(plan.local), shapes.extra)
+    sent = Update(meta.board, meta.number - 1, meta.samples, meta.steps, parts.main, parts.extra)
+    return turn.receive(sent, order, CODECS[plan.compression], limits_of(plan))
+
+
+def limits_of(plan: Plan) -> Limits:
+    return Limits(norm=plan.max_norm, num_samples=plan.max_samples)
+
+
+@lru_cache(maxsize=8)
+def _shapes(cloud: Cloud, order_blob: str) -> Parts:
+    """Arrays shaped as an order's, which take no memory."""
+    parts = unpack_order(cloud.blobs.read(order_blob), limit_bytes=2 * WEIGHTS_LIMIT_BYTES)
+    return Parts(_hollow(parts.main), _hollow(parts.extra))
+
+
+def _hollow(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return {name: np.broadcast_to(np.zeros((), array.dtype), array.shape) for name, array in arrays.items()}
+
+
+def _known(connection: sa.Connection, board: str, upload_id: str) -> Any:
+    column = db.updates.c
+    query = sa.select(db.updates).where(column.board == board, column.upload_id == upload_id)
+    return connection.execute(query).one_or_none()
+
+
+def _round(connection: sa.Connection, made: Series, number: int) -> Any:
+    column = db.rounds.c
+    return connection.execute(sa.select(db.rounds).where(column.series == made.id, column.number == number)).one()
+
+
+def _again(known: Any, made: Series, number: int, body: bytes) -> UpdateReply:
+    if (known.series, known.number, known.digest) != (made.id, number, digest(body)):
+        raise Conflict(f"upload {known.upload_id} was something else", hint="make a new id for new content")
+    return UpdateReply(False, known.counted_in or 0)
+
+
+def _record(
+    cloud: Cloud, made: Series, number: int, board: str, meta: UpdateMeta, body: bytes, *, now: float
+) -> UpdateReply:
+    with cloud.database.writing(board) as connection:
+        known = _known(connection, board, meta.upload_id)
+        if known is not None:
+            return _again(known, made, number, body)
+        if connection.execute(sa.select(db.boards.c.revoked_at).where(db.boards.c.id == board)).scalar() is not None:
+            raise Revoked("this board was revoked", hint="ask the administrator")
+        open_yet = attendance.wanted(connection, made, number)
+        if open_yet:
+            row = {"board": board, "upload_id": meta.upload_id, "series": made.id, "number": number}
+            row |= {"digest": digest(body), "size": len(body), "samples": meta.samples, "score": meta.score}
+            row |= {"received_at": now, "dropped": "", "kept": True}
+            if db.insert_new(connection, db.updates, [row]) != 1:
+                raise Conflict(f"this board has answered round {number} already", hint="join the next round")
+    if not open_yet:
+        raise _late(cloud, made, number, board)
+    return UpdateReply(True)
+
+
+def _late(cloud: Cloud, made: Series, number: int, board: str) -> Gone:
+    _count(cloud, made, number, board, "late")
+    return Gone(f"round {number} is closed: the update does not count", hint="join the next round")
+
+
+def _count(cloud: Cloud, made: Series, number: int, board: str, what: str) -> None:
+    """Add to the round's tally of late or refused updates. Who sent rubbish is not waited for."""
+    rounds, invitations = db.rounds.c, db.invitations.c
+    with cloud.database.writing(board) as connection:
+        this = db.rounds.update().where(rounds.series == made.id, rounds.number == number)
+        connection.execute(this.values({what: rounds[what] + 1}))
+        mine = db.invitations.update().where(invitations.series == made.id, invitations.number == number)
+        connection.execute(mine.where(invitations.board == board).values(gave_up=True))

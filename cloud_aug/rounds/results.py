@@ -1,0 +1,133 @@
+"""What a series made: the model of any round, or of any board in it; and how one becomes the task's base."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import sqlalchemy as sa
+
+from cloud_aug import audit, bases, boards, db, tasks
+from cloud_aug.bases import BaseRecord
+from cloud_aug.cloud import Cloud
+from cloud_aug.rounds import receiving
+from cloud_aug.rounds import series as all_series
+from cloud_aug.rounds.plan import Series
+from cloud_aug.rounds.status import scores_of
+from edgelearn.federated.arrays import plus
+from edgewire import tensors
+from edgewire.decoding import decode, encode
+from edgewire.errors import Gone, NotFound, NotReady, UsageError
+from edgewire.files import digest
+from edgewire.messages import WEIGHTS_LIMIT_BYTES, Base
+
+
+@dataclass(frozen=True)
+class Model:
+    """number: of the round that made it; weights: all of the base's, as safetensors (weights/1)."""
+
+    series: str
+    number: int
+    weights: bytes
+
+
+@dataclass(frozen=True)
+class Published:
+    """changed: False if the task's newest base is this model already."""
+
+    record: BaseRecord
+    number: int
+    changed: bool
+
+
+def fetch(cloud: Cloud, series: str, which: str) -> Model:
+    """The model that a round made. which: 'last', 'best' (by the boards' own score) or a number.
+
+    Raises NotFound, NotReady where no round was closed yet, UsageError.
+    """
+    with cloud.database.reading() as connection:
+        made = all_series.read(all_series.find(connection, series))
+        number = _number(connection, made, which)
+        column = db.rounds.c
+        found = sa.select(column.result).where(column.series == made.id, column.number == number)
+        result = connection.execute(found).scalar()
+    if result is None:
+        raise NotFound(f"round {number} made no model", hint=f"see 'cloud-aug round status {series}'")
+    weights = all_series.load_server(cloud, result, number).weights
+    return Model(made.id, number, _packed(cloud, made, weights))
+
+
+def fetch_of_board(cloud: Cloud, series: str, which: str, board: str) -> Model:
+    """The model of one board: what it started from, and its update. Raises NotFound, Gone where it is not kept."""
+    with cloud.database.reading() as connection:
+        made = all_series.read(all_series.find(connection, series))
+        identity, number = boards.find(connection, board), _number(connection, made, which)
+        column, rounds = db.updates.c, db.rounds.c
+        origin = sa.and_(rounds.series == column.series, rounds.number == column.number)
+        query = sa.select(db.updates, rounds.order_blob, rounds.server).join_from(db.updates, db.rounds, origin)
+        mine = query.where(column.series == made.id, column.number == number, column.board == identity)
+        row = connection.execute(mine).one_or_none()
+    if row is None:
+        raise NotFound(f"board '{board}' sent no update in round {number}")
+    if not row.kept:
+        hint = "a plan's kept_updates says for how many rounds they are kept"
+        raise Gone(f"the updates of round {number} are not kept any more", hint=hint)
+    before = all_series.load_server(cloud, row.server, number - 1)
+    return Model(made.id, number, _packed(cloud, made, plus(before.weights, receiving.read(cloud, made, row).delta)))
+
+
+def publish(cloud: Cloud, series: str, which: str, *, now: float) -> Published:
+    """Make the model of a round the task's newest base; `index build` hands it out. The rehearsal's figures are
+    those of the base that the series started from."""
+    from edgelearn.export import patch_onnx  # only now: it imports torch
+
+    model = fetch(cloud, series, which)
+    with cloud.database.reading() as connection:
+        made = all_series.read(all_series.find(connection, series))
+    with cloud.locked(f"base-{made.task}", doing=f"training the base of task '{made.task}'"):
+        made_from = digest(encode(["rounds", made.id, model.number, digest(model.weights)]))
+        newest, origin = bases.newest(cloud, made.task), _record_of(cloud, made)
+        if newest.made_from == made_from:
+            return Published(newest, model.number, changed=False)
+        arrays = tensors.unpack(model.weights, what="weights", limit_bytes=WEIGHTS_LIMIT_BYTES)[0]
+        onnx = cloud.blobs.put(patch_onnx(cloud.blobs.read(made.base.onnx.digest), arrays))
+        base = Base(newest.base.version + 1, cloud.blobs.put(model.weights), onnx)
+        record = replace(origin, base=base, made_from=made_from)
+        with cloud.database.writing() as connection:
+            row = {"task": made.task, "version": base.version, "made_from": made_from, "trained_at": now}
+            connection.execute(db.bases.insert().values({**row, "document": encode(record)}))
+            detail = {"task": made.task, "round": model.number, "base": base.version}
+            audit.note(connection, at=now, actor=audit.SHELL, action="publish-rounds", subject=made.id, **detail)
+    return Published(record, model.number, changed=True)
+
+
+def _number(connection: sa.Connection, made: Series, which: str) -> int:
+    if which.isdigit():
+        return int(which)
+    column = db.rounds.c
+    closed = sa.select(sa.func.max(column.number)).where(column.series == made.id, column.state == "closed")
+    last = connection.execute(closed).scalar()
+    if which not in ("best", "last"):
+        raise UsageError(f"'{which}' is no round", hint="give its number, best or last")
+    if last is None:
+        raise NotReady(f"series {made.id} has closed no round yet")
+    scores = scores_of(connection, made.id) if which == "best" else {}
+    return max(scores, key=lambda number: scores[number]) if scores else int(last)
+
+
+def _packed(cloud: Cloud, made: Series, weights: tensors.Arrays) -> bytes:
+    """What was trained, and of the base what was not."""
+    raw = cloud.blobs.read(made.base.weights.digest)
+    base = tensors.unpack(raw, what="base weights", limit_bytes=WEIGHTS_LIMIT_BYTES)[0]
+    return tensors.pack({**base, **weights}, {"format": "weights/1", "task": made.task})
+
+
+def _record_of(cloud: Cloud, made: Series) -> BaseRecord:
+    """Of the base that the series started from."""
+    column = db.bases.c
+    query = sa.select(column.document).where(column.task == made.task, column.version == made.base.version)
+    with cloud.database.reading() as connection:
+        tasks.get(connection, made.task)
+        document = connection.execute(query).scalar()
+    if document is None:
+        raise NotFound(f"base {made.base.version} of task '{made.task}' is gone", hint="it was restored from a backup?")
+    return decode(BaseRecord, bytes(document), what="base")

@@ -1,0 +1,226 @@
+"""Make, start, stop and resume a series of rounds."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import sqlalchemy as sa
+
+from cloud_aug import audit, db, publications, tasks
+from cloud_aug.cloud import Cloud
+from cloud_aug.rounds.plan import Plan, Series, algorithm_of, settings_of
+from edgelearn.federated.algorithm import Algorithm, Server
+from edgewire.decoding import decode, encode
+from edgewire.errors import Conflict, CorruptFile, NotFound, NotReady, Refused, UsageError
+from edgewire.files import digest
+from edgewire.messages import WEIGHTS_LIMIT_BYTES, BlobRef
+from edgewire.rounds import UPDATE_LIMIT_BYTES, Parts, pack_order, unpack_order
+from edgewire.tasks import Task
+
+UNSETTLED = ("gathering", "open", "closing")  # states of a round that goes on; a running series always has one such
+
+
+def create(cloud: Cloud, task_id: str, plan: Plan, *, now: float) -> Series:
+    """A series that starts from the published base. It invites nobody before `start`.
+
+    Raises UsageError for a plan that cannot be, NotReady without a published base, Refused where the task's policy does
+    not allow rounds, NotFound.
+    """
+    if problems := plan.problems():
+        raise UsageError("; ".join(problems))
+    task = tasks.load(cloud, task_id)
+    check_allowed(task)
+    base = publications.require(cloud, task_id).base
+    with cloud.database.reading() as connection:
+        boards = len(entitled(connection, task_id))
+    if boards < plan.quorum:
+        hint = "enroll more boards, grant them the task, or lower --quorum"
+        raise UsageError(f"{boards} boards may take part, the quorum is {plan.quorum}", hint=hint)
+    made = Series(secrets.token_hex(8), task_id, plan, base, boards, "")
+    server = _algorithm(made).start(_shared(cloud, task, base.weights))
+    if (size := keep_order(cloud, made, server).size) > UPDATE_LIMIT_BYTES:
+        most = UPDATE_LIMIT_BYTES >> 20
+        raise UsageError(f"boards would send {size >> 20} MiB, the limit is {most}", hint="train a smaller model")
+    made = replace(made, start=keep_server(cloud, made, server).digest)
+    with cloud.database.writing() as connection:
+        row = {"id": made.id, "task": task_id, "document": encode(made), "state": "created", "reason": ""}
+        connection.execute(db.series.insert().values(**row, created_at=now, changed_at=now))
+        _note(connection, made, "create-rounds", now=now)
+    return made
+
+
+def check_allowed(task: Task) -> None:
+    """Raises Refused unless the task's published policy says that boards may be asked for updates."""
+    if task.privacy.rounds is not True:
+        hint = 'set "rounds": true in its privacy policy and publish it again: boards check that it is signed'
+        raise Refused(f"task '{task.id}' does not allow federated rounds", hint=hint)
+
+
+def start(cloud: Cloud, series: str, *, now: float) -> bool:
+    """Let it invite boards; whether it did not before. Raises Conflict while another series of the task runs."""
+    return _run(cloud, series, ("created",), "start-rounds", now=now)
+
+
+def resume(cloud: Cloud, series: str, *, now: float) -> bool:
+    """Go on after `stop`, or after too many failed rounds. A round that was open stays so, with its whole time."""
+    return _run(cloud, series, ("stopped", "failed"), "resume-rounds", now=now)
+
+
+def stop(cloud: Cloud, series: str, *, now: float) -> bool:
+    """Invite nobody and close nothing until `resume`; whether it ran. What boards still send is kept, and counts."""
+    with cloud.database.writing() as connection:
+        row = find(connection, series)
+        if row.state == "stopped":
+            return False
+        if row.state != "running":
+            raise Conflict(f"series {series} is {row.state}", hint="only one that runs can be stopped")
+        set_state(connection, series, "stopped", "by the administrator", now=now)
+        _note(connection, read(row), "stop-rounds", now=now)
+    return True
+
+
+def _run(cloud: Cloud, series_id: str, states: Sequence[str], action: str, *, now: float) -> bool:
+    with cloud.database.reading() as connection:
+        made = read(find(connection, series_id))
+        server = last_server(connection, made)
+    order = keep_order(cloud, made, load_server(cloud, server, 0))
+    with cloud.database.writing() as connection:
+        row = find(connection, series_id)
+        if row.state == "running":
+            return False
+        if row.state not in states:
+            hint = (
+                "see 'cloud-aug round status'" if row.state == "finished" else "start a new one, resume a stopped one"
+            )
+            raise Conflict(f"series {series_id} is {row.state}", hint=hint)
+        _check_alone(connection, made)
+        set_state(connection, series_id, "running", "", now=now)
+        begin_or_extend(connection, made, server, order, now=now)
+        _note(connection, made, action, now=now)
+    return True
+
+
+def _check_alone(connection: sa.Connection, made: Series) -> None:
+    column = db.series.c
+    query = sa.select(column.id).where(column.task == made.task, column.state == "running")
+    if other := connection.execute(query).scalar():
+        raise Conflict(f"series {other} of task '{made.task}' runs already", hint=f"cloud-aug round stop {other}")
+
+
+def begin_or_extend(connection: sa.Connection, made: Series, server: str, order: BlobRef, *, now: float) -> None:
+    """The round that a running series needs: what was open has its whole time again, else the next begins."""
+    last = last_round(connection, made.id)
+    if last is None or last.state not in UNSETTLED:
+        begin(connection, made, 1 if last is None else last.number + 1, server, order, now=now)
+        return
+    span_s = made.plan.gather_s if last.state == "gathering" else made.plan.deadline_s
+    this = db.rounds.update().where(db.rounds.c.series == made.id, db.rounds.c.number == last.number)
+    connection.execute(this.values(deadline_at=now + span_s))
+
+
+def begin(connection: sa.Connection, made: Series, number: int, server: str, order: BlobRef, *, now: float) -> None:
+    """Open round `number`. Whoever waits for updates from anybody, or draws boards by coin, need not gather them."""
+    invites_late = _algorithm(made).takes_late
+    state, span_s = ("open", made.plan.deadline_s) if invites_late else ("gathering", made.plan.gather_s)
+    row = {"series": made.id, "number": number, "state": state, "reason": "", "server": server}
+    row |= {"order_blob": order.digest, "order_bytes": order.size, "entropy": secrets.token_bytes(16)}
+    connection.execute(db.rounds.insert().values(**row, begun_at=now, deadline_at=now + span_s))
+    db.insert_new(connection, db.published_blobs, [{"digest": order.digest, "task": made.task}])
+
+
+# What the tables say
+
+
+def find(connection: sa.Connection, series: str) -> sa.Row[Any]:
+    """Raises NotFound."""
+    row = connection.execute(sa.select(db.series).where(db.series.c.id == series)).one_or_none()
+    if row is None:
+        raise NotFound(f"there is no series '{series}'", hint="see 'cloud-aug round status'")
+    return row
+
+
+def read(row: sa.Row[Any]) -> Series:
+    return decode(Series, bytes(row.document), what="series")
+
+
+def running(connection: sa.Connection, task: str | None = None) -> list[Series]:
+    """The series that run, of one task or of all."""
+    query = sa.select(db.series).where(db.series.c.state == "running").order_by(db.series.c.id)
+    if task is not None:
+        query = query.where(db.series.c.task == task)
+    return [read(row) for row in connection.execute(query)]
+
+
+def set_state(connection: sa.Connection, series: str, state: str, reason: str, *, now: float) -> None:
+    this = db.series.update().where(db.series.c.id == series)
+    connection.execute(this.values(state=state, reason=reason, changed_at=now))
+
+
+def last_round(connection: sa.Connection, series: str) -> sa.Row[Any] | None:
+    query = sa.select(db.rounds).where(db.rounds.c.series == series).order_by(db.rounds.c.number.desc()).limit(1)
+    return connection.execute(query).one_or_none()
+
+
+def last_server(connection: sa.Connection, made: Series) -> str:
+    """Digest of weights and state that the next round starts from."""
+    last = last_round(connection, made.id)
+    return made.start if last is None else str(last.result or last.server)
+
+
+def entitled(connection: sa.Connection, task: str) -> list[str]:
+    """Boards that may take part: granted the task, and not revoked. Sorted."""
+    boards, grants = db.boards.c, db.grants.c
+    query = sa.select(boards.id).join_from(db.boards, db.grants).where(grants.task == task, boards.revoked_at.is_(None))
+    return sorted(connection.execute(query).scalars())
+
+
+# Weights and states
+
+
+def keep_server(cloud: Cloud, made: Series, server: Server) -> BlobRef:
+    """Put weights and state on disk."""
+    return cloud.blobs.put(pack_order(Parts(server.weights, server.state), made.task))
+
+
+def keep_order(cloud: Cloud, made: Series, server: Server) -> BlobRef:
+    """Put what the boards of a round get on disk."""
+    order = _algorithm(made).order(server, settings_of(made.plan.local))
+    return cloud.blobs.put(pack_order(Parts(order.weights, order.extra), made.task))
+
+
+def load_server(cloud: Cloud, blob: str, rounds_over: int) -> Server:
+    """Raises CorruptFile, NotFound."""
+    parts = unpack_order(cloud.blobs.read(blob), limit_bytes=2 * WEIGHTS_LIMIT_BYTES)
+    return Server(rounds_over, parts.main, parts.extra)
+
+
+def _algorithm(made: Series) -> Algorithm:
+    """To make orders and a first state: nothing is judged or drawn then."""
+    return algorithm_of(made, value=_nothing_to_judge_by, rng=np.random.default_rng)
+
+
+def _nothing_to_judge_by(_weights: object) -> float:
+    raise ValueError("no weights are judged here")
+
+
+def _shared(cloud: Cloud, task: Task, weights: BlobRef) -> dict[str, np.ndarray]:
+    """What boards train together: the base's parameters."""
+    from edgelearn.learner import shared_weights  # only now: it imports torch
+    from edgewire import tensors
+
+    raw = cloud.blobs.read(weights.digest)
+    if digest(raw) != weights.digest:
+        raise CorruptFile("the base's weights do not match their name", hint="see 'cloud-aug doctor --deep'")
+    arrays = tensors.unpack(raw, what="base weights", limit_bytes=WEIGHTS_LIMIT_BYTES)[0]
+    try:
+        return shared_weights(task, arrays)
+    except ValueError as error:
+        raise NotReady(f"the base of '{task.id}' does not fit its model: {error}", hint="train a new base") from None
+
+
+def _note(connection: sa.Connection, made: Series, action: str, *, now: float) -> None:
+    audit.note(connection, at=now, actor=audit.SHELL, action=action, subject=made.id, task=made.task)

@@ -1,0 +1,257 @@
+"""How series and rounds stand, for people, metrics and the console. Reads only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+
+from cloud_aug import db
+from cloud_aug.cloud import Cloud
+from cloud_aug.rounds.plan import Series
+from edgelearn.federated.catalogue import ALGORITHMS
+from edgelearn.privacy.accountant import gaussian_epsilon, sampled_epsilon
+from edgewire.decoding import decode
+from edgewire.errors import NotFound
+
+DELTA = 1e-5  # of every ε that is told
+
+
+@dataclass(frozen=True)
+class RoundStatus:
+    """state: gathering, open, closing, closed or failed. answered: updates that counted, or wait to; late, refused:
+    that never will; silent: invited boards that neither answered nor gave a sign of life lately. score: of the model
+    that the round made, as the boards of the next one found on their own samples; None: not known (yet)."""
+
+    number: int
+    state: str
+    reason: str
+    begun_at: float
+    deadline_at: float
+    closed_at: float | None
+    invited: int
+    answered: int
+    late: int
+    refused: int
+    silent: int
+    bytes_down: int
+    bytes_up: int
+    samples: int
+    score: float | None
+
+
+@dataclass(frozen=True)
+class SeriesStatus:
+    """state: created, running, stopped, finished or failed. closed: rounds that were closed, of `rounds`; failed: that
+    were not; present: boards that could be invited; epsilon: what it cost so far at δ = 1e-5, None without noise."""
+
+    id: str
+    task: str
+    state: str
+    reason: str
+    algorithm: str
+    rounds: int
+    closed: int
+    failed: int
+    cohort: int
+    quorum: int
+    present: int
+    base_version: int
+    created_at: float
+    changed_at: float
+    best_round: int | None
+    best_score: float | None
+    epsilon: float | None
+    history: tuple[RoundStatus, ...] = ()
+
+
+def list_all(cloud: Cloud, *, now: float, task: str | None = None) -> list[SeriesStatus]:
+    """Every series, the newest first, without its rounds."""
+    query = sa.select(db.series).order_by(db.series.c.created_at.desc(), db.series.c.id)
+    if task is not None:
+        query = query.where(db.series.c.task == task)
+    with cloud.database.reading() as connection:
+        return [_status(connection, row, now=now, history=0) for row in connection.execute(query).all()]
+
+
+def status(cloud: Cloud, series: str, *, now: float, history: int = 1_000_000) -> SeriesStatus:
+    """One series with its last rounds, oldest first. Raises NotFound."""
+    with cloud.database.reading() as connection:
+        row = connection.execute(sa.select(db.series).where(db.series.c.id == series)).one_or_none()
+        if row is None:
+            raise NotFound(f"there is no series '{series}'", hint="see 'cloud-aug round status'")
+        return _status(connection, row, now=now, history=history)
+
+
+def _status(connection: sa.Connection, row: sa.Row[Any], *, now: float, history: int) -> SeriesStatus:
+    made = decode(Series, bytes(row.document), what="series")
+    plan, scores = made.plan, scores_of(connection, made.id)
+    states = _states(connection, made.id)
+    best = max(scores, key=lambda number: scores[number], default=None)
+    present = sa.select(sa.func.count()).select_from(db.presences).where(db.presences.c.series == made.id)
+    return SeriesStatus(
+        id=made.id,
+        task=made.task,
+        state=row.state,
+        reason=row.reason,
+        algorithm=plan.algorithm,
+        rounds=plan.rounds,
+        closed=states.count("closed"),
+        failed=states.count("failed"),
+        cohort=plan.cohort,
+        quorum=plan.quorum,
+        present=int(connection.execute(present).scalar_one()),
+        base_version=made.base.version,
+        created_at=row.created_at,
+        changed_at=row.changed_at,
+        best_round=best,
+        best_score=None if best is None else scores[best],
+        epsilon=_epsilon(connection, made, states.count("closed") + states.count("failed")),
+        history=_history(connection, made, scores, now=now, last=history) if history else (),
+    )
+
+
+def _states(connection: sa.Connection, series: str) -> list[str]:
+    query = sa.select(db.rounds.c.state).where(db.rounds.c.series == series)
+    return [str(state) for state in connection.execute(query).scalars()]
+
+
+def scores_of(connection: sa.Connection, series: str) -> dict[int, float]:
+    """By closed round: how good the model that it made is, by the mean over the samples of the boards that got it."""
+    column = db.updates.c
+    query = sa.select(column.number, column.score, column.samples).where(column.series == series)
+    found: dict[int, list[tuple[float, int]]] = {}
+    for number, score, samples in connection.execute(query.where(column.dropped == "", column.score.is_not(None))):
+        found.setdefault(number - 1, []).append((score, samples))
+    made = sa.select(db.rounds.c.number).where(db.rounds.c.series == series, db.rounds.c.state == "closed")
+    closed = set(connection.execute(made).scalars())
+    return {
+        number: sum(score * samples for score, samples in told) / sum(samples for _, samples in told)
+        for number, told in found.items()
+        if number in closed
+    }
+
+
+def _epsilon(connection: sa.Connection, series: Series, rounds: int) -> float | None:
+    """That a board took part, by the server's noise; or what the busiest board sent, by its own."""
+    multiplier = series.plan.options.get("noise_multiplier", 1.0)
+    if ALGORITHMS[series.plan.algorithm].invites == "coin" and multiplier:
+        share = min(1.0, series.plan.cohort / max(1, series.boards))
+        return sampled_epsilon(multiplier, share, rounds, DELTA)
+    if series.plan.noise:
+        column = db.updates.c
+        sent = sa.select(sa.func.count()).where(column.series == series.id).group_by(column.board)
+        busiest = max(connection.execute(sent).scalars(), default=0)
+        return gaussian_epsilon(series.plan.noise, busiest, DELTA)
+    return None
+
+
+def _history(
+    connection: sa.Connection, series: Series, scores: dict[int, float], *, now: float, last: int
+) -> tuple[RoundStatus, ...]:
+    query = sa.select(db.rounds).where(db.rounds.c.series == series.id).order_by(db.rounds.c.number.desc()).limit(last)
+    rows = connection.execute(query).all()
+    return tuple(_round(connection, series, row, scores.get(row.number), now=now) for row in reversed(rows))
+
+
+def _round(
+    connection: sa.Connection, series: Series, row: sa.Row[Any], score: float | None, *, now: float
+) -> RoundStatus:
+    invited, came = db.invitations.c, db.updates.c
+    asked = connection.execute(
+        sa.select(invited.board, invited.heard_at, invited.invited_at, invited.gave_up).where(
+            invited.series == series.id, invited.number == row.number
+        )
+    ).all()
+    answers = connection.execute(
+        sa.select(came.board, came.number, came.size, came.samples, came.counted_in, came.dropped).where(
+            came.series == series.id, sa.or_(came.number == row.number, came.counted_in == row.number)
+        )
+    ).all()
+    counting = [a for a in answers if a.dropped == "" and a.counted_in in (row.number, None)]
+    mine = {answer.board for answer in answers if answer.number == row.number}
+    silent = [
+        ask
+        for ask in asked
+        if ask.board not in mine and (ask.gave_up or row.state in ("closed", "failed") or _quiet(ask, series, now=now))
+    ]
+    return RoundStatus(
+        number=row.number,
+        state=row.state,
+        reason=row.reason,
+        begun_at=row.begun_at,
+        deadline_at=row.deadline_at,
+        closed_at=row.closed_at,
+        invited=len(asked),
+        answered=len(counting),
+        late=row.late,
+        refused=row.refused,
+        silent=len(silent),
+        bytes_down=row.order_bytes * sum(ask.heard_at is not None for ask in asked),
+        bytes_up=sum(answer.size for answer in answers if answer.number == row.number),
+        samples=sum(answer.samples for answer in counting),
+        score=score,
+    )
+
+
+def _quiet(ask: Any, series: Series, *, now: float) -> bool:
+    return bool(now - (ask.heard_at or ask.invited_at) > series.plan.silence_s)
+
+
+@dataclass(frozen=True)
+class Tally:
+    """All rounds of a task together. rounds: by state; stragglers: invited boards that did not answer before their
+    round ended; score: of the newest model that boards have judged."""
+
+    rounds: dict[str, int]
+    counted: int
+    late: int
+    refused: int
+    stragglers: int
+    bytes_down: int
+    bytes_up: int
+    score: float | None
+
+
+def tally(connection: sa.Connection, task: str) -> Tally:
+    """For the metrics."""
+    series, rounds, invited, came = db.series.c, db.rounds.c, db.invitations.c, db.updates.c
+    mine = sa.select(series.id).where(series.task == task)
+    states = sa.select(rounds.state, sa.func.count()).where(rounds.series.in_(mine)).group_by(rounds.state)
+    total = sa.func.coalesce
+    sums = sa.select(total(sa.func.sum(rounds.late), 0), total(sa.func.sum(rounds.refused), 0))
+    late, refused = connection.execute(sums.where(rounds.series.in_(mine))).one()
+    sent = sa.select(total(sa.func.sum(came.size), 0), sa.func.count(came.counted_in)).where(came.series.in_(mine))
+    bytes_up, counted = connection.execute(sent).one()
+    of_round = sa.and_(rounds.series == invited.series, rounds.number == invited.number)
+    asked = sa.select(total(sa.func.sum(rounds.order_bytes), 0)).join_from(db.invitations, db.rounds, of_round)
+    heard = asked.where(invited.series.in_(mine), invited.heard_at.is_not(None))
+    return Tally(
+        rounds={str(state): int(count) for state, count in connection.execute(states)},
+        counted=int(counted),
+        late=int(late),
+        refused=int(refused),
+        stragglers=_stragglers(connection, mine),
+        bytes_down=int(connection.execute(heard).scalar_one()),
+        bytes_up=int(bytes_up),
+        score=_newest_score(connection, task),
+    )
+
+
+def _stragglers(connection: sa.Connection, mine: sa.Select[Any]) -> int:
+    rounds, invited, came = db.rounds.c, db.invitations.c, db.updates.c
+    of_round = sa.and_(rounds.series == invited.series, rounds.number == invited.number)
+    answer = sa.and_(came.series == invited.series, came.number == invited.number, came.board == invited.board)
+    over = sa.select(sa.func.count()).select_from(
+        sa.join(db.invitations, db.rounds, of_round).outerjoin(db.updates, answer)
+    )
+    ended = over.where(invited.series.in_(mine), rounds.state.in_(("closed", "failed")), came.board.is_(None))
+    return int(connection.execute(ended).scalar_one())
+
+
+def _newest_score(connection: sa.Connection, task: str) -> float | None:
+    query = sa.select(db.series.c.id).where(db.series.c.task == task).order_by(db.series.c.created_at.desc()).limit(1)
+    newest = connection.execute(query).scalar()
+    scores = {} if newest is None else scores_of(connection, newest)
+    return scores[max(scores)] if scores else None

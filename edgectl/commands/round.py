@@ -1,0 +1,124 @@
+"""edgectl round join | train"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from edgectl.commands import Invocation, JsonFlag, TaskFlag, invocation
+from edgectl.output import emit, say
+
+if TYPE_CHECKING:
+    from edgectl.rounds.joining import Outcome
+    from edgectl.rounds.training import Trained
+    from edgectl.stopping import Stop
+
+group = typer.Typer(no_args_is_help=True, help="Federated rounds, where you want them.", rich_markup_mode=None)
+
+For = Annotated[
+    int, typer.Option("--for", min=0, metavar="SECONDS", help="Go on asking for that long; 0: once, one turn.")
+]
+
+
+def register(app: typer.Typer) -> None:
+    app.add_typer(group, name="round")
+
+
+@group.command()
+def join(ctx: typer.Context, task: TaskFlag = None, seconds: For = 0, json: JsonFlag = False) -> None:
+    """Take part in federated rounds now, if this board is invited, cool and idle.
+
+    Only after `edgectl config set rounds true`, and only for tasks that allow it. What training changed in the weights
+    leaves the board, never a sample; docs/privacy.md says what that reveals. Cut off anywhere, the next one goes on.
+    `edgectl sync` and `edgectl agent` do this by themselves.
+    """
+    from edgectl.rounds.now import real, take_part_now
+    from edgectl.stopping import Stop
+    from edgewire.errors import NothingToDo
+
+    here = invocation(ctx)
+    settings = here.with_profile()
+    if not settings.flag("rounds"):
+        raise NothingToDo("this board takes no part in federated rounds", hint="edgectl config set rounds true")
+    made: list[Outcome] = []
+    until = time.monotonic() + seconds
+    with Stop().listening() as stop:
+        world = real(here.home, settings, site=here.places.profiles, stopped=lambda: stop.asked)
+        while True:
+            made = take_part_now(here.home, settings, world, task=here.task_id(task))
+            wait_s = min((one.wait_s for one in made), default=float("inf"))
+            if stop.asked or time.monotonic() + wait_s >= until:
+                break
+            stop.wait(wait_s)
+    wait_s = min((one.wait_s for one in made), default=0.0)
+    report = {"changed": any(one.state == "sent" or one.earlier for one in made), "wait_s": wait_s}
+    emit({**report, "turns": [vars(one) for one in made]}, _lines(made), as_json=json)
+
+
+@group.command()
+def train(ctx: typer.Context, task: TaskFlag = None, json: JsonFlag = False) -> None:
+    """Train for the round that waits here, within this board's budget, and keep the update. Uses no network.
+
+    `edgectl round join` runs it.
+    """
+    started = time.monotonic()
+    from edgectl.stopping import Stop
+    from edgewire.files import exclusive
+
+    here = invocation(ctx)
+    with exclusive(here.home.ensure().lock("train"), doing="training on this board"), Stop().listening() as stop:
+        done = _train(here, task, stop, started)
+    line = f"{done.task}: update for round {done.number} of series {done.series}: {done.samples} samples"
+    emit(vars(done), [line], as_json=json)
+
+
+def _train(here: Invocation, task: str | None, stop: Stop, started: float) -> Trained:
+    from edgectl import enrolment, tasks
+    from edgectl.board import memory, profile
+    from edgectl.budget import check_loadable
+    from edgectl.governor import start
+    from edgectl.retraining import seal_network
+
+    seal_network()
+    known = enrolment.load(here.home)
+    manifest = tasks.known_task(here.home, known, here.task_id(task), here.clock())
+    machine = start.Machine.real(started=started, sleep=stop.sleep, site=here.places.profiles)
+    begin = start.start(here.with_profile(), profile.load(here.profile_id, here.places.profiles), machine)
+    check_loadable(memory.available_mib())
+    from edgectl.rounds import training  # only now: it imports torch
+
+    try:
+        governor = begin.govern(lambda kind, line, **told: say(line))
+
+        def on_step() -> None:
+            stop.check()
+            governor.step()
+
+        with here.store() as store:
+            run = store.start_run(manifest.task.id, "round", here.clock())
+            try:
+                done = training.train(here.home, known, manifest, store, threads=here.threads, on_step=on_step)
+            except (Exception, KeyboardInterrupt) as error:
+                store.finish_run(run, "failed", {"error": str(error)}, here.clock())
+                raise
+            store.finish_run(run, "update made", dict(vars(done)), here.clock())
+    finally:
+        machine.close()
+    return done
+
+
+def _lines(made: list[Outcome]) -> list[str]:
+    if not made:
+        return ["no task of this board has samples here and allows federated rounds (edgectl sync; edgectl data add)"]
+    return [_line(one) for one in made]
+
+
+def _line(one: Outcome) -> str:
+    earlier = "an update made earlier was sent; " if one.earlier else ""
+    if one.state == "waiting":
+        return f"{one.task}: {earlier}{one.note}; ask again in {one.wait_s:.0f} s"
+    words = {"sent": "update sent", "late": "too late", "refused": "update refused", "given-up": "given up"}[one.state]
+    note = f" ({one.note})" if one.note and one.state != "sent" else ""
+    return f"{one.task}: {earlier}round {one.number} of series {one.series}: {words}{note}"

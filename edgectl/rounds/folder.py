@@ -1,0 +1,128 @@
+"""What a board keeps of the rounds of one task, so that it may be killed at any point.
+
+rounds/<task>/invitation.json          the signed invitation that is being worked on; written after all that it names
+rounds/<task>/order, base              what to start from
+rounds/<task>/update.safetensors       made, but not acknowledged yet; sending it again changes nothing
+rounds/<task>/memory/<upload id>       what the algorithm kept beside that update; it counts if the update does
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from edgectl.enrolment import Enrolment
+from edgectl.home import Home
+from edgelearn.federated.turn import Memory
+from edgewire import tensors
+from edgewire.decoding import convert
+from edgewire.errors import CorruptFile, InvalidMessage, NotFound
+from edgewire.files import digest_of_file, write_atomic
+from edgewire.messages import WEIGHTS_LIMIT_BYTES, BlobRef
+from edgewire.rounds import UPDATE_LIMIT_BYTES, Invitation, Parts, UpdateMeta, pack_update, unpack_order, unpack_update
+from edgewire.signing import open_sealed
+from edgewire.tensors import Arrays, of, under
+
+MEMORY_LIMIT_BYTES = 1 << 30
+
+
+class RoundFolder:
+    """The files of one task. The caller holds the lock `rounds`, or, while it trains, `train`."""
+
+    def __init__(self, home: Home, task_id: str) -> None:
+        self.path = home.rounds(task_id)
+        self.task_id = task_id
+
+    def ensure(self) -> None:
+        (self.path / "memory").mkdir(mode=0o700, parents=True, exist_ok=True)
+
+    # The invitation
+
+    def blob(self, name: str) -> Path:
+        """Where the 'order' or the 'base' lies."""
+        return self.path / name
+
+    def clear_other(self, name: str, ref: BlobRef) -> None:
+        """Make room for a blob: what lies there of another one is of no use."""
+        path = self.blob(name)
+        stale = self.path / f"{name}.digest"
+        if not stale.is_file() or stale.read_text() != ref.digest:
+            for old in (path, path.with_name(path.name + ".part")):
+                old.unlink(missing_ok=True)
+            write_atomic(stale, ref.digest.encode(), mode=0o600)
+
+    def accept(self, envelope: bytes) -> None:
+        """Work on this from now on."""
+        write_atomic(self.path / "invitation.json", envelope, mode=0o600)
+
+    def invitation(self, enrolment: Enrolment) -> Invitation:
+        """What is being worked on, its signature verified. Raises NotFound, Forged, CorruptFile."""
+        try:
+            raw = (self.path / "invitation.json").read_bytes()
+        except FileNotFoundError:
+            raise NotFound("no round waits for this board", hint="edgectl round join") from None
+        keys = enrolment.trust.signing_keys
+        statement = open_sealed(raw, keys, type="round", task=self.task_id, now=None)
+        return convert(Invitation, statement.body, what="invitation")
+
+    def order(self, invitation: Invitation) -> Parts:
+        """Raises CorruptFile, which removes it: the next join brings it again."""
+        return unpack_order(self._read("order", invitation.order), limit_bytes=2 * WEIGHTS_LIMIT_BYTES)
+
+    def base(self, invitation: Invitation) -> Arrays:
+        raw = self._read("base", invitation.base)
+        return tensors.unpack(raw, what="base weights", limit_bytes=WEIGHTS_LIMIT_BYTES)[0]
+
+    def _read(self, name: str, ref: BlobRef) -> bytes:
+        path = self.blob(name)
+        if not path.is_file() or digest_of_file(path) != ref.digest:
+            path.unlink(missing_ok=True)
+            raise CorruptFile(f"{path} is missing or corrupt", hint="edgectl round join brings it again")
+        return path.read_bytes()
+
+    # The update
+
+    def keep_update(self, parts: Parts, meta: UpdateMeta, memory: Memory) -> None:
+        """On disk when this returns. The memory first: with the update it must be there."""
+        self._remember(meta, memory)
+        write_atomic(self.path / "update.safetensors", pack_update(parts, meta), mode=0o600)
+
+    def waiting(self) -> tuple[bytes, UpdateMeta] | None:
+        """The update that has not been acknowledged. One that is unreadable is removed: it will be made again."""
+        path = self.path / "update.safetensors"
+        if not path.is_file():
+            return None
+        raw = path.read_bytes()
+        try:
+            return raw, unpack_update(raw, limit_bytes=UPDATE_LIMIT_BYTES)[1]
+        except InvalidMessage:
+            path.unlink()
+            return None
+
+    def settle(self, meta: UpdateMeta, *, counts: bool) -> None:
+        """The cloud has the update, or will never take it; then what the algorithm kept beside it goes, too."""
+        if not counts:
+            self._memory(meta.upload_id).unlink(missing_ok=True)
+        (self.path / "invitation.json").unlink(missing_ok=True)
+        (self.path / "update.safetensors").unlink(missing_ok=True)
+
+    # The memory
+
+    def memory(self, invitation: Invitation) -> Memory:
+        """Of the update that the cloud counts; of another series, or lost, there is none. All others are removed."""
+        wanted = self._memory(invitation.memory) if invitation.memory else None
+        for other in set((self.path / "memory").iterdir()) - {wanted}:
+            other.unlink()
+        if wanted is None or not wanted.is_file():
+            return Memory()
+        arrays, meta = tensors.unpack(wanted.read_bytes(), what=str(wanted), limit_bytes=MEMORY_LIMIT_BYTES)
+        if not isinstance(meta, Mapping) or meta.get("series") != invitation.series:
+            return Memory()
+        return Memory(of("own", arrays), of("codec", arrays))
+
+    def _remember(self, meta: UpdateMeta, memory: Memory) -> None:
+        arrays = under("own", memory.own) | under("codec", memory.codec)
+        write_atomic(self._memory(meta.upload_id), tensors.pack(arrays, {"series": meta.series}), mode=0o600)
+
+    def _memory(self, upload_id: str) -> Path:
+        return self.path / "memory" / upload_id

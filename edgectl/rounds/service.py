@@ -1,0 +1,59 @@
+"""What a board asks of the cloud in rounds. Over HTTPS it goes the way of everything else, through `edgectl.cloud`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Protocol
+
+from edgectl.cloud import HttpCloud
+from edgewire.decoding import decode, encode
+from edgewire.rounds import JoinReply, JoinRequest, Sign, SignReply, UpdateMeta, UpdateReply
+
+
+class Rounds(Protocol):
+    """Every method may raise what `edgewire.errors` lists for the wire, and Offline."""
+
+    def join(self, task_id: str, request: JoinRequest) -> JoinReply:
+        """Say that this board could take part; its invitation, if there is one."""
+        ...
+
+    def sign(self, task_id: str, series: str, number: int, told: Sign) -> SignReply:
+        """Give a sign of life, or give up."""
+        ...
+
+    def update(self, task_id: str, meta: UpdateMeta, body: bytes) -> UpdateReply:
+        """Send an update; twice changes nothing. Raises Gone if its round is closed."""
+        ...
+
+    def blob(self, digest: str, size: int, target: Path) -> int:
+        """See `edgectl.cloud.Cloud.blob`."""
+        ...
+
+    def trust(self, after: int) -> list[bytes]:
+        """See `edgectl.cloud.Cloud.trust`."""
+        ...
+
+
+class RoundsOverHttp:
+    """Rounds of the cloud behind this connection."""
+
+    def __init__(self, cloud: HttpCloud) -> None:
+        self._cloud = cloud
+
+    def join(self, task_id: str, request: JoinRequest) -> JoinReply:
+        raw = self._cloud.send("POST", f"/v1/tasks/{task_id}/rounds/join", encode(request))
+        return decode(JoinReply, raw, what="the answer to joining")
+
+    def sign(self, task_id: str, series: str, number: int, told: Sign) -> SignReply:
+        raw = self._cloud.send("POST", f"/v1/tasks/{task_id}/rounds/{series}/{number}/sign", encode(told))
+        return decode(SignReply, raw, what="the answer to the sign of life")
+
+    def update(self, task_id: str, meta: UpdateMeta, body: bytes) -> UpdateReply:
+        path = f"/v1/tasks/{task_id}/rounds/{meta.series}/{meta.number}/updates/{meta.upload_id}"
+        return decode(UpdateReply, self._cloud.send("PUT", path, body), what="the answer to the update")
+
+    def blob(self, digest: str, size: int, target: Path) -> int:
+        return self._cloud.blob(digest, size, target)
+
+    def trust(self, after: int) -> list[bytes]:
+        return self._cloud.trust(after)

@@ -1,0 +1,151 @@
+"""Train for the round that waits, on this board's own samples, and put the update on disk. Opens no socket; torch."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+import numpy as np
+
+from edgectl.budget import Spent
+from edgectl.enrolment import Enrolment
+from edgectl.home import Home
+from edgectl.rounds.folder import RoundFolder
+from edgectl.store import Store
+from edgelearn.compression.catalogue import CODECS
+from edgelearn.device import use_threads
+from edgelearn.federated import turn
+from edgelearn.federated.algorithm import Algorithm, LocalSettings, Order, Update
+from edgelearn.federated.arrays import Arrays
+from edgelearn.federated.catalogue import ALGORITHMS, Surroundings, make
+from edgelearn.learner import TorchLearner, learner_of
+from edgelearn.metrics import score
+from edgelearn.privacy.noise import randomized
+from edgewire.errors import CorruptFile, NothingToDo, Refused, ResourcesRefused, UnsupportedBoard
+from edgewire.messages import Manifest
+from edgewire.rounds import Invitation, Parts, UpdateMeta
+
+T = TypeVar("T")
+
+
+@dataclass
+class Trained:
+    """changed: False if the update was there already. score: of the weights that came, on this board's samples;
+    bytes: of the update as it will be sent."""
+
+    task: str
+    series: str
+    number: int
+    changed: bool
+    samples: int = 0
+    steps: int = 0
+    score: float | None = None
+    bytes: int = 0
+
+
+@dataclass(frozen=True)
+class Governed:
+    """A learner after each of whose gradients `on_step` is called; it may rest, or raise to stop."""
+
+    learner: TorchLearner
+    on_step: Callable[[], None]
+
+    @property
+    def num_samples(self) -> int:
+        return self.learner.num_samples
+
+    def gradient(self, weights: Mapping[str, np.ndarray], rows: np.ndarray) -> Arrays:
+        made = self.learner.gradient(weights, rows)
+        self.on_step()
+        return made
+
+
+def train(
+    home: Home, enrolment: Enrolment, manifest: Manifest, store: Store, *, threads: int, on_step: Callable[[], None]
+) -> Trained:
+    """The caller holds the lock. The same invitation and samples give the same update, but for noise.
+
+    Raises NotFound where nothing waits, Refused where the signed task does not allow it, NothingToDo without samples,
+    UnsupportedBoard for what this version does not know, ResourcesRefused if budget or governor end it, CorruptFile.
+    """
+    folder = RoundFolder(home, manifest.task.id)
+    check_allowed(manifest)
+    invitation = folder.invitation(enrolment)
+    if (known := folder.waiting()) is not None:
+        meta = known[1]
+        return Trained(manifest.task.id, meta.series, meta.number, False, meta.samples, meta.steps, meta.score)
+    use_threads(threads)
+    mine = store.samples(manifest.task)
+    if len(mine) == 0:
+        raise NothingToDo("there are no labelled samples to train on", hint="edgectl data add FILE")
+    try:
+        parts, base = folder.order(invitation), folder.base(invitation)
+        learner = learner_of(manifest.task, {**base, **parts.main}, mine.samples.x, mine.samples.y)
+    except ValueError as error:
+        raise CorruptFile(f"the order does not fit task '{manifest.task.id}': {error}", hint="edgectl sync") from None
+    told = score(manifest.task.metric, learner.logits(parts.main), learner.y)
+    try:
+        update, memory = _play(invitation, parts, Governed(learner, on_step), folder.memory(invitation))
+    except Spent as spent:
+        raise ResourcesRefused(f"{spent.detail}: this board gives up the round", hint="it may join the next") from None
+    upload_id = secrets.token_hex(16)
+    series, number = invitation.series, invitation.number
+    meta = UpdateMeta(series, number, invitation.board, upload_id, update.num_samples, update.steps, told)
+    folder.keep_update(Parts(update.delta, update.extra), meta, memory)
+    size = (folder.path / "update.safetensors").stat().st_size
+    return Trained(manifest.task.id, series, number, True, meta.samples, meta.steps, told, size)
+
+
+def check_allowed(manifest: Manifest) -> None:
+    """Raises Refused unless the task, as the cloud signed it, allows rounds."""
+    if manifest.task.privacy.rounds is not True:
+        raise Refused(f"task '{manifest.task.id}' does not allow federated rounds", hint="its policy is for its owner")
+
+
+def _play(invitation: Invitation, parts: Parts, learner: Governed, memory: turn.Memory) -> tuple[Update, turn.Memory]:
+    local = invitation.local
+    settings = LocalSettings(local.epochs, local.batch_size, local.learning_rate)
+    return turn.play(
+        _algorithm(invitation),
+        _known(CODECS, "compression", invitation.compression),
+        Order(invitation.number - 1, parts.main, settings, parts.extra),
+        learner,
+        board=invitation.board,
+        memory=memory,
+        rng=np.random.default_rng(invitation.seed),
+        change=lambda update: _noised(invitation, update),
+    )
+
+
+def _algorithm(invitation: Invitation) -> Algorithm:
+    """For its step on a board: what only the server does is never asked here."""
+    kind = _known(ALGORITHMS, "algorithm", invitation.algorithm)
+    surroundings = Surroundings(invitation.boards, 1.0, _only_the_server, np.random.default_rng)
+    try:
+        return make(kind, surroundings, invitation.options)
+    except (TypeError, ValueError) as error:
+        raise UnsupportedBoard(f"algorithm '{invitation.algorithm}': {error}", hint="update edgectl") from None
+
+
+def _noised(invitation: Invitation, update: Update) -> Update:
+    """With noise of this board's own, which nobody can guess."""
+    if not invitation.noise:
+        return update
+    if update.extra:
+        raise Refused("this algorithm sends more than its update, which would go without noise")
+    rng = np.random.default_rng()
+    return replace(
+        update, delta=randomized(update.delta, clip=invitation.clip, noise_multiplier=invitation.noise, rng=rng)
+    )
+
+
+def _only_the_server(_weights: object) -> float:
+    raise ValueError("a board judges no weights")
+
+
+def _known(choices: Mapping[str, T], what: str, name: str) -> T:
+    if name not in choices:
+        raise UnsupportedBoard(f"this edgectl knows no {what} '{name}'", hint="update edgectl")
+    return choices[name]

@@ -1,0 +1,150 @@
+"""Federated rounds on the wire: what a board says when it could take part, its signed invitation, and its update."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Annotated, Literal
+
+from msgspec import Meta
+
+from edgewire import tensors
+from edgewire.decoding import convert, plain
+from edgewire.messages import BlobRef, BoardId, UploadId
+from edgewire.tasks import TaskId
+from edgewire.tensors import Arrays, of, under
+
+UPDATE_LIMIT_BYTES = 64 << 20
+UPDATE_SPARE_BYTES = 64 << 10  # names and numbers of an update, beyond its arrays
+
+SeriesId = Annotated[str, Meta(pattern=r"^[0-9a-f]{16}$")]
+RoundNumber = Annotated[int, Meta(ge=1, le=1 << 31)]
+Network = Literal["ethernet", "wifi", "mobile", "unknown"]
+# names, not lists: a board that does not know one says so, and does not take part
+AlgorithmName = Annotated[str, Meta(pattern=r"^[a-z][a-z0-9-]{0,31}$")]
+
+
+@dataclass(frozen=True)
+class Local:
+    """How a board trains. epochs: passes over its samples; batch_size: samples of one step, 0 for all of them."""
+
+    epochs: Annotated[int, Meta(ge=1, le=1000)] = 5
+    batch_size: Annotated[int, Meta(ge=0, le=1 << 20)] = 10
+    learning_rate: Annotated[float, Meta(gt=0, le=10)] = 0.04
+
+
+@dataclass(frozen=True)
+class JoinRequest:
+    """A board that could take part now. temperature_c: None where no sensor tells."""
+
+    samples: Annotated[int, Meta(ge=1, le=1 << 31)]
+    network: Network = "unknown"
+    temperature_c: Annotated[float, Meta(ge=-40, le=125)] | None = None
+
+
+@dataclass(frozen=True)
+class Invitation:
+    """Body of a statement of type 'round'. base: weights of which the order holds those that are trained; order: what
+    to start from; boards: how many might take part; noise, clip: of the board's own, 0: none; seed: of its training;
+    memory: the board's last update in this series that counts, whose memory goes with it ('': none); until: seconds
+    since 1970."""
+
+    series: SeriesId
+    number: RoundNumber
+    board: BoardId
+    base: BlobRef
+    order: BlobRef
+    algorithm: AlgorithmName
+    options: dict[str, float]
+    boards: Annotated[int, Meta(ge=1)]
+    local: Local
+    compression: AlgorithmName
+    noise: Annotated[float, Meta(ge=0)]
+    clip: Annotated[float, Meta(gt=0)]
+    seed: Annotated[int, Meta(ge=0, lt=1 << 53)]
+    memory: Annotated[str, Meta(pattern=r"^([0-9a-f]{32})?$")]
+    heartbeat_s: Annotated[float, Meta(gt=0)]
+    until: float
+
+
+@dataclass(frozen=True)
+class JoinReply:
+    """invitation: a signed envelope, '' while there is none; wait_s: when to ask again; note: why there is none."""
+
+    invitation: str = ""
+    wait_s: Annotated[float, Meta(ge=0)] = 60.0
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Sign:
+    """A sign of life of an invited board."""
+
+    state: Literal["working", "giving-up"] = "working"
+
+
+@dataclass(frozen=True)
+class SignReply:
+    """wanted: whether an update for this round would still count."""
+
+    wanted: bool
+
+
+@dataclass(frozen=True)
+class UpdateMeta:
+    """The JSON part of an update. score: of the weights that the board was sent, on its own samples, by the task's
+    metric; None: it does not tell."""
+
+    series: SeriesId
+    number: RoundNumber
+    board: BoardId
+    upload_id: UploadId
+    samples: Annotated[int, Meta(ge=1, le=1 << 53)]
+    steps: Annotated[int, Meta(ge=1, le=1 << 53)]
+    score: Annotated[float, Meta(ge=0, le=1)] | None = None
+    format: Literal["update/1"] = "update/1"
+
+
+@dataclass(frozen=True)
+class UpdateReply:
+    """accepted: False if it was there already. counts: in which round it counts or will, 0 while that is open."""
+
+    accepted: bool
+    counts: int = 0
+
+
+@dataclass(frozen=True)
+class OrderMeta:
+    """The JSON part of an order, whose arrays are `weights/…` and `extra/…`."""
+
+    task: TaskId
+    format: Literal["order/1"] = "order/1"
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Two kinds of arrays in one body: weights or a delta, and what an algorithm adds."""
+
+    main: Arrays
+    extra: Arrays = field(default_factory=dict)
+
+
+def pack_order(parts: Parts, task: str) -> bytes:
+    return tensors.pack(under("weights", parts.main) | under("extra", parts.extra), plain(OrderMeta(task)))
+
+
+def unpack_order(data: bytes, *, limit_bytes: int) -> Parts:
+    """Raises TooLarge or InvalidMessage. Nothing is checked against a model here."""
+    arrays, meta = tensors.unpack(data, what="order", limit_bytes=limit_bytes)
+    convert(OrderMeta, meta, what="order")
+    return Parts(of("weights", arrays), of("extra", arrays))
+
+
+def pack_update(parts: Parts, meta: UpdateMeta) -> bytes:
+    """parts.main: the delta as its compression made it."""
+    return tensors.pack(under("delta", parts.main) | under("extra", parts.extra), plain(meta))
+
+
+def unpack_update(data: bytes, *, limit_bytes: int) -> tuple[Parts, UpdateMeta]:
+    """Raises TooLarge or InvalidMessage. Arrays are checked by whoever knows the order."""
+    arrays, meta = tensors.unpack(data, what="update", limit_bytes=limit_bytes)
+    return Parts(of("delta", arrays), of("extra", arrays)), convert(UpdateMeta, meta, what="update")

@@ -1,0 +1,340 @@
+"""A board in federated rounds, against a service in memory: what leaves it, what stays, and what survives a kill."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from edgectl import enrolment, tasks
+from edgectl.agent.children import Done
+from edgectl.board import network
+from edgectl.rounds import joining
+from edgectl.rounds.folder import RoundFolder
+from edgectl.rounds.joining import Board, Outcome, take_part
+from edgectl.rounds.training import train
+from edgelearn.compression.catalogue import CODECS
+from edgelearn.federated.algorithm import Order
+from edgelearn.federated.updates import Limits
+from edgelearn.learner import shared_weights
+from edgewire import tensors
+from edgewire.decoding import plain
+from edgewire.errors import (
+    Busy,
+    EdgeError,
+    Forged,
+    Gone,
+    NotFound,
+    NothingToDo,
+    Offline,
+    Refused,
+    Revoked,
+    UnsupportedBoard,
+)
+from edgewire.files import digest, write_atomic
+from edgewire.messages import BlobRef
+from edgewire.rounds import (
+    Invitation,
+    JoinReply,
+    JoinRequest,
+    Local,
+    Parts,
+    Sign,
+    SignReply,
+    UpdateMeta,
+    UpdateReply,
+    pack_order,
+    unpack_update,
+)
+from edgewire.signing import SigningKey, Statement, seal
+from tests.board.synced import BOTH, Synced
+from tests.learn import world
+
+ALLOWED = replace(BOTH, privacy=replace(BOTH.privacy, rounds=True))
+ORDER = pack_order(Parts(shared_weights(world.TASK, world.base())), BOTH.id)
+BASE = tensors.pack(world.base(), {"format": "weights/1"})
+SERIES = "0123456789abcdef"
+
+
+@dataclass
+class Service:
+    """Rounds in memory. fails: raised by the next update; wanted: what signs of life are answered with."""
+
+    synced: Synced
+    key: SigningKey
+    invited: bool = True
+    changes: dict[str, Any] = field(default_factory=dict)
+    fails: EdgeError | None = None
+    wanted: bool = True
+    signs: list[str] = field(default_factory=list)
+    received: list[tuple[UpdateMeta, bytes]] = field(default_factory=list)
+
+    @property
+    def invitation(self) -> Invitation:
+        known = enrolment.load(self.synced.board.home)
+        made = Invitation(
+            SERIES, 1, known.board, BlobRef(digest(BASE), len(BASE)), BlobRef(digest(ORDER), len(ORDER)),
+            "fedavg", {}, 3, Local(2, 4, 0.05), "none", 0.0, 1.0, 7, "", 1.0, self.synced.board.server.clock() + 600,
+        )  # fmt: skip
+        return replace(made, **self.changes)
+
+    def join(self, task_id: str, request: JoinRequest) -> JoinReply:
+        if not self.invited:
+            return JoinReply(wait_s=5.0, note="not invited yet")
+        now = self.synced.board.server.clock()
+        statement = Statement("round", task_id, 1, 1, now, now + 600, plain(self.invitation))
+        return JoinReply(seal(self.key, statement).decode(), 0.0)
+
+    def sign(self, task_id: str, series: str, number: int, told: Sign) -> SignReply:
+        self.signs.append(told.state)
+        return SignReply(self.wanted)
+
+    def update(self, task_id: str, meta: UpdateMeta, body: bytes) -> UpdateReply:
+        error, self.fails = self.fails, None
+        if error is not None:
+            raise error
+        self.received.append((meta, body))
+        return UpdateReply(True)
+
+    def blob(self, name: str, size: int, target: Path) -> int:
+        write_atomic(target, {digest(ORDER): ORDER, digest(BASE): BASE}[name])
+        return size
+
+    def trust(self, after: int) -> list[bytes]:
+        return []
+
+
+@pytest.fixture
+def ready(synced: Synced) -> Synced:
+    """Synced, with samples, of a task that allows rounds."""
+    synced.task = ALLOWED
+    synced.publish()
+    synced.sync()
+    synced.add(world.style(3, 0.5))
+    return synced
+
+
+@pytest.fixture
+def service(ready: Synced) -> Service:
+    return Service(ready, ready.board.server.signing)
+
+
+def trained(ready: Synced, on_step: Callable[[], None] = lambda: None) -> Any:
+    home, known = ready.board.home, enrolment.load(ready.board.home)
+    manifest = tasks.known_task(home, known, BOTH.id, ready.board.server.clock())
+    with ready.store() as store:
+        return train(home, known, manifest, store, threads=1, on_step=on_step)
+
+
+def turn(ready: Synced, service: Service, training: Callable[..., Done] | None = None) -> Outcome:
+    """One turn, with the training in this process unless another one is given."""
+
+    def here(task: str, limit_s: float, unwanted: Callable[[], bool]) -> Done:
+        return Done(0, dict(vars(trained(ready))))
+
+    known = enrolment.load(ready.board.home)
+    board = Board(ready.board.home, known, JoinRequest(12), training or here, clock=ready.board.server.clock)
+    return take_part(board, BOTH.id, service)
+
+
+def files(ready: Synced) -> set[str]:
+    folder = ready.board.home.rounds(BOTH.id)
+    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+
+
+def test_an_invited_board_sends_what_training_changed_and_no_sample(ready: Synced, service: Service) -> None:
+    outcome = turn(ready, service)
+    assert (outcome.state, outcome.number, outcome.trained["samples"]) == ("sent", 1, 12)
+    [(meta, body)] = service.received
+    parts, told = unpack_update(body, limit_bytes=1 << 20)
+    assert told == meta
+    assert {name: array.shape for name, array in parts.main.items()} == {
+        name: array.shape for name, array in shared_weights(world.TASK, world.base()).items()
+    }
+    assert 0 <= (meta.score or -1) <= 1
+    assert "update.safetensors" not in files(ready)
+
+
+def test_the_same_invitation_gives_the_same_update(ready: Synced, service: Service) -> None:
+    turn(ready, service)
+    turn(ready, service)
+    (one, first), (two, second) = (
+        (meta, unpack_update(body, limit_bytes=1 << 20)[0]) for meta, body in service.received
+    )
+    assert one.upload_id != two.upload_id
+    assert all(np.array_equal(first.main[name], second.main[name]) for name in first.main)
+
+
+def test_who_is_not_invited_waits_and_leaves_nothing(ready: Synced, service: Service) -> None:
+    service.invited = False
+    outcome = turn(ready, service)
+    assert (outcome.state, outcome.wait_s, outcome.note) == ("waiting", 5.0, "not invited yet")
+    assert files(ready) == set()
+
+
+def test_an_update_that_could_not_be_sent_is_sent_the_next_time_under_its_id(ready: Synced, service: Service) -> None:
+    service.fails = Offline("no connection")
+    with pytest.raises(Offline):
+        turn(ready, service)
+    waiting = RoundFolder(ready.board.home, BOTH.id).waiting()
+    assert waiting is not None
+    service.invited = False
+    assert turn(ready, service).earlier
+    assert service.received == [(waiting[1], waiting[0])]
+
+
+@pytest.mark.parametrize(("error", "state"), [(Gone("closed"), "late"), (Refused("not invited"), "refused")])
+def test_what_never_counts_is_dropped_with_its_memory(
+    ready: Synced, service: Service, error: EdgeError, state: str
+) -> None:
+    service.changes, service.fails = {"algorithm": "fedlaavg"}, error
+    assert turn(ready, service).state == state
+    assert not [name for name in files(ready) if name.startswith(("update", "memory"))]
+
+
+def test_a_revoked_board_is_told_and_keeps_its_update(ready: Synced, service: Service) -> None:
+    service.fails = Revoked("this board was revoked")
+    with pytest.raises(Revoked):
+        turn(ready, service)
+    assert "update.safetensors" in files(ready)
+
+
+def test_memory_goes_on_from_the_update_that_counts(ready: Synced, service: Service) -> None:
+    service.changes = {"algorithm": "fedlaavg"}
+    turn(ready, service)
+    first = service.received[0][0].upload_id
+    service.changes |= {"memory": first, "number": 2}
+    turn(ready, service)
+    change = unpack_update(service.received[1][1], limit_bytes=1 << 20)[0].main
+    assert all(not array.any() for array in change.values())  # same order, same seed: the gradient is the same
+    service.changes |= {"memory": "", "number": 3}  # the cloud counted neither
+    turn(ready, service)
+    assert any(array.any() for array in unpack_update(service.received[2][1], limit_bytes=1 << 20)[0].main.values())
+
+
+def test_memory_of_another_series_is_not_used(ready: Synced, service: Service) -> None:
+    service.changes = {"algorithm": "fedlaavg"}
+    turn(ready, service)
+    service.changes |= {"series": "f" * 16, "memory": service.received[0][0].upload_id}
+    turn(ready, service)
+    assert any(array.any() for array in unpack_update(service.received[1][1], limit_bytes=1 << 20)[0].main.values())
+
+
+def test_an_invitation_that_the_cloud_did_not_sign_is_not_followed(ready: Synced, service: Service) -> None:
+    service.key = SigningKey.generate()
+    with pytest.raises(Forged):
+        turn(ready, service)
+    service.key, service.changes = ready.board.server.signing, {"board": "b" + "0" * 16}
+    with pytest.raises(Forged, match="another board"):
+        turn(ready, service)
+    assert "invitation.json" not in files(ready)
+
+
+def test_a_board_trains_only_where_the_signed_task_allows_it(synced: Synced) -> None:
+    synced.sync()
+    synced.add(world.style(3, 0.5))
+    with pytest.raises(Refused, match="does not allow"):
+        turn(synced, Service(synced, synced.board.server.signing))
+
+
+def test_what_this_version_does_not_know_is_declined(ready: Synced, service: Service) -> None:
+    for changes in ({"algorithm": "fednova"}, {"compression": "zip"}, {"options": {"nu": 1.0}}):
+        service.changes = changes
+        with pytest.raises(UnsupportedBoard):
+            turn(ready, service)
+
+
+def test_a_training_that_fails_gives_the_round_up(ready: Synced, service: Service) -> None:
+    outcome = turn(ready, service, lambda *_: Done(6, {}, "the 5 s of its time budget were used up"))
+    assert (outcome.state, service.signs) == ("given-up", ["giving-up"])
+
+
+@pytest.mark.parametrize("code", [joining.STOPPED, Busy.exit_code])
+def test_a_training_that_was_stopped_or_must_wait_keeps_its_place(ready: Synced, service: Service, code: int) -> None:
+    assert turn(ready, service, lambda *_: Done(code)).state == "waiting"
+    assert service.signs == []
+    assert turn(ready, service).state == "sent"
+
+
+def test_a_board_that_trains_gives_signs_of_life_and_stops_when_nobody_waits(ready: Synced, service: Service) -> None:
+    now = [0.0]
+
+    def slow(task: str, limit_s: float, unwanted: Callable[[], bool]) -> Done:
+        for _ in range(3):
+            now[0] += 1.0
+            assert not unwanted()
+        service.wanted = False
+        now[0] += 1.0
+        assert unwanted()
+        return Done(joining.STOPPED + 1)
+
+    known = enrolment.load(ready.board.home)
+    clock = ready.board.server.clock
+    board = Board(ready.board.home, known, JoinRequest(12), slow, clock=clock, monotonic=lambda: now[0])
+    assert take_part(board, BOTH.id, service).state == "late"
+    assert service.signs == ["working"] * 4
+
+
+def test_without_samples_or_an_invitation_nothing_is_trained(ready: Synced, service: Service) -> None:
+    with pytest.raises(NotFound, match="no round waits"):
+        trained(ready)
+    with ready.store() as store:
+        store.expire(BOTH.id, older_than=None, ids=None)
+    with pytest.raises(NothingToDo):
+        turn(ready, service)
+
+
+def test_the_governor_is_asked_after_every_step(ready: Synced, service: Service) -> None:
+    steps: list[int] = []
+    turn(ready, service, lambda *_: Done(0, dict(vars(trained(ready, lambda: steps.append(1))))))
+    assert len(steps) == service.received[0][0].steps == 6
+
+
+def test_own_noise_is_bounded_by_the_clip_and_never_the_same(ready: Synced, service: Service) -> None:
+    service.changes = {"noise": 1e-6, "clip": 0.01}
+    turn(ready, service)
+    turn(ready, service)
+    first, second = (unpack_update(body, limit_bytes=1 << 20)[0].main for _, body in service.received)
+    length = np.sqrt(sum(float(np.square(array).sum()) for array in first.values()))
+    assert length == pytest.approx(0.01, rel=0.01)
+    assert any(not np.array_equal(first[name], second[name]) for name in first)
+
+
+@pytest.mark.parametrize("name", CODECS)
+def test_what_is_sent_unfolds_to_the_order_it_answers(ready: Synced, service: Service, name: str) -> None:
+    from edgelearn.federated import turn as turns
+    from edgelearn.federated.algorithm import LocalSettings, Update
+
+    service.changes = {"compression": name}
+    turn(ready, service)
+    meta, body = service.received[0]
+    parts, order = unpack_update(body, limit_bytes=1 << 20)[0], Parts(shared_weights(world.TASK, world.base()))
+    sent = Update(meta.board, 0, meta.samples, meta.steps, parts.main, parts.extra)
+    turns.receive(sent, Order(0, order.main, LocalSettings()), CODECS[name], Limits())
+
+
+def a_route(interface: str, destination: str = "00000000") -> dict[str, str]:
+    row = f"{interface}\t{destination}\t0100A8C0\t3\t0\t0\t0\t{destination}\n"
+    return {"proc/net/route": "Iface\tDestination\tGateway\tFlags\tRefCnt\tUse\tMetric\tMask\n" + row}
+
+
+@pytest.mark.parametrize(
+    ("tree", "kind"),
+    [
+        (a_route("eth0"), "ethernet"),
+        (a_route("wlan0") | {"sys/class/net/wlan0/wireless/x": ""}, "wifi"),
+        (a_route("wwan0"), "mobile"),
+        (a_route("eth0", "00A8C000"), "unknown"),
+        (a_route("../x"), "unknown"),
+        ({}, "unknown"),
+    ],
+)
+def test_the_network_is_that_of_the_default_route(tmp_path: Path, tree: dict[str, str], kind: str) -> None:
+    for name, text in tree.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    assert network.kind(tmp_path) == kind

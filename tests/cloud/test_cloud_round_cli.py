@@ -1,0 +1,81 @@
+"""`cloud-aug round`: made, started, watched, stopped and resumed; what it made is fetched and published."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+
+import numpy as np
+import pytest
+
+from edgewire import tensors
+from tests.cloud import toys
+from tests.cloud.players import Player, allow_rounds, gathered
+from tests.cloud.toys import report, run
+
+BACKENDS = ("files",)
+MAKE = ("round", "create", "--task", "toy", "--rounds", "1", "--cohort", "3", "--quorum", "2", "--gather", "60s")
+
+
+@pytest.fixture
+def players(client, cloud, clock):
+    allow_rounds(cloud)
+    return [Player(client, cloud, clock) for _ in range(3)]
+
+
+def test_a_series_from_its_making_to_the_next_base(data, cloud, clock, players, tmp_path):
+    made = report(*MAKE, "--set", "server_rate=0.5", data=data)
+    series = made["series"]
+    assert (made["boards"], made["started"], made["plan"]["options"]) == (3, False, {"server_rate": 0.5})
+    assert [report("round", "start", series, data=data)["changed"] for _ in range(2)] == [True, False]
+    assert [report("round", "stop", series, data=data)["changed"] for _ in range(2)] == [True, False]
+    assert report("round", "resume", series, data=data)["changed"]
+    gathered(players, series)
+    with subprocess.Popen(
+        toys.command("round", "status", series, "--watch", "--json", data=data),
+        stdout=subprocess.PIPE,
+        text=True,
+        env=toys.environment(),
+    ) as watching:
+        assert watching.stdout is not None
+        first = json.loads(watching.stdout.readline())["series"]
+        assert first["history"][0]["state"] == "open"
+        for player in players:
+            player.play(0.5)
+        last = json.loads(watching.stdout.read().splitlines()[-1])["series"]
+    assert (watching.returncode, last["state"], last["closed"]) == (0, "finished", 1)
+    for which in ((), ("--board", players[0].id)):
+        out = tmp_path / "model.safetensors"
+        assert report("round", "fetch", series, *which, "--out", str(out), data=data)["round"] == 1
+        weights, meta = tensors.unpack(out.read_bytes(), what="model", limit_bytes=1 << 20)
+        assert (meta["task"], out.stat().st_mode & 0o777) == ("toy", 0o600)
+        assert all(np.isfinite(array).all() for array in weights.values())
+    published = [report("round", "publish", series, data=data) for _ in range(2)]
+    assert [(one["changed"], one["base"]["version"]) for one in published] == [(True, 2), (False, 2)]
+    assert report("index", "build", "--task", "toy", data=data)["publication"]["base"]["version"] == 2
+    assert series in run("round", "status", data=data).stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (("--quorum", "9"), 2, "never reach a quorum"),
+        (("--algorithm", "magic"), 2, "no algorithm"),
+        (("--set", "speed"), 2, "no option"),
+        (("--network", "pigeon"), 2, "malformed"),
+        (("--deadline", "soon"), 2, "not a span"),
+        (("--learning-rate", "1000"), 2, "malformed"),
+    ],
+)
+def test_what_cannot_be_is_refused_with_its_reason(data, players, arguments, code, said):
+    done = run(*MAKE, *arguments, data=data)
+    assert (done.returncode, said in done.stderr) == (code, True), done.stderr
+
+
+def test_what_is_not_there_is_said(data, players):
+    for command in ("start", "stop", "resume", "status", "publish"):
+        done = run("round", command, "0" * 16, data=data)
+        assert (done.returncode, "no series" in done.stderr) == (1, True), done.stderr
+    series = report(*MAKE, "--start", data=data)["series"]
+    assert "closed no round yet" in run("round", "fetch", series, "--out", "x", data=data).stderr
+    assert run("round", "fetch", series, "--round", "worst", "--out", "x", data=data).returncode == 2

@@ -1,0 +1,142 @@
+"""Three boards and a cloud play three rounds over TLS; each of them is killed once, and the model has the same bits."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edgewire.decoding import encode
+from tests.cloud import toys
+from tests.journeys.conftest import Box, Place, own_file
+
+ROUNDS, BOARDS = 3, 3
+LIMIT_S = 240.0
+
+
+@pytest.fixture
+def boards(place: Place) -> list[Box]:
+    """With samples that differ, and with their owners' consent. This machine counts as idle and cool."""
+    allowed = replace(toys.TASK, privacy=replace(toys.TASK.privacy, rounds=True))
+    (place.folder / "task.json").write_bytes(encode(allowed))
+    place.cloud("task", "publish", place.folder / "task.json")
+    return [a_board(place, number) for number in range(BOARDS)]
+
+
+def a_board(place: Place, number: int) -> Box:
+    made = place.board(f"board-{number}")
+    made.report("config", "set", "rounds", "true")
+    made.report("config", "set", "agent_idle_percent", "100")
+    made.report("sync", "--no-rounds")
+    made.report("data", "add", own_file(place.folder / f"{number}.npz", shift=number - 1.0, seed=number))
+    return made
+
+
+def started(place: Place) -> str:
+    plan = ["--algorithm", "scaffold", "--compression", "topk", "--rounds", str(ROUNDS), "--epochs", "2", "--seed", "3"]
+    times = ["--gather", "60s", "--deadline", "300s", "--silence", "60s"]
+    size = ["--cohort", str(BOARDS), "--quorum", str(BOARDS)]
+    return str(place.cloud("round", "create", "--task", "toy", *plan, *size, *times, "--start")["series"])
+
+
+def status(place: Place, series: str) -> dict[str, Any]:
+    return dict(place.cloud("round", "status", series)["series"])
+
+
+def weights(place: Place, series: str) -> bytes:
+    file = place.folder / f"{series}.safetensors"
+    place.cloud("round", "fetch", series, "--out", str(file))
+    return file.read_bytes()
+
+
+def playing(board: Box) -> subprocess.Popen[str]:
+    return board.start("round", "join", "--for", "200", "--json")
+
+
+def finish(place: Place, boards: list[Box], series: str) -> dict[str, Any]:
+    """Let boards play, again where they gave up, until the series ends."""
+    until = time.monotonic() + LIMIT_S
+    while (told := status(place, series))["state"] == "running" and time.monotonic() < until:
+        for process in [playing(board) for board in boards]:
+            _, err = process.communicate(timeout=LIMIT_S)
+            assert "Traceback" not in err
+    return told
+
+
+def children(pid: int) -> list[int]:
+    with contextlib.suppress(OSError):
+        return [int(text) for text in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    return []
+
+
+def kill_all(process: subprocess.Popen[str]) -> None:
+    """As a power cut does: the process and what it started."""
+    for pid in (*children(process.pid), process.pid):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    process.communicate(timeout=30)
+
+
+def killed_as_soon_as(seen: dict[subprocess.Popen[str], Callable[[], bool]]) -> None:
+    """Kill each process once it is that far."""
+    until = time.monotonic() + LIMIT_S
+    while seen and time.monotonic() < until:
+        for process in [process for process, reached in seen.items() if reached()]:
+            kill_all(process)
+            del seen[process]
+        time.sleep(0.01)
+    assert not seen, "a board never came that far"
+
+
+@pytest.mark.slow
+def test_each_is_killed_once_and_the_model_has_the_same_bits(place: Place, boards: list[Box]) -> None:
+    port = place.server.port
+    undisturbed = replace(place, data=Path(shutil.copytree(place.data, place.folder / "undisturbed")))
+    twins = [Box(Path(shutil.copytree(board.folder, place.folder / f"{board.folder.name}-twin"))) for board in boards]
+    series = started(place)
+    folders = [board.state / "rounds" / "toy" for board in boards]
+    training, fetching, sending = (playing(board) for board in boards)
+    killed_as_soon_as(
+        {
+            training: lambda: (folders[0] / "invitation.json").exists() and bool(children(training.pid)),
+            fetching: lambda: (folders[1] / "order.digest").exists(),
+            sending: lambda: (folders[2] / "update.safetensors").exists(),
+        }
+    )
+    assert status(place, series)["closed"] == 0
+    place.server.process.kill()
+    place.server.process.wait(30)
+    with toys.serving(place.data, "--port", str(port)):
+        told = finish(place, boards, series)
+    assert (told["state"], told["closed"], told["failed"]) == ("finished", ROUNDS, 0)
+    assert [one["answered"] for one in told["history"]] == [BOARDS] * ROUNDS
+    with toys.serving(undisturbed.data, "--port", str(port)):
+        twin = started(undisturbed)
+        assert finish(undisturbed, twins, twin)["state"] == "finished"
+    assert weights(place, series) == weights(undisturbed, twin)
+
+
+def test_who_did_not_consent_takes_no_part(place: Place, boards: list[Box]) -> None:
+    started(place)
+    boards[0].report("config", "set", "rounds", "false")
+    assert "config set rounds true" in boards[0].fails(5, "round", "join")
+    assert "rounds" not in boards[0].report("sync")
+    assert not (boards[0].state / "rounds").exists()
+
+
+def test_sync_takes_part_and_what_nobody_asks_for_says_so(place: Place, boards: list[Box]) -> None:
+    assert "no round waits" in boards[0].fails(1, "round", "train")
+    [turn] = boards[0].report("sync")["rounds"]
+    assert (turn["state"], turn["note"]) == ("waiting", "no rounds are running for this task")
+    started(place)
+    [turn] = boards[0].report("sync")["rounds"]
+    assert (turn["state"], turn["note"]) == ("waiting", "not invited yet")
