@@ -20,11 +20,13 @@ NAMES = (
     "base",
     "retrieval",
     "serving",
+    "console",
     "privacy",
     "tuning",
     "blending",
     "personalize",
     "federated",
+    "releases",
 )
 
 

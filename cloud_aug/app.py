@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -15,18 +14,17 @@ from starlette.responses import Response
 
 from cloud_aug import openapi
 from cloud_aug.cloud import open_settings
-from cloud_aug.db import first_line, from_database_error
+from cloud_aug.console import site
+from cloud_aug.console.live import Streams
 from cloud_aug.metrics import Report
 from cloud_aug.middleware import BodyGuard, Crowd, Envelope, Watch
 from cloud_aug.rates import Rates
-from cloud_aug.replies import error_reply
+from cloud_aug.replies import database_trouble, error_reply
 from cloud_aug.rounds.referee import Referee
-from cloud_aug.routes import admin, content, docs, enrolment, exchange, health, rounds, watching
+from cloud_aug.routes import admin, content, docs, enrolment, exchange, health, releasing, rounds, watching
 from cloud_aug.search import Searcher
 from cloud_aug.settings import Settings
-from edgewire.errors import EdgeError, InvalidMessage, NotFound, RetryLater, UsageError, from_os_error
-
-_log = logging.getLogger(__name__)
+from edgewire.errors import EdgeError, InvalidMessage, NotFound, UsageError, from_os_error
 
 
 def create_app(settings: Settings, *, clock: Callable[[], float] = time.time) -> FastAPI:
@@ -45,12 +43,13 @@ def create_app(settings: Settings, *, clock: Callable[[], float] = time.time) ->
     app = FastAPI(lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url="/openapi.json")
     app.state.cloud, app.state.searcher, app.state.clock = cloud, Searcher(cloud), clock
     app.state.rates, app.state.report, app.state.referee = rates, Report(cloud, clock), referee
-    for routes in (health, enrolment, content, exchange, rounds, admin, docs, watching):
+    app.state.streams = Streams(min(settings.limits.live_streams, max(1, settings.limits.requests_at_once // 2)))
+    for routes in (health, enrolment, content, exchange, rounds, releasing, admin, docs, watching, site):
         app.include_router(routes.router)
     app.add_exception_handler(EdgeError, _edge_error)
     app.add_exception_handler(OSError, _os_error)
     app.add_exception_handler(sa.exc.DBAPIError, _database_error)
-    app.add_exception_handler(sa.exc.TimeoutError, _no_connection)
+    app.add_exception_handler(sa.exc.TimeoutError, _database_error)
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(RequestValidationError, _parameter_error)
     app.add_exception_handler(Exception, _unexpected)
@@ -75,17 +74,7 @@ def _os_error(_request: Request, error: Exception) -> Response:
 
 
 def _database_error(_request: Request, error: Exception) -> Response:
-    if not isinstance(error, sa.exc.DBAPIError):
-        return error_reply(EdgeError("the server failed"))
-    _log.error("database: %s", first_line(error))
-    found = from_database_error(error)
-    return error_reply(
-        found if type(found) is not EdgeError else EdgeError("the server failed", hint="its log says why")
-    )
-
-
-def _no_connection(_request: Request, _error: Exception) -> Response:
-    return error_reply(RetryLater("the database is busy", retry_after_s=5))
+    return error_reply(database_trouble(error))
 
 
 def _http_error(_request: Request, error: Exception) -> Response:

@@ -77,9 +77,9 @@ def spend_enrolment_token(connection: sa.Connection, secret: str, board: str, *,
     return str(row.tasks).split()
 
 
-def open_request(raw: bytes, public_key: str, *, type: str, now: float) -> Statement:
+def open_request(raw: bytes, public_key: str, *, type: str, task: str = "", now: float) -> Statement:
     """Verify a request that a board signed. Raises Forged, Expired or WrongClock."""
-    statement = open_sealed(raw, keyring([public_key]), type=type, now=now)
+    statement = open_sealed(raw, keyring([public_key]), type=type, task=task, now=now)
     if statement.expires_at - statement.issued_at > REQUEST_LIFETIME_S:
         raise Expired(f"a signed request may live {REQUEST_LIFETIME_S:.0f} s at most")
     return statement
@@ -99,7 +99,8 @@ def give_access(cloud: Cloud, raw: bytes, *, now: float) -> AccessReply:
         if board.revoked_at is not None:
             raise Revoked("this board was revoked", hint="ask the administrator")
         _use_nonce(connection, request, statement.expires_at, now=now)
-        connection.execute(db.boards.update().where(db.boards.c.id == board.id).values(last_seen_at=now))
+        seen = {"last_seen_at": now, "edgectl": request.edgectl or board.edgectl}
+        connection.execute(db.boards.update().where(db.boards.c.id == board.id).values(seen))
         return _issue(connection, board.id, now=now)
 
 

@@ -217,7 +217,8 @@ def _replace(rows: sa.Connection, connection: sa.Connection) -> None:
         _copy_rows(rows, connection, table)
     known = [row for row in grants if _has_task(connection, row["task"])]
     db.insert_new(connection, db.grants, known)
-    connection.execute(db.access_tokens.delete())  # boards ask for new ones
+    for secrets in (db.access_tokens, db.sessions):  # boards ask for new ones, people log in again
+        connection.execute(secrets.delete())
     db.renumber(connection)
 
 

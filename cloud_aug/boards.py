@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
@@ -12,7 +13,7 @@ from cloud_aug import audit, auth, db, keys, tasks
 from cloud_aug.cloud import Cloud
 from edgewire.decoding import convert
 from edgewire.errors import NotFound, Revoked
-from edgewire.messages import BoardInfo, EnrolReply, EnrolRequest
+from edgewire.messages import BoardInfo, EnrolReply, EnrolRequest, Name
 from edgewire.signing import key_id, unb64, unverified
 
 
@@ -127,6 +128,23 @@ def revoke(cloud: Cloud, board: str, *, actor: str = audit.SHELL, now: float) ->
         connection.execute(db.boards.update().where(db.boards.c.id == row.id).values(revoked_at=now))
         audit.note(connection, at=now, actor=actor, action="revoke", subject=row.id)
     return True
+
+
+def set_groups(
+    cloud: Cloud, board: str, groups: Collection[str], *, actor: str = audit.SHELL, now: float
+) -> tuple[str, bool]:
+    """Put a board into these groups and no others; its id, and whether that changed anything. Raises NotFound,
+    InvalidMessage."""
+    wanted = sorted(set(convert(list[Name], list(groups), what="groups")))
+    with cloud.database.writing() as connection:
+        identity, column = str(_find(connection, board).id), db.board_groups.c
+        had = connection.execute(sa.select(column.name).where(column.board == identity).order_by(column.name)).scalars()
+        if list(had) == wanted:
+            return identity, False
+        connection.execute(db.board_groups.delete().where(column.board == identity))
+        db.insert_new(connection, db.board_groups, [{"board": identity, "name": name} for name in wanted])
+        audit.note(connection, at=now, actor=actor, action="group", subject=identity, groups=wanted)
+    return identity, True
 
 
 def find(connection: sa.Connection, board: str) -> str:

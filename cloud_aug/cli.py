@@ -6,7 +6,21 @@ import sys
 
 import typer
 
-from cloud_aug.commands import admin, base, boards, index, init, keys, pool, round, serve, simulate, task, upkeep
+from cloud_aug.commands import (
+    admin,
+    base,
+    boards,
+    index,
+    init,
+    keys,
+    pool,
+    release,
+    round,
+    serve,
+    simulate,
+    task,
+    upkeep,
+)
 from cloud_aug.output import show_error
 from edgewire.errors import EdgeError, from_os_error
 
@@ -27,6 +41,7 @@ for name, group in (
     ("base", base.app),
     ("index", index.app),
     ("boards", boards.app),
+    ("release", release.app),
     ("round", round.app),
     ("keys", keys.app),
     ("admin", admin.app),

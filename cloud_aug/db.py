@@ -70,6 +70,14 @@ boards = sa.Table(
     sa.Column("enrolled_at", sa.Float, nullable=False),
     sa.Column("last_seen_at", sa.Float),
     sa.Column("revoked_at", sa.Float),
+    sa.Column("edgectl", sa.String(32)),  # the version it told when it last asked for access
+)
+
+board_groups = sa.Table(
+    "board_groups",
+    metadata,
+    sa.Column("board", sa.ForeignKey("boards.id"), primary_key=True),
+    sa.Column("name", byte_ordered(63), primary_key=True),
 )
 
 grants = sa.Table(
@@ -126,6 +134,57 @@ audit = sa.Table(
     sa.Column("action", sa.String(40), nullable=False),
     sa.Column("subject", sa.String(200), nullable=False),
     sa.Column("detail", sa.Text, nullable=False),
+    sa.Index("audit_of_subject", "subject", "id"),
+    sa.Index("audit_of_actor", "actor", "id"),
+)
+
+# Who may log in to the console. One that was removed stays as a row, so that no restore brings it back.
+accounts = sa.Table(
+    "accounts",
+    metadata,
+    sa.Column("name", sa.String(63), primary_key=True),
+    sa.Column("role", sa.String(10), nullable=False),
+    sa.Column("password", sa.String(200), nullable=False),  # as passwords.py writes it
+    sa.Column("created_at", sa.Float, nullable=False),
+    sa.Column("logged_in_at", sa.Float),
+    sa.Column("removed_at", sa.Float),
+    sa.CheckConstraint("role IN ('viewer', 'operator', 'admin')", name="accounts_role"),
+)
+
+sessions = sa.Table(
+    "sessions",
+    metadata,
+    sa.Column("hash", sa.String(64), primary_key=True),
+    sa.Column("account", sa.ForeignKey("accounts.name"), nullable=False, index=True),
+    sa.Column("created_at", sa.Float, nullable=False),
+    sa.Column("seen_at", sa.Float, nullable=False),
+)
+
+# Passwords that did not fit, by the digest of the name or address that they came with.
+guesses = sa.Table(
+    "guesses",
+    metadata,
+    sa.Column("who", sa.String(64), primary_key=True),
+    sa.Column("failures", sa.Integer, nullable=False),
+    sa.Column("last_at", sa.Float, nullable=False, index=True),
+    sa.Column("blocked_until", sa.Float, nullable=False),
+)
+
+# Long work of whichever process: what it does now, and how it ended.
+jobs = sa.Table(
+    "jobs",
+    metadata,
+    sa.Column("id", row_id, primary_key=True),
+    sa.Column("kind", sa.String(20), nullable=False),
+    sa.Column("task", byte_ordered(63), nullable=False),
+    sa.Column("stage", sa.String(40), nullable=False),
+    sa.Column("done", sa.BigInteger, nullable=False),
+    sa.Column("total", sa.BigInteger, nullable=False),
+    sa.Column("started_at", sa.Float, nullable=False),
+    sa.Column("told_at", sa.Float, nullable=False),
+    sa.Column("ended_at", sa.Float),
+    sa.Column("outcome", sa.String(10)),  # done, failed
+    sa.Column("detail", sa.String(300), nullable=False),
 )
 
 contributors = sa.Table(
@@ -193,6 +252,23 @@ telemetry = sa.Table(
     sa.Column("document", sa.LargeBinary, nullable=False),  # Telemetry as JSON
     sa.Column("received_at", sa.Float, nullable=False),
     sa.UniqueConstraint("board", "upload_id"),
+)
+
+# The last of each board, as columns that a list can be sorted and filtered by.
+board_states = sa.Table(
+    "board_states",
+    metadata,
+    sa.Column("board", sa.ForeignKey("boards.id"), primary_key=True),
+    sa.Column("told_at", sa.Float),  # of the telemetry
+    sa.Column("temperature_c", sa.Float),
+    sa.Column("throttled", sa.Boolean),
+    sa.Column("power_w", sa.Float),
+    sa.Column("power_quality", sa.String(10)),
+    sa.Column("reported_at", sa.Float),  # of the report
+    sa.Column("task", byte_ordered(63)),
+    sa.Column("base", sa.String(64)),  # digest
+    sa.Column("shipped", sa.String(32)),
+    sa.Column("gain", sa.Float),
 )
 
 bases = sa.Table(
@@ -278,6 +354,53 @@ manifests = sa.Table(
     sa.Column("envelope", sa.LargeBinary, nullable=False),
 )
 
+# Bases that the manifest does not name: boards get them by a release, wave by wave.
+held_bases = sa.Table(
+    "held_bases",
+    metadata,
+    sa.Column("task", sa.ForeignKey("tasks.id"), primary_key=True),
+    sa.Column("base_version", sa.Integer, primary_key=True, autoincrement=False),
+)
+
+releases = sa.Table(
+    "releases",
+    metadata,
+    sa.Column("id", sa.String(16), primary_key=True),
+    sa.Column("task", sa.ForeignKey("tasks.id"), nullable=False),
+    sa.Column("state", sa.String(10), nullable=False),
+    sa.Column("document", sa.LargeBinary, nullable=False),  # Plan as JSON
+    sa.Column("base_version", sa.Integer),  # NULL: a policy
+    sa.Column("counter", sa.Integer),  # of its orders; NULL: not started
+    sa.Column("revert_counter", sa.Integer),  # of the orders to go back; NULL: nobody has to
+    sa.Column("wave", sa.Integer, nullable=False),
+    sa.Column("wave_since", sa.Float),
+    sa.Column("revision", sa.Integer, nullable=False),  # rises with every change: who saw an older one must look again
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("created_at", sa.Float, nullable=False),
+    sa.Column("started_at", sa.Float),
+    sa.Column("ended_at", sa.Float),
+    sa.CheckConstraint("state IN ('draft', 'running', 'paused', 'done', 'failed', 'aborted')", name="releases_state"),
+    sa.Index("releases_of_task", "task", "counter"),
+)
+
+release_boards = sa.Table(
+    "release_boards",
+    metadata,
+    sa.Column("release", sa.ForeignKey("releases.id"), primary_key=True),
+    sa.Column("board", sa.ForeignKey("boards.id"), primary_key=True),
+    sa.Column("wave", sa.Integer, nullable=False),
+    sa.Column("state", sa.String(10), nullable=False),
+    sa.Column("challenge", sa.String(32), nullable=False),
+    sa.Column("offered_at", sa.Float),
+    sa.Column("told_at", sa.Float),
+    sa.Column("outcome", sa.LargeBinary),  # the last Outcome as JSON
+    sa.CheckConstraint(
+        "state IN ('waiting', 'offered', 'committed', 'failed', 'reverted')", name="release_boards_state"
+    ),
+    sa.Index("release_boards_of_wave", "release", "wave", "state"),
+    sa.Index("release_boards_of_board", "board"),
+)
+
 # A series of federated rounds of one task (cloud_aug.rounds).
 series = sa.Table(
     "series",
@@ -358,7 +481,20 @@ updates = sa.Table(
 
 # Who may come in, what was done, and what opens packs: a restore leaves these as they are, and adds what they lack.
 # They refer to nothing but each other.
-KEPT = frozenset({administrators, audit, boards, enrolment_tokens, nonces, pack_secrets, trust_statements})
+KEPT = frozenset(
+    {
+        accounts,
+        administrators,
+        audit,
+        board_groups,
+        boards,
+        enrolment_tokens,
+        jobs,
+        nonces,
+        pack_secrets,
+        trust_statements,
+    }
+)
 
 
 class Database:

@@ -30,6 +30,13 @@ class Encoder:
         """The label that the base finds likeliest for each sample, int64 (n,)."""
         return np.asarray(self._run(x, "logits").argmax(axis=1), np.int64)
 
+    def logits(self, x: np.ndarray) -> np.ndarray:
+        """What the base says of each sample, float32 (n, classes). Raises CorruptFile if it is not finite."""
+        found = self._run(x, "logits")
+        if not np.isfinite(found).all():
+            raise CorruptFile("the base model gives answers that are not finite", hint="train the base again")
+        return found
+
     def _run(self, x: np.ndarray, output: str) -> np.ndarray:
         parts = []
         for start in range(0, len(x), BATCH_SIZE):

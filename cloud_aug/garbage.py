@@ -13,11 +13,11 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from cloud_aug import audit, db, packs
+from cloud_aug import audit, db, packs, publications
 from cloud_aug.blobs import BlobStore
 from cloud_aug.cloud import Cloud
 from cloud_aug.db import Database
-from edgewire.decoding import decode
+from edgewire.decoding import decode, encode
 from edgewire.errors import NotFound
 
 GRACE_S = 7 * 86400.0
@@ -59,6 +59,7 @@ def collect(cloud: Cloud, *, grace_s: float = GRACE_S, dry_run: bool = False, no
 def in_use(database: Database, blobs: BlobStore, *, since: float) -> set[str]:
     """Digests that documents name which are current, or were at any time since then; not all of them are blobs'."""
     documents = [*_documents(database, db.publications, since), *_documents(database, db.bases, since)]
+    documents += _released(database)
     found = {digest for document in documents for digest in _digests(document)}
     for document in documents:
         named = decode(dict[str, Any], document, what="publication", limit_bytes=len(document))
@@ -97,6 +98,18 @@ def _documents(database: Database, table: sa.Table, since: float) -> list[bytes]
             if newer.get(task, float("inf")) > since:
                 found.append(bytes(document))
             newer[task] = came
+    return found
+
+
+def _released(database: Database) -> list[bytes]:
+    """The publications that boards may be at though they are not the newest, and the releases that brought them."""
+    found: list[bytes] = []
+    with database.reading() as connection:
+        for task in connection.execute(sa.select(db.tasks.c.id)).scalars().all():
+            found += [encode(one) for one in publications.served(connection, task)]
+        called_back = db.releases.c.state.in_(("failed", "aborted"))
+        query = sa.select(db.releases.c.document).where(sa.not_(called_back))
+        found += [bytes(document) for document in connection.execute(query).scalars()]
     return found
 
 

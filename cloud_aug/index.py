@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+import sqlalchemy as sa
 
 from cloud_aug import (
     audit,
@@ -56,12 +57,20 @@ class Built:
 
 
 def build(
-    cloud: Cloud, task_id: str, *, seed: int, now: float, on_progress: Progress, engine: Engine | None = None
+    cloud: Cloud,
+    task_id: str,
+    *,
+    seed: int,
+    now: float,
+    on_progress: Progress,
+    hold: bool = False,
+    engine: Engine | None = None,
 ) -> Built:
     """Embed the pool, form cohorts, write packs, directory and search index, check them, publish them.
 
-    on_progress(stage, done, total); engine: who does the steps, this process unless told otherwise. Raises Busy if
-    another build runs, NotReady without a base, UsageError when the pool has fewer contributors than a cohort needs,
+    hold: keep a new base out of the manifest, for a release; where bases of this task were released before, that is so
+    anyway. on_progress(stage, done, total); engine: who does the steps, this process unless told otherwise. Raises Busy
+    if another build runs, NotReady without a base, UsageError when the pool has fewer contributors than a cohort needs,
     Conflict when contributors withdrew meanwhile, TooLarge or EdgeError for an index that memory or recall forbid, and
     what the engine raises.
     """
@@ -75,7 +84,7 @@ def build(
         draft, holders = _Build(bench, engine or Here(), base, secret, seed, on_progress).drafted(withdrawn)
         on_progress("publish", 0, 1)
         draft = replace(draft, build_s=time.monotonic() - began)
-        built = _publish(cloud, draft, holders, withdrawn, secret, now=now)
+        built = _publish(cloud, draft, holders, withdrawn, secret, hold=hold, now=now)
         _remove_old(cloud, built.publication)
         packs.encrypt_older(cloud, built.publication, secret)
         bench.work.clear()
@@ -231,7 +240,14 @@ def _verify_search(cloud: Cloud, draft: Publication, described: Directory) -> No
 
 
 def _publish(
-    cloud: Cloud, draft: Publication, holders: Holders, withdrawn: dict[str, int], secret: Secret, *, now: float
+    cloud: Cloud,
+    draft: Publication,
+    holders: Holders,
+    withdrawn: dict[str, int],
+    secret: Secret,
+    *,
+    hold: bool,
+    now: float,
 ) -> Built:
     with cloud.database.writing() as connection:
         good_until = publications.record_holders(connection, draft.task, holders, withdrawn)
@@ -239,6 +255,7 @@ def _publish(
         if before is not None and before.content == draft.content:
             return Built(before, changed=False, good_until=good_until)
         after = replace(draft, version=1 if before is None else before.version + 1)
+        _hold(connection, after, asked=hold)
         publications.record(connection, after, now=now)
         packs.record(connection, secret, {ref.digest: str(ref.ciphertext) for ref in after.packs})
         detail = {"version": after.version, "samples": after.samples, "cohorts": after.cohorts}
@@ -246,10 +263,25 @@ def _publish(
     return Built(after, changed=True, good_until=good_until)
 
 
+def _hold(connection: sa.Connection, after: Publication, *, asked: bool) -> None:
+    """Hold a base that no board has yet, if that is asked or usual for this task. Raises UsageError for the first base:
+    without a manifest a board has no task."""
+    versions = publications.base_versions(connection, after.task)
+    if after.base.version in versions:
+        return
+    if asked and not versions:
+        raise UsageError("the first base of a task cannot be held", hint="build without --hold")
+    if asked or (versions and publications.bases_are_released(connection, after.task)):
+        publications.hold(connection, after.task, after.base.version)
+
+
 def _remove_old(cloud: Cloud, now: Publication) -> None:
-    """Remove the files that only the server itself reads (search indexes, layouts) of older publications, and every
-    pack with withdrawn samples. A server that has them open reads on, one that comes too late takes the new ones."""
-    keep = _private_blobs(cloud, now)
+    """Remove the files that only the server itself reads (search indexes, layouts) of publications that no board is at
+    any more, and every pack with withdrawn samples. A server that has them open reads on, one that comes too late takes
+    the new ones."""
+    with cloud.database.reading() as connection:
+        served = publications.served(connection, now.task)
+    keep = set().union(*(_private_blobs(cloud, one) for one in (*served, now)))
     for old in publications.older(cloud, now):
         for name in _private_blobs(cloud, old) - keep:
             cloud.blobs.remove(name)

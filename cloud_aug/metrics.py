@@ -37,6 +37,7 @@ inside = Gauge("cloud_requests_inside", "Requests being answered.", multiprocess
 waiting = Gauge(
     "cloud_requests_waiting", "Requests waiting for a thread.", multiprocess_mode="livesum", registry=_registry
 )
+streams = Gauge("cloud_console_streams", "Live pages open.", multiprocess_mode="livesum", registry=_registry)
 shed = Counter("cloud_requests_shed", "Requests refused because there were too many.", registry=_registry)
 
 

@@ -8,7 +8,7 @@ import msgspec
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
-from edgewire import WIRE_VERSION, messages, rounds, trust
+from edgewire import WIRE_VERSION, messages, releases, rounds, trust
 from edgewire.signing import Statement
 
 _TYPES = (
@@ -35,6 +35,9 @@ _TYPES = (
     rounds.UpdateReply,
     messages.ErrorReply,
     messages.BoardInfo,
+    releases.Order,
+    releases.OrdersReply,
+    releases.Outcome,
     trust.Trust,
     Statement,
 )

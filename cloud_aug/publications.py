@@ -66,16 +66,82 @@ class Publication:
 
 def current(connection: sa.Connection, task: str) -> Publication | None:
     """The newest publication of a task."""
+    return _newest(connection, db.publications.c.task == task)
+
+
+def general(connection: sa.Connection, task: str) -> Publication | None:
+    """What the manifest names: the newest publication whose base is not held back for a release."""
     column = db.publications.c
-    query = sa.select(column.document).where(column.task == task).order_by(column.version.desc()).limit(1)
+    held = sa.select(db.held_bases.c.base_version).where(db.held_bases.c.task == task)
+    return _newest(connection, column.task == task, column.base_version.not_in(held))
+
+
+def of_base(connection: sa.Connection, task: str, version: int) -> Publication:
+    """The newest publication with this base. Raises NotFound."""
+    column = db.publications.c
+    found = _newest(connection, column.task == task, column.base_version == version)
+    if found is None:
+        hint = f"train it, then run 'cloud-aug index build --hold --task {task}'"
+        raise NotFound(f"base {version} of '{task}' is not published", hint=hint)
+    return found
+
+
+def _newest(connection: sa.Connection, *conditions: sa.ColumnElement[bool]) -> Publication | None:
+    column = db.publications.c
+    query = sa.select(column.document).where(*conditions).order_by(column.version.desc()).limit(1)
     document = connection.execute(query).scalar()
     return None if document is None else _read(document)
 
 
-def newest_version(connection: sa.Connection, task: str) -> int:
-    """The number of the newest publication, 0: there is none. Cheaper than `current`, which names every pack."""
-    query = sa.select(sa.func.max(db.publications.c.version)).where(db.publications.c.task == task)
-    return int(connection.execute(query).scalar() or 0)
+def served(connection: sa.Connection, task: str) -> list[Publication]:
+    """What boards may be at: the general publication, and the newest of each base that is held back, but for those that
+    were called back (the newest publication of all is among them in any case)."""
+    gone = sa.select(db.releases.c.base_version).where(
+        db.releases.c.task == task,
+        db.releases.c.base_version.is_not(None),
+        db.releases.c.state.in_(("failed", "aborted")),
+    )
+    column = db.held_bases.c
+    held = sa.select(column.base_version).where(column.task == task, column.base_version.not_in(gone))
+    mine = db.publications.c
+    found = [general(connection, task), current(connection, task)]
+    found += [
+        _newest(connection, mine.task == task, mine.base_version == version)
+        for version in connection.execute(held).scalars()
+    ]
+    return list({one.version: one for one in found if one is not None}.values())
+
+
+def base_versions(connection: sa.Connection, task: str) -> set[int]:
+    """The bases that were published for a task."""
+    query = sa.select(db.publications.c.base_version).where(db.publications.c.task == task)
+    return set(connection.execute(query).scalars())
+
+
+def bases_are_released(connection: sa.Connection, task: str) -> bool:
+    """Whether a base of this task ever was held back for a release, or brought by one."""
+    held = sa.select(db.held_bases.c.task).where(db.held_bases.c.task == task).limit(1)
+    column = db.releases.c
+    released = sa.select(column.id).where(column.task == task, column.base_version.is_not(None)).limit(1)
+    return any(connection.execute(query).first() is not None for query in (held, released))
+
+
+def is_held(connection: sa.Connection, task: str, base_version: int) -> bool:
+    """Whether boards get this base by a release only."""
+    column = db.held_bases.c
+    query = sa.select(column.task).where(column.task == task, column.base_version == base_version)
+    return connection.execute(query).first() is not None
+
+
+def hold(connection: sa.Connection, task: str, base_version: int) -> None:
+    """Keep a base out of the manifest."""
+    db.insert_new(connection, db.held_bases, [{"task": task, "base_version": base_version}])
+
+
+def let_go(connection: sa.Connection, task: str, base_version: int) -> None:
+    """Let the manifest name a base, if it is the newest that is not held."""
+    column = db.held_bases.c
+    connection.execute(db.held_bases.delete().where(column.task == task, column.base_version == base_version))
 
 
 def published_at(connection: sa.Connection, task: str) -> float:
@@ -108,10 +174,14 @@ def older(cloud: Cloud, than: Publication) -> list[Publication]:
         return [_read(document) for document in connection.execute(query).scalars()]
 
 
-def require(cloud: Cloud, task: str) -> Publication:
-    """The newest publication of a task. Raises NotReady."""
+def require(cloud: Cloud, task: str, *, base: str | None = None) -> Publication:
+    """The newest publication of a task; with the digest of a base, that of this base where boards may be at it.
+    Raises NotReady."""
     with cloud.database.reading() as connection:
         found = current(connection, task)
+        if found is not None and base is not None and found.base.onnx.digest != base:
+            same = [one for one in served(connection, task) if one.base.onnx.digest == base]
+            found = same[0] if same else general(connection, task)
     if found is None:
         hint = "the administrator has to run 'cloud-aug index build'"
         raise NotReady(f"nothing is published for task '{task}' yet", hint=hint, retry_after_s=RETRY_S)
@@ -242,7 +312,7 @@ class _Wanted:
 
 def _stored(connection: sa.Connection, task_id: str, *, now: float) -> tuple[bytes | None, _Wanted]:
     """The stored envelope if it is true and young, and what has to be sealed if it is not."""
-    publication, epoch, trust = current(connection, task_id), db.epoch(connection), keys.newest(connection)
+    publication, epoch, trust = general(connection, task_id), db.epoch(connection), keys.newest(connection)
     if publication is None:
         raise NotReady(f"nothing is published for task '{task_id}' yet", retry_after_s=RETRY_S)
     withdrawn = _withdrawals(connection, task_id)

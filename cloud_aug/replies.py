@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import sqlalchemy as sa
 from msgspec import UNSET
 from starlette.responses import Response, StreamingResponse
 
 from cloud_aug import logs
+from cloud_aug.db import first_line, from_database_error
 from edgewire.decoding import encode
-from edgewire.errors import EdgeError
+from edgewire.errors import EdgeError, RetryLater
 from edgewire.messages import HAVE_HEADER, PARTS_HEADER, ErrorBody, ErrorReply
 
 BINARY = "application/octet-stream"
 SENT_BYTES = 256 << 10  # at once: what a slow board takes in time (`limits.answer_idle_s`)
 JSON = "application/json"
+
+_log = logging.getLogger(__name__)
 
 
 def reply(value: Any, *, headers: dict[str, str] | None = None) -> Response:
@@ -62,6 +67,15 @@ def error_reply(error: EdgeError) -> Response:
     if error.http_status in (413, 504):
         headers["connection"] = "close"  # the rest of the request's body is not wanted
     return Response(encode(body), status_code=error.http_status, media_type=JSON, headers=headers)
+
+
+def database_trouble(error: Exception) -> EdgeError:
+    """What callers are told when the database fails; the log gets the rest."""
+    if not isinstance(error, sa.exc.DBAPIError):
+        return RetryLater("the database is busy", retry_after_s=5)  # no connection was free
+    _log.error("database: %s", first_line(error))
+    found = from_database_error(error)
+    return found if type(found) is not EdgeError else EdgeError("the server failed", hint="its log says why")
 
 
 def matches(if_none_match: str | None, etag: str) -> bool:

@@ -71,7 +71,7 @@ class Searcher:
 
     def __init__(self, cloud: Cloud, *, replayed: float = REPLAYED) -> None:
         self._cloud, self._replayed = cloud, replayed
-        self._loaded: dict[str, _Loaded] = {}
+        self._loaded: dict[tuple[str, str], _Loaded] = {}  # by task and base
         self._living: dict[str, Living] = {}
         self._lock, self._replaying = threading.Lock(), threading.Lock()
 
@@ -82,8 +82,10 @@ class Searcher:
         Raises NotGranted (the task does not allow this mode), InvalidMessage, TooLarge, Conflict (queries made with
         another base), NotReady.
         """
-        task, loaded = self._open(task_id)
-        question = _read_queries(body, task_id, loaded)
+        task = self._searchable(task_id)
+        arrays, wanted = _unpacked(body, task_id)
+        loaded = self._current(task_id, wanted.base)
+        question = _read_queries(arrays, wanted, loaded.held.index.dim)
         _check_allowed(task, question)
         roster = loaded.held.roster
         scores, numbers = self._find(loaded, question, roster.own(board))
@@ -100,10 +102,10 @@ class Searcher:
     def fetch(self, board: str, task_id: str, body: bytes, *, now: float) -> bytes:
         """The samples of these digests that the index has, the board's own left out, in the order asked for; under the
         rules of `search`. Raises what `search` does."""
-        task, loaded = self._open(task_id)
-        wanted = _read_wanted(body, task)
-        roster = loaded.held.roster
-        rows = roster.find(wanted)
+        task = self._searchable(task_id)
+        digests, base = _read_wanted(body, task)
+        roster = self._current(task_id, base).held.roster
+        rows = roster.find(digests)
         own = np.concatenate([start + mine for start, mine in zip(roster.starts, roster.own(board), strict=True)])
         ids = roster.entries(rows[~np.isin(rows, own)])["id"]
         ids = ids[self._usable(task_id, ids, now=now)]
@@ -111,12 +113,11 @@ class Searcher:
         names = pseudonyms(keys.pseudonym_secret(self._cloud.keys), f"found\0{board}", samples.user)
         return to_bytes(samples.without_metadata(names), task_id)
 
-    def _open(self, task_id: str) -> tuple[Task, _Loaded]:
-        with self._cloud.database.reading() as connection:
-            task, newest = tasks.get(connection, task_id), publications.newest_version(connection, task_id)
+    def _searchable(self, task_id: str) -> Task:
+        task = tasks.load(self._cloud, task_id)
         if set(task.privacy.modes) == {"directory"}:
             raise NotGranted(f"task '{task_id}' does not allow searches", hint="use mode 'directory'")
-        return task, self._current(task_id, newest)
+        return task
 
     def _usable(self, task_id: str, ids: np.ndarray, *, now: float) -> np.ndarray:
         living = self._living.setdefault(task_id, Living(self._cloud, task_id))
@@ -149,49 +150,61 @@ class Searcher:
 
         threading.Thread(target=run, daemon=True).start()
 
-    def _current(self, task_id: str, newest: int) -> _Loaded:
-        """The newest publication with its index. One request loads a new index, the others search the old one meanwhile
-        if it is of the same base. A new one that cannot be read leaves the old one serving."""
-        old = self._loaded.get(task_id)
-        if old is not None and old.publication.version == newest:
+    def _current(self, task_id: str, base: str) -> _Loaded:
+        """The newest publication of a base with its index. One request loads a new index, the others search the old one
+        meanwhile. A new one that cannot be read leaves the old one serving."""
+        publication = publications.require(self._cloud, task_id, base=base)
+        if publication.base.onnx.digest != base:
+            raise Conflict(
+                "the queries were made with another base model than the current one", hint="sync, then search again"
+            )
+        old = self._loaded.get((task_id, base))
+        if old is not None and old.publication.version == publication.version:
             return old
-        publication = publications.require(self._cloud, task_id)
-        usable = old is not None and old.base == publication.base.onnx.digest
-        if not self._lock.acquire(blocking=not usable):
-            return self._loaded[task_id]
+        if not self._lock.acquire(blocking=old is None):
+            return self._loaded[task_id, base]
         try:
             return self._load(publication)
         finally:
             self._lock.release()
 
     def _load(self, publication: Publication) -> _Loaded:
-        old = self._loaded.get(publication.task)
+        task_id, base = publication.task, publication.base.onnx.digest
+        old = self._loaded.get((task_id, base))
         if old is not None and old.publication.version == publication.version:  # by the request before
             return old
         try:
             found = searchable.load(self._cloud, publication.search.digest)
         except NotFound:  # replaced and removed since its row was read
-            publication = publications.require(self._cloud, publication.task)
+            publication = publications.require(self._cloud, task_id, base=base)
             found = searchable.load(self._cloud, publication.search.digest)
         except (CorruptFile, NotReady) as error:
             if old is None or old.base != publication.base.onnx.digest:
                 raise
-            _log.error("publication %d of '%s' cannot be searched: %s", publication.version, publication.task, error)
+            _log.error("publication %d of '%s' cannot be searched: %s", publication.version, task_id, error)
             found = old.held
-        self._loaded[publication.task] = _Loaded(publication, found)
-        return self._loaded[publication.task]
+        loaded = self._loaded[task_id, publication.base.onnx.digest] = _Loaded(publication, found)
+        self._forget_unused(task_id)
+        return loaded
+
+    def _forget_unused(self, task_id: str) -> None:
+        """Let go of the indexes of bases that no board is at any more."""
+        with self._cloud.database.reading() as connection:
+            served = {one.base.onnx.digest for one in publications.served(connection, task_id)}
+        for task, base in [*self._loaded]:
+            if task == task_id and base not in served:
+                self._loaded.pop((task, base), None)
 
 
-def _read_queries(body: bytes, task_id: str, loaded: _Loaded) -> _Question:
+def _unpacked(body: bytes, task_id: str) -> tuple[tensors.Arrays, SearchMeta]:
     arrays, meta = tensors.unpack(body, what="queries", limit_bytes=QUERIES_LIMIT_BYTES)
     wanted = convert(SearchMeta, meta, what="queries")
     if wanted.task != task_id:
         raise InvalidMessage("the queries are for another task than their address")
-    if wanted.base != loaded.base:
-        raise Conflict(
-            "the queries were made with another base model than the current one", hint="sync, then search again"
-        )
-    dim = loaded.held.index.dim
+    return arrays, wanted
+
+
+def _read_queries(arrays: tensors.Arrays, wanted: SearchMeta, dim: int) -> _Question:
     if "bits" in arrays:
         shape = (None, bits_bytes(dim))
         mode: Mode = "bits"
@@ -204,15 +217,17 @@ def _read_queries(body: bytes, task_id: str, loaded: _Loaded) -> _Question:
     return _Question(mode, queries, wanted.k)
 
 
-def _read_wanted(body: bytes, task: Task) -> np.ndarray:
+def _read_wanted(body: bytes, task: Task) -> tuple[np.ndarray, str]:
+    """Digests, uint8 (n, 32), and the base that they were found with."""
     arrays, meta = tensors.unpack(body, what="wanted digests", limit_bytes=WANTED_LIMIT_BYTES)
-    if convert(WantedMeta, meta, what="wanted digests").task != task.id:
+    wanted = convert(WantedMeta, meta, what="wanted digests")
+    if wanted.task != task.id:
         raise InvalidMessage("the digests are for another task than their address")
     what = "wanted digests"
     digests = tensors.require(arrays, "digests", dtype="uint8", shape=(None, DIGEST_BYTES), what=what)
     if len(digests) > (most := most_at_once(task)):
         raise TooLarge(f"{len(digests)} samples are too many at once", hint=f"ask for {most} at most")
-    return digests
+    return digests, wanted.base
 
 
 def _check_allowed(task: Task, question: _Question) -> None:

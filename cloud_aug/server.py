@@ -59,16 +59,22 @@ class Connection(H11Protocol):
 class Server(uvicorn.Server):
     """Tells when it serves, and takes a new certificate when the file changes."""
 
-    def __init__(self, config: uvicorn.Config, certificate: Path, on_ready: Callable[[], None]) -> None:
+    def __init__(
+        self, config: uvicorn.Config, certificate: Path, on_ready: Callable[[], None], on_stop: Callable[[], None]
+    ) -> None:
         super().__init__(config)
         self._certificate = certificate
-        self._on_ready = on_ready
+        self._on_ready, self._on_stop = on_ready, on_stop
         self._seen = certificate.stat().st_mtime_ns
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         if self.started:
             self._on_ready()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._on_stop()
+        await super().shutdown(sockets)
 
     async def on_tick(self, counter: int) -> bool:
         if counter % CERTIFICATE_CHECK_TICKS == 0:
@@ -87,9 +93,16 @@ class Server(uvicorn.Server):
 
 
 def serve(
-    app: ASGIApp, listener: socket.socket, certificate: Path, *, on_ready: Callable[[], None], shutdown_s: float
+    app: ASGIApp,
+    listener: socket.socket,
+    certificate: Path,
+    *,
+    on_ready: Callable[[], None],
+    on_stop: Callable[[], None],
+    shutdown_s: float,
 ) -> None:
-    """Serve until a signal comes; requests that are being answered may end within shutdown_s."""
+    """Serve until a signal comes; requests that are being answered may end within shutdown_s. on_stop: called before
+    that, so that answers without an end come to one."""
     config = uvicorn.Config(
         app,
         http=Connection,
@@ -105,7 +118,7 @@ def serve(
         raise EdgeError("uvicorn made no TLS context")
     config.ssl.minimum_version = ssl.TLSVersion.TLSv1_2
     config.ssl.num_tickets = 0  # boards rarely resume a session, and two tickets are half a kilobyte of each handshake
-    Server(config, certificate, on_ready).run(sockets=[listener])
+    Server(config, certificate, on_ready, on_stop).run(sockets=[listener])
 
 
 def listen(bind: str, port: int) -> socket.socket:

@@ -33,6 +33,7 @@ class Limits:
     """What one board, or all together, may ask for at once."""
 
     requests_at_once: Annotated[int, Meta(ge=1)] = 64  # in one worker
+    live_streams: Annotated[int, Meta(ge=1)] = 16  # of the console, in one worker; they count as requests
     requests_per_board_per_minute: Annotated[int, Meta(ge=1)] = 1200  # over all workers and services
     requests_per_address_per_minute: Annotated[int, Meta(ge=1)] = 1200  # of those without a valid token
     body_idle_s: Annotated[float, Meta(gt=0)] = 30.0

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import sqlalchemy as sa
 
-from cloud_aug import boards, db
+from cloud_aug import boards, db, standing
 from cloud_aug.cloud import Cloud
 from edgewire.decoding import decode, encode
 from edgewire.errors import Conflict, InvalidMessage
@@ -36,6 +36,7 @@ def keep(cloud: Cloud, board: str, upload_id: str, body: bytes, *, now: float) -
         if known is None:
             row = {"board": board, "upload_id": upload_id, "document": document, "received_at": now}
             connection.execute(db.telemetry.insert().values(row))
+            standing.measured(connection, board, told.points[-1], now=now)
             _drop_old(connection, board, most=cloud.settings.limits.telemetry_per_board)
     return UploadReply(len(told.points), 0)
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import sqlalchemy as sa
 
-from cloud_aug import audit, batches, db, pool, tasks
+from cloud_aug import audit, batches, db, pool, standing, tasks
 from cloud_aug.cloud import Cloud
 from cloud_aug.pool import Consent
 from edgewire.decoding import decode, encode
@@ -66,6 +66,7 @@ def report(cloud: Cloud, board: str, task_id: str, upload_id: str, body: bytes, 
         sent = sa.select(sa.func.count()).select_from(db.reports).where(db.reports.c.board == board)
         if connection.execute(sent).scalar_one() >= cloud.settings.limits.reports_per_board:
             raise TooLarge("this board has sent as many reports as it may", hint="ask the administrator")
+        standing.reported(connection, board, told, now=now)
         row = {"board": board, "upload_id": upload_id, "task": task_id, "document": encode(told)}
         return db.insert_new(connection, db.reports, [row])
 

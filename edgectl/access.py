@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from edgectl import __version__
 from edgewire.decoding import decode, encode, plain
 from edgewire.errors import EdgeError
 from edgewire.files import write_atomic
@@ -32,7 +33,7 @@ class Access:
 
 def request(key: SigningKey, board: str, *, now: float) -> bytes:
     """A signed request for a token. Its nonce works once: every attempt needs a new one."""
-    body = plain(AccessRequest(board, secrets.token_hex(16)))
+    body = plain(AccessRequest(board, secrets.token_hex(16), __version__))
     return seal(key, Statement("access", "", 0, 0, now, now + REQUEST_LIFETIME_S, body))
 
 

@@ -8,6 +8,7 @@ tasks/<task>/blobs/<digest>    base weights, base ONNX, directory, packs (decryp
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -126,9 +127,9 @@ class Cache:
     def record_retrieval(self, retrieval: Retrieval) -> None:
         write_atomic(self.folder / "retrieval.json", encode(retrieval), mode=0o600)
 
-    def drop_unused(self, manifest: Manifest | None) -> None:
-        """Remove files that neither the manifest, if there is one, nor the retrieval names."""
-        retrieval, used = self.retrieval(), set[str]()
+    def drop_unused(self, manifest: Manifest | None, keep: Collection[str] = ()) -> None:
+        """Remove files that neither the manifest, if there is one, nor the retrieval names, nor `keep`."""
+        retrieval, used = self.retrieval(), {*keep}
         if manifest is not None:
             used |= {manifest.base.weights.digest, manifest.base.onnx.digest, manifest.directory.digest}
         used |= set(retrieval.files) if retrieval else set()

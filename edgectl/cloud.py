@@ -6,20 +6,18 @@ import contextlib
 import logging
 import random
 import time
-import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from http.cookiejar import DefaultCookiePolicy
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 import requests
 import urllib3
-from requests.adapters import HTTPAdapter
 
 from edgectl import access, partial, tls
 from edgectl.partial import Parts
-from edgewire import WIRE_VERSION, errors
+from edgectl.session import session
+from edgewire import errors
 from edgewire.decoding import JSON_LIMIT_BYTES, decode, encode, plain
 from edgewire.errors import (
     DigestMismatch,
@@ -41,7 +39,6 @@ from edgewire.messages import (
     PARTS_HEADER,
     SAMPLES_LIMIT_BYTES,
     TASKS_HEADER,
-    WIRE_HEADER,
     AccessReply,
     EnrolReply,
     EnrolRequest,
@@ -54,6 +51,7 @@ from edgewire.messages import (
     UploadReply,
     WithdrawReply,
 )
+from edgewire.releases import ORDERS_LIMIT_BYTES, RELEASE_HEADER, OrdersReply, Outcome
 from edgewire.signing import SigningKey, Statement, seal, unb64
 from edgewire.tasks import TaskId
 
@@ -86,6 +84,15 @@ class Cloud(Protocol):
     def manifest(self, task_id: str, etag: str | None, parts: Parts | None = None) -> tuple[bytes, str] | None:
         """The sealed manifest and its etag; None if it is still the one with `etag`. parts: where small files that it
         names may come along, for `blob` to find."""
+        ...
+
+    def orders(self, task_id: str, known: str) -> tuple[OrdersReply, str] | None:
+        """What this board is to install or go back from, with its etag; None if the last manifest told of none, or of
+        those with the etag `known`."""
+        ...
+
+    def tell_outcome(self, task_id: str, outcome: Outcome) -> UploadReply:
+        """Tell how a release went, signed by this board. The same upload id twice changes nothing."""
         ...
 
     def blob(self, digest: str, size: int, target: Path, *, on_bytes: Callable[[int], None] | None = None) -> int:
@@ -163,8 +170,10 @@ class HttpCloud:
         self._ca_bundle = ca_bundle
         self._limits = limits or Limits()
         self._clock, self._monotonic, self._sleep = clock, monotonic, sleep
+        self._key = key
         self._tokens = None if key is None or board is None else self._tokens_of(board, key, token_cache)
-        self._session = _session(self.url, tls.pinned_context(ca_bundle, self._may_block_s), use_proxy=use_proxy)
+        self._ordered: dict[str, str] = {}  # by task: the etag of the orders that the last manifest told of
+        self._session = session(self.url, tls.pinned_context(ca_bundle, self._may_block_s), use_proxy=use_proxy)
 
     def close(self) -> None:
         """Hang up. A server that stops waits for connections that are open."""
@@ -194,6 +203,7 @@ class HttpCloud:
         def ask(bearer: dict[str, str]) -> tuple[bytes, str] | None:
             have = {} if parts is None else {HAVE_HEADER: parts.have()}
             with self._exchange("GET", path, headers=bearer | known | have) as response:
+                self._ordered[task_id] = response.headers.get(RELEASE_HEADER, "")
                 listed = response.headers.get(PARTS_HEADER)
                 if response.status_code == 304:
                     return None
@@ -204,6 +214,29 @@ class HttpCloud:
                 return raw, response.headers.get("ETag", "")
 
         return self._authorized(ask)
+
+    def orders(self, task_id: str, known: str) -> tuple[OrdersReply, str] | None:
+        if self._ordered.get(task_id, "") in ("", known):
+            return None
+        path = f"/v1/tasks/{task_id}/orders"
+        raw, response = self._authorized(
+            lambda bearer: self._call("GET", path, headers=bearer, limit_bytes=ORDERS_LIMIT_BYTES)
+        )
+        return decode(OrdersReply, raw, what="the orders"), response.headers.get("ETag", "").strip('"')
+
+    def tell_outcome(self, task_id: str, outcome: Outcome) -> UploadReply:
+        path = f"/v1/tasks/{task_id}/outcomes"
+        raw = self._authorized(  # signed anew each time: the server takes no old signatures
+            lambda bearer: self._call("PUT", path, body=self._signed(task_id, outcome), headers=bearer)
+        )[0]
+        return decode(UploadReply, raw, what="the answer to the outcome")
+
+    def _signed(self, task_id: str, outcome: Outcome) -> bytes:
+        if self._key is None:
+            raise NotEnrolled("this board is not enrolled", hint="edgectl enroll FILE")
+        now = self._clock()
+        times = (now, now + access.REQUEST_LIFETIME_S)
+        return seal(self._key, Statement("outcome", task_id, 0, outcome.counter, *times, plain(outcome)))
 
     def blob(self, digest: str, size: int, target: Path, *, on_bytes: Callable[[int], None] | None = None) -> int:
         if target.exists() and digest_of_file(target) == digest:
@@ -228,8 +261,7 @@ class HttpCloud:
         return received
 
     def pack_keys(self, task_id: str, packs: tuple[str, ...]) -> tuple[bytes | None, ...]:
-        path, body = f"/v1/tasks/{task_id}/keys", encode(KeysRequest(packs))
-        raw = self.send("POST", path, body, limit_bytes=JSON_LIMIT_BYTES)
+        raw = self.send("POST", f"/v1/tasks/{task_id}/keys", encode(KeysRequest(packs)), limit_bytes=JSON_LIMIT_BYTES)
         keys = decode(KeysReply, raw, what="the keys of packs").keys
         if len(keys) != len(packs):
             raise InvalidMessage(f"the cloud sent {len(keys)} keys, {len(packs)} were asked for")
@@ -459,36 +491,6 @@ _BY_STATUS: dict[int, type[EdgeError]] = {
     429: errors.RateLimited,
     **dict.fromkeys((500, 502, 503, 504), RetryLater),
 }
-
-
-class _PinnedAdapter(HTTPAdapter):
-    """Connections with our TLS context, and no retries of urllib3's own: ours know the deadline."""
-
-    def __init__(self, context: Any) -> None:
-        self._context = context
-        super().__init__(pool_connections=1, pool_maxsize=1, max_retries=0)
-
-    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
-        super().init_poolmanager(*args, **kwargs, ssl_context=self._context)
-
-    def proxy_manager_for(self, proxy: str, **kwargs: Any) -> Any:
-        return super().proxy_manager_for(proxy, **kwargs, ssl_context=self._context)
-
-
-def _session(url: str, context: Any, *, use_proxy: bool) -> requests.Session:
-    """Nothing from the environment (.netrc, proxies, CA variables) unless asked for, no cookies, and few headers: an
-    hourly sync of a large fleet is mostly headers."""
-    session = requests.Session()
-    session.trust_env = False
-    session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
-    skip = urllib3.util.SKIP_HEADER
-    session.headers.clear()
-    session.headers.update({WIRE_HEADER: str(WIRE_VERSION), "User-Agent": skip, "Accept-Encoding": skip})
-    session.adapters.clear()  # https only: plain http has no adapter and fails
-    session.mount("https://", _PinnedAdapter(context))
-    if use_proxy:
-        session.proxies.update(urllib.request.getproxies())
-    return session
 
 
 def _seconds(text: str | None) -> float | None:

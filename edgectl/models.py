@@ -18,6 +18,7 @@ from typing import Annotated, Any
 from msgspec import Meta
 
 from edgectl.home import Home
+from edgectl.releases import overlay
 from edgewire.decoding import convert, decode, plain
 from edgewire.errors import CorruptFile, InvalidMessage, NothingToDo
 from edgewire.files import digest_of_file, point_symlink, sync_folder, write_atomic
@@ -33,7 +34,8 @@ _NEVER_EXPIRES_S = 100 * 365 * 86400.0
 @dataclass(frozen=True)
 class Lineage:
     """Where a personal model came from. samples: digests of the local samples it was trained on; packs: digests of the
-    retrieved files that were candidates; kept: pseudonyms trained on; gain: believed gain in accuracy over the base."""
+    retrieved files that were candidates; kept: pseudonyms trained on; gain: believed gain in accuracy over the base;
+    release: the release that brought the base, '' where the manifest did."""
 
     version: Annotated[int, Meta(ge=1)]
     task: Task
@@ -49,6 +51,7 @@ class Lineage:
     gain: float | None
     created_at: float
     edgectl: str
+    release: str = ""
     files: dict[str, Digest] = field(default_factory=dict)
 
 
@@ -70,7 +73,7 @@ class Models:
     """The slots of one task."""
 
     def __init__(self, home: Home, task_id: str) -> None:
-        self._home = home
+        self._home, self._task_id = home, task_id
         self.folder = home.models(task_id)
 
     def slots(self) -> list[Slot]:
@@ -107,6 +110,10 @@ class Models:
 
     def next_version(self) -> int:
         return 1 + max((slot.lineage.version for slot in self.slots()), default=0)
+
+    def release_of(self, base: str) -> str:
+        """The release that brought this base to this board, '' where the manifest did."""
+        return overlay.release_of(self._home, self._task_id, base)
 
     def install(self, lineage: Lineage, files: dict[str, bytes]) -> Slot:
         """Write a model into the slot that does not serve. It serves only after `commit`."""

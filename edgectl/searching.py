@@ -46,7 +46,8 @@ def ask(cloud: Cloud, cache: Cache, task: Task, base: str, queries: tensors.Arra
     answer = b""
     if lacking:
         digests = np.frombuffer(b"".join(lacking), np.uint8).reshape(-1, sample_columns.DIGEST_BYTES)
-        answer = cloud.found(task.id, tensors.pack({"digests": digests}, plain(WantedMeta("wanted/1", task.id))))
+        meta = WantedMeta("wanted/1", task.id, base)
+        answer = cloud.found(task.id, tensors.pack({"digests": digests}, plain(meta)))
         here |= _by_digest([_open(answer, task)], task)
     data = sample_columns.to_bytes(
         sample_columns.concatenate([here[name] for name in wanted if name in here], task.input), task.id

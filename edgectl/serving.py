@@ -10,8 +10,6 @@ from edgectl.models import GOLDEN, Models, Slot
 from edgewire.errors import IntegrityError, UsageError
 from edgewire.tasks import Task
 
-GOLDEN_LIMIT_BYTES = 64 << 20
-
 
 @dataclass(frozen=True)
 class Serving:
@@ -48,15 +46,12 @@ def base(home: Home, task_id: str | None, now: float) -> Serving:
 def check_golden(slot: Slot) -> None:
     """Raise IntegrityError unless this onnxruntime answers the golden inputs as it did when the model was made: the
     library may have been replaced since."""
-    import numpy as np
-
     from edgectl.inference import Predictor
-    from edgewire import tensors
+    from edgewire import golden
 
-    raw = (slot.folder / GOLDEN).read_bytes()
-    arrays, _ = tensors.unpack(raw, what=GOLDEN, limit_bytes=GOLDEN_LIMIT_BYTES)
-    found, _ = Predictor(slot.model).run(arrays["x"])
-    if not np.allclose(found, arrays["logits"], rtol=1e-3, atol=1e-3):
+    x, expected = golden.from_bytes((slot.folder / GOLDEN).read_bytes())
+    found, _ = Predictor(slot.model).run(x)
+    if not golden.agree(found, expected):
         raise IntegrityError(
             f"version {slot.lineage.version} no longer answers as when it was made", hint="edgectl train --force"
         )

@@ -10,7 +10,6 @@ import hashlib
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import numpy as np
 
@@ -20,8 +19,10 @@ from edgectl.cloud import Cloud
 from edgectl.enrolment import Enrolment, update_tasks, update_trust
 from edgectl.home import Home
 from edgectl.inference import Predictor
+from edgectl.releases.following import Board, Following
 from edgectl.store import OutboxItem, Store
 from edgectl.store_samples import StoredSamples
+from edgectl.telemetry.reading import Reading
 from edgelearn.privacy.bits import prototype_bits, randomize_bits
 from edgelearn.privacy.response import randomize
 from edgelearn.retrieval.directory import Directory, rank_cohorts
@@ -63,13 +64,17 @@ UNMATCHED = "there are no labelled samples yet to match; add some, then sync aga
 class Options:
     """mode: None takes the task's default; pull, push: which halves to do; threads: for embedding local samples;
     tell_state: tells how the board is and says how many readings that were, None: nobody wants it told; lacks: what the
-    board lacks for a task, which it then leaves alone."""
+    board lacks for a task, which it then leaves alone; profile, read_state: of this board, for releases; reports:
+    whether the cloud is told what a release's checks measured."""
 
     mode: Mode | None = None
     pull: bool = True
     push: bool = True
     threads: int = 1
     tell_state: Callable[[Store, Cloud], int] | None = None
+    profile: str = "generic"
+    reports: bool = True
+    read_state: Callable[[], Reading] = lambda: Reading(0.0, 0.0)
     lacks: Callable[[Task], list[str]] = lambda task: []
     on_blob: Callable[[str, int], Callable[[int], None]] = lambda what, size: lambda received: None
 
@@ -77,7 +82,7 @@ class Options:
 @dataclass
 class TaskOutcome:
     """What sync did for one task. packs: sample files at hand; fetched_bytes: of blobs and search answers, this
-    time."""
+    time; releases: what became of those that the cloud ordered."""
 
     task: str
     changed: bool = False
@@ -88,6 +93,7 @@ class TaskOutcome:
     epsilon: float = 0.0
     revealed: str = ""
     note: str = ""
+    releases: tuple[str, ...] = ()
 
 
 @dataclass
@@ -123,12 +129,14 @@ def sync(
     after the others had their turn.
     """
     outcome = Outcome()
+    session = _Session(home, enrolment, store, cloud, options, clock, rng)
+    session.recover()
     try:
         if options.push:
             _push(store, cloud, outcome, clock)
             _tell_state(store, cloud, options, outcome)
         if options.pull:
-            _Session(home, enrolment, store, cloud, options, clock, rng).pull_all(outcome)
+            session.pull_all(outcome)
     finally:
         outcome.bytes_up, outcome.bytes_down = cloud.bytes_up, cloud.bytes_down
     return outcome
@@ -208,19 +216,35 @@ class _Session:
         outcome = TaskOutcome(task_id)
         cache = Cache(self.home, task_id)
         cache.ensure()
-        manifest = self._manifest(task_id, cache, outcome)
-        if manifest is None:
+        found = self._manifest(task_id, cache, outcome)
+        if found is None:
             return outcome
+        followed = Following(self._as_board(), found[0], epoch=found[1]).follow(self.cloud)
+        manifest, outcome.releases = followed.manifest, followed.notes
         outcome.base_version = manifest.base.version
+        outcome.fetched_bytes += followed.fetched_bytes
+        outcome.changed = outcome.changed or bool(followed.notes)
         self._forget_withdrawn(manifest, cache, outcome)
         self._retrieve(manifest, cache, outcome)
-        cache.drop_unused(manifest)
+        cache.drop_unused(manifest, followed.keep)
         return outcome
+
+    def recover(self) -> None:
+        """Put right, before anything asks the network, what a power cut left of a release."""
+        for task_id in self.enrolment.tasks:
+            if (known := self._known(task_id)) is not None:
+                Following(self._as_board(), known[0], epoch=known[1][0]).recover()
+
+    def _as_board(self) -> Board:
+        my = self.options
+        known = (self.home, self.enrolment, self.store, my.profile, my.read_state, self.clock, self._fetch)
+        return Board(*known, threads=my.threads, reports=my.reports)
 
     # The task, its base and its directory
 
-    def _manifest(self, task_id: str, cache: Cache, outcome: TaskOutcome) -> Manifest | None:
-        """The newest manifest, with all that it names in the cache; None: the task does not suit this board."""
+    def _manifest(self, task_id: str, cache: Cache, outcome: TaskOutcome) -> tuple[Manifest, int] | None:
+        """The newest manifest, with all that it names in the cache, and its epoch; None: the task does not suit this
+        board."""
         known = self._known(task_id)
         etag_file = cache.folder / "manifest.etag"
         whole = known is not None and all(cache.has(ref) for ref in _blobs(known[0]))
@@ -228,7 +252,7 @@ class _Session:
         parts = None if suits.noted(self.home, task_id) else cache.parts()  # what does not suit brings nothing along
         answer = self.cloud.manifest(task_id, etag, parts)
         if answer is None and known is not None:
-            return known[0]
+            return known[0], known[1][0]
         if answer is None:
             raise NotFound("the cloud says that nothing changed, but nothing is known here", hint="sync again")
         raw, new_etag = answer
@@ -246,7 +270,7 @@ class _Session:
         write_atomic(self.home.manifest(task_id), raw, mode=0o600)
         write_atomic(etag_file, new_etag.encode(), mode=0o600)
         outcome.changed = known is None or (statement.epoch, statement.version) != known[1]
-        return manifest
+        return manifest, statement.epoch
 
     def _known(self, task_id: str) -> tuple[Manifest, tuple[int, int]] | None:
         try:
@@ -300,12 +324,13 @@ class _Session:
         mode = self._mode(manifest)
         mine = self.store.samples(manifest.task)
         wanted = Retrieval(mode, manifest.base.onnx.digest, manifest.directory.digest, _fingerprint(mine), (), 0.0, "")
-        wanted = replace(wanted, withdrawals=_withdrawals(manifest))
+        withdrawn = manifest.withdrawals.number if isinstance(manifest.withdrawals, Withdrawals) else 0
+        wanted = replace(wanted, withdrawals=withdrawn)
         known = cache.retrieval()
         if (
             known is not None
             and replace(known, files=(), epsilon=0.0, revealed="", withdrawals=wanted.withdrawals) == wanted
-            and _at_hand(cache, known)
+            and all(cache.path(name).is_file() for name in known.files)
         ):
             _describe(outcome, known)
             return
@@ -452,16 +477,8 @@ def _blobs(manifest: Manifest) -> tuple[BlobRef, BlobRef, BlobRef]:
     return manifest.base.weights, manifest.base.onnx, manifest.directory
 
 
-def _withdrawals(manifest: Manifest) -> int:
-    return manifest.withdrawals.number if isinstance(manifest.withdrawals, Withdrawals) else 0
-
-
 def _question(manifest: Manifest) -> str:
     return f"cohort of directory {manifest.directory.digest}"
-
-
-def _at_hand(cache: Cache, retrieval: Retrieval) -> bool:
-    return all(cache.path(name).is_file() for name in retrieval.files)
 
 
 def _fingerprint(mine: StoredSamples) -> str:
@@ -472,16 +489,3 @@ def _fingerprint(mine: StoredSamples) -> str:
 def _describe(outcome: TaskOutcome, retrieval: Retrieval) -> None:
     outcome.mode, outcome.packs = retrieval.mode, len(retrieval.files)
     outcome.epsilon, outcome.revealed = retrieval.epsilon, retrieval.revealed
-
-
-def report_of(outcome: Outcome) -> dict[str, Any]:
-    """The outcome as JSON."""
-    return {
-        "changed": outcome.changed,
-        "sent": outcome.sent,
-        "refused": outcome.refused,
-        "readings": outcome.readings,
-        "bytes_up": outcome.bytes_up,
-        "bytes_down": outcome.bytes_down,
-        "tasks": [vars(task) for task in outcome.tasks],
-    }

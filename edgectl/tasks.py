@@ -7,6 +7,7 @@ from collections.abc import Collection
 
 from edgectl.enrolment import Enrolment
 from edgectl.home import Home
+from edgectl.releases import overlay
 from edgewire.decoding import convert
 from edgewire.errors import CorruptFile, EdgeError, NotFound, NotGranted, UsageError
 from edgewire.messages import Manifest
@@ -16,7 +17,8 @@ _LOG = logging.getLogger(__name__)
 
 
 def known_task(home: Home, enrolment: Enrolment, task_id: str | None, now: float) -> Manifest:
-    """The manifest of a task, the only one if none is named. Its signature is verified each time it is read.
+    """The manifest of a task, the only one if none is named, with the base that a release brought. Its signature is
+    verified each time it is read.
 
     An expired manifest still serves here: a board that was offline for long goes on collecting, training and inferring.
     Expiry is enforced where a manifest is received.
@@ -29,7 +31,7 @@ def known_task(home: Home, enrolment: Enrolment, task_id: str | None, now: float
     manifest = convert(Manifest, statement.body, what=str(home.manifest(chosen)))
     if manifest.task.id != chosen:
         raise CorruptFile(f"{home.manifest(chosen)} describes task '{manifest.task.id}'", hint="run: edgectl sync")
-    return manifest
+    return overlay.effective(home, enrolment, manifest, epoch=statement.epoch)
 
 
 def choose(enrolment: Enrolment, task_id: str | None) -> str:

@@ -33,13 +33,11 @@ from edgelearn.personalize.choose import Choice, can_tell, choose, shortlist, ve
 from edgelearn.personalize.recipes import RECIPES, applicable, choices
 from edgelearn.personalize.setting import Personal, Setting
 from edgelearn.personalize.veto import Evidence, gather
-from edgewire import tensors
+from edgewire import golden, tensors
 from edgewire.errors import IntegrityError, ResourcesRefused, UsageError
 from edgewire.messages import Manifest
 from edgewire.samples import Samples
-from edgewire.tasks import InputSchema
 
-GOLDEN_ROWS = 16
 ENOUGH_UNSEEN = 3  # samples that the incumbent must not have seen before it is scored on them
 HEAD_RECIPES = ("auto", "base", "local")
 BELIEF_RECORDINGS = 10  # how many new recordings weigh as much as what was believed when a model was made
@@ -401,12 +399,11 @@ def _ship(
     """Export, check parity, install in the slot that does not serve, and commit unless it is only to be staged."""
     onnx = patch_onnx(material.onnx, personal.weights)
     outcome.parity = _check_parity(material, personal.weights, onnx, options)
-    golden_x = _golden_inputs(material.manifest.task.input)
-    golden = {"x": golden_x, "logits": Predictor(onnx, threads=1).run(golden_x)[0]}
+    golden_x = golden.inputs(material.manifest.task.input)
     files = {
         MODEL: onnx,
         WEIGHTS: tensors.pack(personal.weights, {"format": "weights/1", "task": outcome.task}),
-        GOLDEN: tensors.pack(golden, {"format": "golden/1", "task": outcome.task}),
+        GOLDEN: golden.to_bytes(golden_x, Predictor(onnx, threads=1).run(golden_x)[0], outcome.task),
     }
     slot = models.install(_lineage(models, material, personal, choice, options, now), files)
     outcome.version, outcome.changed = slot.lineage.version, True
@@ -416,15 +413,6 @@ def _ship(
     else:
         models.commit(slot)
         options.on_event(f"ship: version {outcome.version} serves now ({choice.recipe})")
-
-
-def _golden_inputs(schema: InputSchema) -> np.ndarray:
-    """Inputs to compare a model's answers on, (GOLDEN_ROWS, *shape): made up, so that a sample that is deleted is
-    gone."""
-    if isinstance(schema.items, int):
-        return np.random.default_rng(0).integers(1, schema.items + 1, (GOLDEN_ROWS, *schema.shape)).astype(schema.dtype)
-    values = np.random.default_rng(0).normal(0, 50, (GOLDEN_ROWS, *schema.shape))
-    return np.asarray(np.abs(values) if schema.dtype == "uint8" else values).clip(-128, 127).astype(schema.dtype)
 
 
 def _check_parity(material: Material, weights: Weights, onnx: bytes, options: Options) -> float:
@@ -459,4 +447,5 @@ def _lineage(
         gain=_gain(choice),
         created_at=now,
         edgectl=__version__,
+        release=models.release_of(material.manifest.base.onnx.digest),
     )

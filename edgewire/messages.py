@@ -71,10 +71,12 @@ class EnrolReply:
 
 @dataclass(frozen=True)
 class AccessRequest:
-    """Body of a statement of type 'access', signed by the board's key; the nonce works once."""
+    """Body of a statement of type 'access', signed by the board's key; the nonce works once. edgectl: the version that
+    asks, left out by older ones."""
 
     board: BoardId
     nonce: Annotated[str, Meta(pattern=r"^[0-9a-f]{32}$")]
+    edgectl: Annotated[str, Meta(max_length=32)] | UnsetType = UNSET
 
 
 @dataclass(frozen=True)
@@ -206,10 +208,12 @@ class FoundMeta:
 
 @dataclass(frozen=True)
 class WantedMeta:
-    """The JSON part of a request for samples that a search found; its array is `digests`, uint8 (n, 32)."""
+    """The JSON part of a request for samples that a search found with this base; its array is `digests`, uint8
+    (n, 32)."""
 
     format: Literal["wanted/1"]
     task: TaskId
+    base: Digest
 
 
 @dataclass(frozen=True)

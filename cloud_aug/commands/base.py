@@ -54,6 +54,7 @@ def train(
     as_json: Json = False,
 ) -> None:
     """Train the base model on all usable samples, and rehearse the recipes on contributors held out from it."""
+    from cloud_aug import jobs
     from cloud_aug.pretrain import TrainSettings
     from cloud_aug.pretrain import train as run
 
@@ -61,8 +62,8 @@ def train(
     left_out = tuple(sorted(set(without or ())))
     settings = TrainSettings(seed, epochs, rehearse, chosen, boards or 0, threads, augment, left_out)
     cloud = opened(data)
-    with progress() as bar:
-        done = run(cloud, task, settings, now=time.time(), on_progress=bar)
+    with progress() as bar, jobs.told(cloud, "base train", task, bar) as tell:
+        done = run(cloud, task, settings, now=time.time(), on_progress=tell)
     record = done.record
     text = (
         f"base {record.base.version} of '{task}': {record.samples} samples of {record.contributors} contributors"

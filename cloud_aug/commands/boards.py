@@ -63,6 +63,22 @@ def grant(board: Board, task: TaskOption, data: Data = None, as_json: Json = Fal
 
 
 @app.command()
+def group(
+    board: Board,
+    groups: Annotated[list[str] | None, typer.Argument(help="Its groups from now on; none: it leaves all.")] = None,
+    data: Data = None,
+    as_json: Json = False,
+) -> None:
+    """Put a board into groups, by which releases select boards."""
+    from cloud_aug import boards
+
+    named = sorted(set(groups or ()))
+    identity, changed = boards.set_groups(opened(data), board, named, now=time.time())
+    text = f"{identity} {'is' if changed else 'was already'} in: {', '.join(named) or 'no group'}"
+    show({"board": identity, "groups": named, "changed": changed}, text, as_json=as_json)
+
+
+@app.command()
 def telemetry(board: Board, data: Data = None, as_json: Json = False) -> None:
     """Show the last that a board told about its own state. Boards tell only if their owner set telemetry_share."""
     from cloud_aug import telemetry as kept

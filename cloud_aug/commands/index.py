@@ -18,6 +18,9 @@ app = typer.Typer(no_args_is_help=True, help="Directory, packs and search index.
 
 Seed = Annotated[int, typer.Option("--seed", min=0, help="The same pool, base and seed give the same bytes.")]
 
+Hold = Annotated[
+    bool, typer.Option("--hold", help="Keep a new base for a release; boards go on with the one they have.")
+]
 Folder = Annotated[Path, typer.Argument(help="The folder of the snapshot.", show_default=False)]
 
 
@@ -30,17 +33,23 @@ def main() -> None:
 def build(
     task: TaskOption,
     seed: Seed = 0,
+    hold: Hold = False,
     engine_name: EngineOption = EngineName.plain,
     address: Address = "",
     data: Data = None,
     as_json: Json = False,
 ) -> None:
     """Build, verify and publish. A running server takes it over by itself; interrupted, the old one goes on serving."""
+    from cloud_aug import jobs
     from cloud_aug.index import build as run
 
     cloud = opened(data)
-    with engine(engine_name, address) as on_ray, progress() as bar:
-        done = run(cloud, task, seed=seed, now=time.time(), on_progress=bar, engine=_engine(on_ray))
+    with (
+        engine(engine_name, address) as on_ray,
+        progress() as bar,
+        jobs.told(cloud, "index build", task, bar) as tell,
+    ):
+        done = run(cloud, task, seed=seed, now=time.time(), on_progress=tell, hold=hold, engine=_engine(on_ray))
     made = done.publication
     size = made.directory.size + sum(pack.size for pack in made.packs)
     text = (

@@ -86,7 +86,9 @@ def _run(chosen: Settings, listener: socket.socket, on_ready: Callable[[], None]
     from cloud_aug.server import serve as run
 
     certificate = KeyFolders(chosen.data / "keys", chosen.offline_folder).tls
-    run(create_app(chosen), listener, certificate, on_ready=on_ready, shutdown_s=chosen.limits.shutdown_s)
+    app, shutdown_s = create_app(chosen), chosen.limits.shutdown_s
+    stop = app.state.streams.closing.set
+    run(app, listener, certificate, on_ready=on_ready, on_stop=stop, shutdown_s=shutdown_s)
 
 
 def _serve_inherited(chosen: Settings, given: str) -> None:

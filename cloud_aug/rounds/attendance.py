@@ -27,14 +27,12 @@ _SOONEST_S, _BEATS = 0.5, 4  # a board beats, and asks at least, so many times w
 
 
 def join(cloud: Cloud, board: str, task_id: str, body: bytes, *, now: float) -> JoinReply:
-    """A board says that it could take part; its invitation, if it has one. The same one again, if it lost it.
-
-    Raises Refused where the task allows no rounds, InvalidMessage.
-    """
+    """A board says that it could take part; its invitation, if it has one. The same one again, if it lost it. Raises
+    InvalidMessage."""
     request = decode(JoinRequest, body, what="request to join", limit_bytes=JOIN_LIMIT_BYTES)
-    all_series.check_allowed(tasks.load(cloud, task_id))
+    allowed = tasks.load(cloud, task_id).privacy.rounds is True
     with cloud.database.reading() as connection:
-        found = all_series.running(connection, task_id)
+        found = all_series.running(connection, task_id) if allowed else []
     if not found:
         return JoinReply(wait_s=NOTHING_RUNS_S, note="no rounds are running for this task")
     made = found[0]

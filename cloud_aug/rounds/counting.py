@@ -151,12 +151,6 @@ def forget_old(connection: sa.Connection, made: Series, number: int) -> list[str
     return digests
 
 
-def begin_next(
-    connection: sa.Connection, made: Series, number: int, server: str, order: str, order_bytes: int, *, now: float
-) -> None:
-    all_series.begin(connection, made, number, server, BlobRef(order, order_bytes), now=now)
-
-
 def set_round(connection: sa.Connection, series: str, number: int, **values: Any) -> None:
     this = db.rounds.update().where(db.rounds.c.series == series, db.rounds.c.number == number)
     connection.execute(this.values(**values))

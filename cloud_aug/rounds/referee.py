@@ -22,6 +22,7 @@ from cloud_aug.rounds import series as all_series
 from cloud_aug.rounds.plan import Series
 from edgelearn.federated.catalogue import ALGORITHMS
 from edgewire.errors import Busy, EdgeError
+from edgewire.messages import BlobRef
 
 _log = logging.getLogger(__name__)
 
@@ -196,7 +197,8 @@ def _fail(connection: sa.Connection, made: Series, last: sa.Row[Any], reason: st
     if failed >= made.plan.failures:
         all_series.set_state(connection, made.id, "failed", f"{failed} rounds in a row failed: {reason}", now=now)
     else:
-        counting.begin_next(connection, made, last.number + 1, last.server, last.order_blob, last.order_bytes, now=now)
+        order = BlobRef(last.order_blob, last.order_bytes)
+        all_series.begin(connection, made, last.number + 1, last.server, order, now=now)
 
 
 def _count(cloud: Cloud, made: Series, number: int, *, now: float) -> None:
@@ -216,7 +218,6 @@ def _count(cloud: Cloud, made: Series, number: int, *, now: float) -> None:
             all_series.set_state(connection, made.id, "finished", "", now=now)
             counting.drop_waiting(connection, made.id, "series over")
         else:
-            order = counted.order
-            counting.begin_next(connection, made, number + 1, counted.server, order.digest, order.size, now=now)
+            all_series.begin(connection, made, number + 1, counted.server, counted.order, now=now)
     for digest in old:
         cloud.blobs.remove(digest)

@@ -10,13 +10,15 @@ from starlette.types import Message, Receive, Scope, Send
 
 from cloud_aug import packs, publications
 from cloud_aug.openapi import binary, operation, ref, sealed
+from cloud_aug.releases import orders
 from cloud_aug.replies import BINARY, SENT_BYTES, matches, not_modified, reply, sealed_with_parts
 from cloud_aug.replies import sealed as sealed_reply
-from cloud_aug.routes.asking import AskedNow, DigestPath, Granted, JsonBody, TaskPath
+from cloud_aug.routes.asking import Asked, AskedNow, DigestPath, Granted, JsonBody, TaskPath
 from edgewire.decoding import decode
 from edgewire.errors import NotFound, UsageError
 from edgewire.files import digest as digest_of
 from edgewire.messages import HAVE_HEADER, MAX_HAVE, KeysReply, KeysRequest, Manifest
+from edgewire.releases import RELEASE_HEADER
 
 router = APIRouter(tags=["content"])
 _ONE_RANGE = re.compile(r"bytes=(?:(\d{1,18})-(\d{0,18})|-[1-9]\d{0,17})")
@@ -27,12 +29,20 @@ _ETAG_CHARACTERS = 32  # 128 bits name an envelope well enough, and go over the 
     "/v1/tasks/{task}/manifest",
     openapi_extra=operation(answer=sealed(Manifest, "A statement of type 'manifest'."), security="board"),
 )
-def manifest(asked: AskedNow, task: TaskPath, _board: Granted) -> Response:
-    """All that a board needs to know of a task, by digest, signed. With If-None-Match: 304 when nothing is new.
+def manifest(asked: AskedNow, task: TaskPath, board: Granted) -> Response:
+    """All that a board needs to know of a task, by digest, signed. With If-None-Match: 304 when nothing is new. The
+    header Edge-Release says that there are orders for this board, too.
 
     With Edge-Have (what the board holds already: the first 16 characters of each digest, separated by commas) small
     files that it lacks follow the manifest's bytes; Edge-Parts then says "SIZE OF MANIFEST, DIGEST:SIZE, ...".
     """
+    answer = _manifest(asked, task)
+    if ordered := orders.etag(asked.cloud, board, task, now=asked.now):
+        answer.headers[RELEASE_HEADER] = ordered
+    return answer
+
+
+def _manifest(asked: Asked, task: str) -> Response:
     envelope = publications.manifest(asked.cloud, task, now=asked.now)
     etag = f'"{digest_of(envelope)[:_ETAG_CHARACTERS]}"'
     if matches(asked.headers.get("if-none-match"), etag):

@@ -270,6 +270,8 @@ class Agent:
             self._succeeded("rounds", self._rounds)
             for turn in done.report.get("turns", []):
                 self._tell_turn(turn)
+        elif done.code == errors.NothingToDo.exit_code:  # the owner has changed the setting since
+            self._succeeded("rounds", self._rounds)
         elif not self._stopped():
             self._cannot_heal(done, tuple(_ENDS))
             self._failed("rounds", self._rounds, done.code, _reason(done))

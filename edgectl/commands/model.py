@@ -63,26 +63,58 @@ def list_models(ctx: typer.Context, task: TaskFlag = None, json: JsonFlag = Fals
 
 @group.command()
 def show(ctx: typer.Context, task: TaskFlag = None, json: JsonFlag = False) -> None:
-    """Tell where the model that serves comes from: base, samples, packs, recipe, and why it was chosen."""
+    """Tell the story of the model that serves: its base and the release that brought it, the packs, the recipe, the
+    samples by digest, and why it was chosen."""
     from edgewire.decoding import plain
 
     here = invocation(ctx)
     task_id, models = _models(here, task)
-    slot = models.current()
+    base, slot = _base(here, task_id), models.current()
     if slot is None:
-        emit({"task": task_id, "base_serves": True}, ["the base model serves"], as_json=json)
+        lines = ["the base model serves", *([_base_line(base)] if base else [])]
+        emit({"task": task_id, "base_serves": True, "base_in_force": base}, lines, as_json=json)
         return
     lineage, signed = slot.lineage, models.signed_by_this_board(slot)
+    made_on = {"version": lineage.base_version, "digest": lineage.base, "release": lineage.release}
     lines = [
         f"version {lineage.version} of '{task_id}': recipe {lineage.recipe} (asked for: {lineage.requested}),"
         f" seed {lineage.seed}",
         f"  chosen because: {lineage.reason}",
-        f"  base: version {lineage.base_version}, {lineage.base[:16]}",
+        _base_line(made_on),
         f"  trained on: {len(lineage.samples)} local samples and {len(lineage.kept)} contributors out of"
         f" {len(lineage.packs)} packs",
+        f"  packs: {_digests(lineage.packs)}",
+        f"  samples: {_digests(lineage.samples)}",
         f"  lineage signed by this board: {'yes' if signed else 'NO'}; files as installed: yes",
     ]
-    emit({"task": task_id, "base_serves": False, "signed": signed, **plain(lineage)}, lines, as_json=json)
+    if base and base["digest"] != lineage.base:
+        lines.append(f"  since then base version {base['version']} came; edgectl train makes a model on it")
+    told = {"task": task_id, "base_serves": False, "base_in_force": base, "signed": signed, **plain(lineage)}
+    emit(told, lines, as_json=json)
+
+
+def _base(here: Invocation, task_id: str) -> dict[str, Any] | None:
+    """The base that is in force, None where none is known (any more)."""
+    from edgectl import enrolment, tasks
+    from edgectl.releases import overlay
+    from edgewire.errors import EdgeError
+
+    try:
+        base = tasks.known_task(here.home, enrolment.load(here.home), task_id, here.clock()).base
+    except EdgeError:
+        return None
+    release = overlay.release_of(here.home, task_id, base.onnx.digest)
+    return {"version": base.version, "digest": base.onnx.digest, "release": release}
+
+
+def _base_line(base: dict[str, Any]) -> str:
+    brought = f"brought by release {base['release']}" if base["release"] else "named by the manifest"
+    return f"  base: version {base['version']}, {base['digest'][:16]}, {brought}"
+
+
+def _digests(names: tuple[str, ...]) -> str:
+    shown = " ".join(name[:12] for name in names[:4])
+    return f"{shown or 'none'}{f' and {len(names) - 4} more (--json has all)' if len(names) > 4 else ''}"
 
 
 @group.command()

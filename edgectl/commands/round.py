@@ -34,26 +34,20 @@ def join(ctx: typer.Context, task: TaskFlag = None, seconds: For = 0, json: Json
     leaves the board, never a sample; docs/privacy.md says what that reveals. Cut off anywhere, the next one goes on.
     `edgectl sync` and `edgectl agent` do this by themselves.
     """
-    from edgectl.rounds.now import take_part_now
+    from edgectl.rounds.now import real, take_part_now
     from edgectl.stopping import Stop
-    from edgewire.errors import Refused
+    from edgewire.errors import NothingToDo
 
     here = invocation(ctx)
     settings = here.with_profile()
     if not settings.flag("rounds"):
-        raise Refused("this board takes no part in federated rounds", hint="edgectl config set rounds true")
+        raise NothingToDo("this board takes no part in federated rounds", hint="edgectl config set rounds true")
     made: list[Outcome] = []
     until = time.monotonic() + seconds
     with Stop().listening() as stop:
+        world = real(here.home, settings, site=here.places.profiles, stopped=lambda: stop.asked)
         while True:
-            made = take_part_now(
-                here.home,
-                settings,
-                task=here.task_id(task),
-                site=here.places.profiles,
-                stopped=lambda: stop.asked,
-                clock=here.clock,
-            )
+            made = take_part_now(here.home, settings, world, task=here.task_id(task))
             wait_s = min((one.wait_s for one in made), default=float("inf"))
             if stop.asked or time.monotonic() + wait_s >= until:
                 break

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from edgectl.store import Store
     from edgectl.suits import Able
     from edgectl.sync import Outcome, TaskOutcome
+    from edgectl.telemetry.reading import Sensors
 
 
 def register(app: typer.Typer) -> None:
@@ -53,30 +54,24 @@ def sync(
     here = Invocation(here.settings.override(mode=mode, sync_seconds=max_seconds), here.places, here.clock)
     with exclusive(here.home.ensure().lock("sync"), doing="syncing"):
         outcome = _sync(here, pull=not push_only, push=not pull_only)
-    from edgectl.sync import report_of
 
     wanted = rounds and not (pull_only or push_only) and here.settings.flag("rounds")
     turns = _take_part(here) if wanted else []
-    report = {**report_of(outcome), **({"rounds": [vars(turn) for turn in turns]} if wanted else {})}
+    report = {**_report(outcome), **({"rounds": [vars(turn) for turn in turns]} if wanted else {})}
     emit(report, [*_lines(outcome), *map(_turn_line, turns)], as_json=json)
 
 
 def _take_part(here: Invocation) -> list[Turn]:
     """In a federated round, after all else: it may take long. What may work later is no failure of the sync."""
-    from edgectl.rounds.now import take_part_now
+    from edgectl.rounds.now import real, take_part_now
     from edgectl.stopping import Stop
     from edgewire.errors import Busy, RetryLater, TimedOut
 
     with Stop().listening() as stop:
         try:
-            return take_part_now(
-                here.home,
-                here.with_profile(),
-                task=None,
-                site=here.places.profiles,
-                stopped=lambda: stop.asked,
-                clock=here.clock,
-            )
+            settings = here.with_profile()
+            world = real(here.home, settings, site=here.places.profiles, stopped=lambda: stop.asked)
+            return take_part_now(here.home, settings, world)
         except (Busy, RetryLater, TimedOut) as error:
             say(f"no round now: {error.message}")
             return []
@@ -87,16 +82,20 @@ def _sync(here: Invocation, *, pull: bool, push: bool) -> Outcome:
 
     from edgectl import enrolment, suits
     from edgectl.sync import Options, sync
+    from edgectl.telemetry.reading import Sensors
     from edgewire.tasks import Mode
 
     known = enrolment.load(here.home)
-    cloud = _cloud(here, known)
+    cloud, sensors = _cloud(here, known), Sensors(site=here.places.profiles)
     options = Options(
         mode=cast("Mode | None", here.settings.text("mode")),
         pull=pull,
         push=push,
         threads=here.threads,
-        tell_state=_teller(here),
+        tell_state=_teller(here, sensors),
+        profile=here.profile_id,
+        read_state=sensors.read,
+        reports=here.settings.flag("reports"),
         lacks=lambda task: suits.lacks(task, _able(here)),
         on_blob=_progress,
     )
@@ -120,15 +119,13 @@ def _able(here: Invocation) -> Able:
     return Able(here.profile_id, memory.usable_mib(), free_mib, find_spec("torch") is not None)
 
 
-def _teller(here: Invocation) -> Callable[[Store, Cloud], int] | None:
+def _teller(here: Invocation, sensors: Sensors) -> Callable[[Store, Cloud], int] | None:
     """None unless the site's settings want this board's state told."""
     if not here.settings.flag("telemetry_share"):
         return None
     from edgectl.telemetry import share
-    from edgectl.telemetry.reading import Sensors
     from edgectl.telemetry.ring import Ring
 
-    sensors = Sensors(site=here.places.profiles)
     return lambda store, cloud: share.tell(store, cloud, Ring(here.home.telemetry), sensors.read)
 
 
@@ -146,6 +143,19 @@ def _progress(what: str, size: int) -> Callable[[int], None]:
     bar: Any = typer.progressbar(length=size, label=what, file=sys.stderr)
     bar.render_progress()
     return cast("Callable[[int], None]", bar.update)
+
+
+def _report(outcome: Outcome) -> dict[str, Any]:
+    """The outcome as JSON."""
+    return {
+        "changed": outcome.changed,
+        "sent": outcome.sent,
+        "refused": outcome.refused,
+        "readings": outcome.readings,
+        "bytes_up": outcome.bytes_up,
+        "bytes_down": outcome.bytes_down,
+        "tasks": [vars(task) for task in outcome.tasks],
+    }
 
 
 def _lines(outcome: Outcome) -> list[str]:
@@ -172,4 +182,4 @@ def _task_lines(task: TaskOutcome) -> list[str]:
         lines.append(f"  {plural(task.packs, 'sample file')} at hand by {task.mode}; revealed: {task.revealed}")
     if task.note:
         lines.append(f"  {task.note}")
-    return lines
+    return [*lines, *(f"  {line}" for line in task.releases)]

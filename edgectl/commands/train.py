@@ -11,6 +11,7 @@ import typer
 
 from edgectl.commands import Invocation, JsonFlag, TaskFlag, invocation
 from edgectl.output import emit, say
+from edgectl.recipes import RECIPES
 
 if TYPE_CHECKING:
     from edgectl.governor.start import Start
@@ -18,12 +19,6 @@ if TYPE_CHECKING:
     from edgectl.stopping import Stop
     from edgectl.store import Store
     from edgewire.messages import Manifest
-
-# spelt out here, because edgelearn's registry imports torch; a test compares the two
-RECIPES = (
-    "auto", "base", "local", "augmented", "random", "blend", "bayes", "bayes_deep", "matched", "retrieved", "nearest",
-    "coda", "delta", "mpda", "mpda_local", "neighbours",
-)  # fmt: skip
 
 
 def register(app: typer.Typer) -> None:
@@ -86,6 +81,7 @@ def train(
         "profile": simulate_board,
     }
     here = Invocation(here.settings.override(**flags), here.places, here.clock)
+    here, recipe = _by_policy(here, task, recipe)
     with exclusive(here.home.ensure().lock("train"), doing="training on this board"), Stop().listening() as stop:
         begin = _start(here, stop, simulated=simulate_board is not None, started=started)
         try:
@@ -93,6 +89,18 @@ def train(
         finally:
             begin.machine.close()
     emit(vars(outcome), _lines(outcome), as_json=json)
+
+
+def _by_policy(here: Invocation, task: str | None, recipe: str) -> tuple[Invocation, str]:
+    """What the policy of a release says, where neither a flag nor a setting of this site does."""
+    from edgectl import enrolment, tasks
+    from edgectl.releases import overlay
+
+    known = enrolment.load(here.home)
+    policy = overlay.policy(here.home, known, tasks.choose(known, here.task_id(task)))
+    limits = {"train_seconds": policy.max_seconds, "train_joules": policy.max_joules}
+    settings = here.settings.below("release", {name: value for name, value in limits.items() if value})
+    return Invocation(settings, here.places, here.clock), policy.recipe if recipe == "auto" else recipe
 
 
 def _train(

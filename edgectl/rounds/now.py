@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 from edgectl import enrolment, tasks
@@ -15,80 +18,87 @@ from edgectl.connecting import connect
 from edgectl.enrolment import Enrolment
 from edgectl.governor.start import heat_limit
 from edgectl.home import Home
-from edgectl.rounds.joining import Board, Outcome, take_part
-from edgectl.rounds.service import RoundsOverHttp
+from edgectl.rounds.joining import Board, Outcome, Train, take_part
+from edgectl.rounds.service import Rounds, RoundsOverHttp
 from edgectl.store import Store
 from edgectl.telemetry.reading import Reading, Sensors
 from edgectl.telemetry.watching import settled
-from edgewire.errors import NotFound
+from edgewire.errors import NotFound, NotGranted
 from edgewire.files import exclusive
 from edgewire.rounds import JoinRequest
 
 NOT_NOW_S, NEVER_S = 30.0, 3600.0  # when to ask again where the board itself does not want to
 
 
-def take_part_now(
-    home: Home,
-    settings: Settings,
-    *,
-    task: str | None,
-    site: Sequence[Path],
-    stopped: Callable[[], bool],
-    clock: Callable[[], float] = time.time,
-) -> list[Outcome]:
-    """A turn of each task that wants one. settings: with what the profile recommends; site: folders with profiles of
-    its own; stopped: whether a stop was asked. Raises what the cloud raises, and Busy if another process is at it.
+@dataclass(frozen=True)
+class World:
+    """read: the board's state over the last moment; rounds: the cloud, while the block lasts; train: see joining.Train;
+    can_train: whether this board has what training needs; clock: seconds since 1970."""
+
+    read: Callable[[], Reading]
+    rounds: Callable[[Enrolment], contextlib.AbstractContextManager[Rounds]]
+    train: Train
+    can_train: bool
+    stopped: Callable[[], bool]
+    clock: Callable[[], float] = time.time
+
+
+def real(home: Home, settings: Settings, *, site: Sequence[Path], stopped: Callable[[], bool]) -> World:
+    """This board's. site: folders with a site's own profiles; stopped: whether a stop was asked."""
+
+    def read() -> Reading:
+        with Sensors(site=site) as sensors:
+            return settled(sensors)
+
+    @contextlib.contextmanager
+    def rounds(known: Enrolment) -> Iterator[Rounds]:
+        cloud = connect(home, known, settings, deadline=None)  # a training may take longer than any sync
+        try:
+            yield RoundsOverHttp(cloud)
+        finally:
+            cloud.close()
+
+    def train(task: str, limit_s: float, unwanted: Callable[[], bool]) -> Done:
+        """In a process of its own: this one stays without torch, and without its memory."""
+        children = Children(home.root.absolute(), lambda: stopped() or unwanted())
+        return children.run(["round", "train", "--task", task, "--json"], limit_s)
+
+    can_train = settings.text("train_scope") != "none" and find_spec("torch") is not None
+    return World(read, rounds, train, can_train, stopped)
+
+
+def take_part_now(home: Home, settings: Settings, world: World, *, task: str | None = None) -> list[Outcome]:
+    """A turn of each task that wants one. settings: with what the profile recommends.
+
+    Raises what the cloud raises, and Busy if another process is at it.
     """
     known = enrolment.load(home)
     if not settings.flag("rounds"):
         return []
     chosen = [task] if task is not None else list(known.tasks)
-    wanted = [(one, count) for one in chosen if (count := _samples(home, known, one, clock())) > 0]
-    if not wanted or stopped():
+    wanted = {one: count for one in chosen if (count := _samples(home, known, one, world.clock())) > 0}
+    if not wanted or world.stopped():
         return []
-    with Sensors(site=site) as sensors:
-        reading = settled(sensors)
+    if not world.can_train:
+        why = "this board does not train (train_scope is 'none', or torch is not installed)"
+        return [Outcome(one, note=why, wait_s=NEVER_S) for one in wanted]
+    reading = world.read()
     limit_c = heat_limit(settings, reading).limit_c
     if why := not_now(reading, limit_c=limit_c, idle_load=settings.whole("agent_idle_percent") / 100):
-        return [Outcome(one, note=why, wait_s=NOT_NOW_S) for one, _ in wanted]
-    if settings.text("train_scope") == "none":
-        why = "this board does not train (train_scope is 'none')"
-        return [Outcome(one, note=why, wait_s=NEVER_S) for one, _ in wanted]
-    with exclusive(home.ensure().lock("rounds"), doing="taking part in rounds"):
-        return _all(home, known, settings, wanted, reading, stopped)
+        return [Outcome(one, note=why, wait_s=NOT_NOW_S) for one in wanted]
+    told_c = reading.temperature_c if settings.flag("telemetry_share") else None
+    requests = {one: JoinRequest(count, network.kind(), told_c) for one, count in wanted.items()}
+    with exclusive(home.ensure().lock("rounds"), doing="taking part in rounds"), world.rounds(known) as rounds:
+        return [_turn(home, known, world, rounds, one, request) for one, request in requests.items()]
 
 
-def _all(
-    home: Home,
-    known: Enrolment,
-    settings: Settings,
-    wanted: Sequence[tuple[str, int]],
-    reading: Reading,
-    stopped: Callable[[], bool],
-) -> list[Outcome]:
-    cloud = connect(home, known, settings, deadline=None)  # a training may take longer than any sync
-    made = []
+def _turn(home: Home, known: Enrolment, world: World, rounds: Rounds, task: str, request: JoinRequest) -> Outcome:
+    if world.stopped():
+        return Outcome(task, note="asked to stop")
     try:
-        for one, count in wanted:
-            if stopped():
-                break
-            told = reading.temperature_c if settings.flag("telemetry_share") else None
-            request = JoinRequest(count, network.kind(), told)
-            board = Board(home, known, request, _trainer(home, stopped))
-            made.append(take_part(board, one, RoundsOverHttp(cloud)))
-    finally:
-        cloud.close()
-    return made
-
-
-def _trainer(home: Home, stopped: Callable[[], bool]) -> Callable[[str, float, Callable[[], bool]], Done]:
-    """`edgectl round train` in a process of its own: this one stays without torch, and without its memory."""
-
-    def train(task: str, limit_s: float, unwanted: Callable[[], bool]) -> Done:
-        children = Children(home.root.absolute(), lambda: stopped() or unwanted())
-        return children.run(["round", "train", "--task", task, "--json"], limit_s)
-
-    return train
+        return take_part(Board(home, known, request, world.train, clock=world.clock), task, rounds)
+    except NotGranted as error:  # recalled since the last sync: of no other task's business
+        return Outcome(task, note=error.message, wait_s=NEVER_S)
 
 
 def _samples(home: Home, known: Enrolment, task: str, now: float) -> int:

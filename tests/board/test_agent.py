@@ -442,6 +442,13 @@ def test_a_turn_is_told_and_one_that_failed_is_tried_again_later(day: Day) -> No
     assert day.told("round")[0] == "gestures: round 2: sent"
 
 
+def test_an_owner_who_changes_their_mind_does_not_end_the_agent(day: Day) -> None:
+    day.rules = replace(Rules(day.folder), rounds_s=30.0)
+    day.answers["round"] = lambda: Done(5, {}, "this board takes no part in federated rounds")
+    assert day.agent().once() == 0
+    assert day.told("trouble") == []
+
+
 def test_without_consent_nobody_asks_for_rounds(day: Day) -> None:
     day.agent().once()
     assert day.named("round") == []

@@ -19,8 +19,8 @@ from edgelearn.personalize import recipes
 from edgelearn.personalize.choose import Belief, Choice
 from edgelearn.personalize.setting import Personal, Setting, Settings
 from edgelearn.personalize.veto import Evidence
+from edgewire import golden, tensors
 from edgewire import samples as sample_columns
-from edgewire import tensors
 from edgewire.errors import ResourcesRefused
 from edgewire.tasks import InputSchema
 from tests.board.synced import BOTH, Synced
@@ -152,17 +152,17 @@ def test_a_sync_in_the_middle_of_a_training_does_not_take_the_base_away(ready: S
 def test_nothing_of_the_owners_samples_is_copied_beside_the_model(ready: Synced) -> None:
     train(ready, recipe="local", veto=False)
     raw = (models(ready).folder / "current" / GOLDEN).read_bytes()
-    golden = tensors.unpack(raw, what="golden", limit_bytes=1 << 20)[0]
+    answers = tensors.unpack(raw, what="golden", limit_bytes=1 << 20)[0]
     with ready.store() as store:
         own = {row.tobytes() for row in store.samples(BOTH).samples.x}
-    assert own.isdisjoint(row.tobytes() for row in golden["x"])
-    assert golden["logits"].shape == (len(golden["x"]), world.CLASSES)
+    assert own.isdisjoint(row.tobytes() for row in answers["x"])
+    assert answers["logits"].shape == (len(answers["x"]), world.CLASSES)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "uint8", "int8"])
 def test_made_up_inputs_fit_the_task(dtype: str) -> None:
-    made = training._golden_inputs(InputSchema((4, 3), dtype))  # type: ignore[arg-type]
-    assert (made.shape, str(made.dtype)) == ((training.GOLDEN_ROWS, 4, 3), dtype)
+    made = golden.inputs(InputSchema((4, 3), dtype))  # type: ignore[arg-type]
+    assert (made.shape, str(made.dtype)) == ((golden.ROWS, 4, 3), dtype)
     assert len(np.unique(made)) > 50
 
 
@@ -314,7 +314,7 @@ def test_a_report_holds_what_the_schema_allows(ready: Synced) -> None:
 
 
 def test_golden_inputs_of_a_click_task_are_items_that_there_are() -> None:
-    made = training._golden_inputs(InputSchema((5,), "int32", items=3))
+    made = golden.inputs(InputSchema((5,), "int32", items=3))
     assert made.dtype == np.int32
     assert set(made.ravel()) == {1, 2, 3}
 

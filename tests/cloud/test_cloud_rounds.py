@@ -316,6 +316,12 @@ def test_boards_of_other_profiles_are_not_asked(cloud, clock, players):
     assert "profile" in players[0].ask().json()["note"]
 
 
+def test_a_task_that_allows_rounds_no_longer_invites_nobody(cloud, clock, players):
+    begun(cloud, clock)
+    toys.publish_changed(cloud)
+    assert "no rounds are running" in players[0].ask().json()["note"]
+
+
 def test_who_was_away_longest_is_asked_first(cloud, clock, players):
     made = begun(cloud, clock, selection="absent", cohort=2, rounds=3)
     gathered(players, made.id)

@@ -23,10 +23,10 @@ def operations() -> list[tuple[str, str]]:
     from fastapi import FastAPI
 
     from cloud_aug import openapi
-    from cloud_aug.routes import admin, content, enrolment, exchange, health, rounds
+    from cloud_aug.routes import admin, content, enrolment, exchange, health, releasing, rounds
 
     app = FastAPI(openapi_url=None)
-    for routes in (health, enrolment, content, exchange, rounds, admin):
+    for routes in (health, enrolment, content, exchange, rounds, releasing, admin):
         app.include_router(routes.router)
     paths = openapi.document(app)["paths"]
     return sorted((path, method) for path, item in paths.items() for method in item)

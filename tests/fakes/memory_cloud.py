@@ -49,8 +49,9 @@ from edgewire.messages import (
     Withdrawals,
     WithdrawReply,
 )
+from edgewire.releases import Order, OrdersReply, Outcome
 from edgewire.samples import Samples, concatenate, from_bytes, raw_digests, sample_digests, to_bytes
-from edgewire.signing import SigningKey, Statement, key_id, open_sealed, seal, unb64
+from edgewire.signing import SigningKey, Statement, key_id, open_sealed, seal, unb64, unverified
 from edgewire.tasks import Task
 from edgewire.trust import Trust, keyring, public_text, seal_trust
 
@@ -91,6 +92,8 @@ class MemoryServer:
     reports: list[Report] = field(default_factory=list)
     telemetry: list[Telemetry] = field(default_factory=list)
     chain: list[bytes] = field(default_factory=list)
+    ordered: dict[tuple[str, str], tuple[bytes, ...]] = field(default_factory=dict)
+    outcomes: list[Outcome] = field(default_factory=list)
     search: Search | None = None  # the samples that a search finds
     found: dict[bytes, Samples] = field(default_factory=dict)
     asked_for: list[bytes] = field(default_factory=list)
@@ -116,13 +119,14 @@ class MemoryServer:
     ) -> Manifest:
         """Publish all that the manifest and the directory name; again, with another content, as the next version.
         packs: as they are fetched."""
-        refs = [self._publish_blob(task.id, data) for data in (weights, onnx, directory, *packs)]
+        refs = [self.publish_blob(task.id, data) for data in (weights, onnx, directory, *packs)]
         version = self.versions[task.id] = self.versions.get(task.id, 0) + 1
         self.tasks[task.id] = task
         self.bodies[task.id] = Manifest(task, Base(version, refs[0], refs[1]), refs[2], len(self.chain))
         return self.bodies[task.id]
 
-    def _publish_blob(self, task_id: str, data: bytes) -> BlobRef:
+    def publish_blob(self, task_id: str, data: bytes) -> BlobRef:
+        """Put bytes where boards of the task may fetch them."""
         name = digest(data)
         self.blobs[name], self.blob_tasks[name] = data, task_id
         return BlobRef(name, len(data))
@@ -161,6 +165,12 @@ class MemoryServer:
             raise Revoked("this board was revoked")
         known.tasks |= set(granted)
         return EnrolReply(board, tuple(sorted(known.tasks)), tuple(raw.decode() for raw in self.chain))
+
+    def order(self, task_id: str, order: Order, *, counter: int, epoch: int = 1, valid_s: float = 3600.0) -> None:
+        """The one order that there is for a board from now on."""
+        now = self.clock()
+        statement = Statement("release", task_id, epoch, counter, now, now + valid_s, plain(order))
+        self.ordered[order.board, task_id] = (seal(self.signing, statement),)
 
     def grant(self, board: str, task_id: str) -> None:
         self.boards[board].tasks.add(task_id)
@@ -253,6 +263,28 @@ class MemoryCloud:
         write_atomic(target, part.read_bytes())
         part.unlink()
         return len(sent)
+
+    def orders(self, task_id: str, known: str) -> tuple[OrdersReply, str] | None:
+        self.server.caller(self._key, self._board, task_id)
+        found = self.server.ordered.get((str(self._board), task_id), ())
+        etag = digest(b"".join(found))[:16] if found else ""
+        return None if etag in ("", known) else (OrdersReply(tuple(raw.decode() for raw in found)), etag)
+
+    def tell_outcome(self, task_id: str, outcome: Outcome) -> UploadReply:
+        self.server.caller(self._key, self._board, task_id)
+        if (outcome.board, outcome.counter) != (self._board, self._counter(task_id, outcome)):
+            raise NotFound("this board was not offered that release")
+
+        def store() -> UploadReply:
+            self.server.outcomes.append(outcome)
+            return UploadReply(1, 0)
+
+        return self._once(outcome.upload_id, encode(outcome), store)
+
+    def _counter(self, task_id: str, outcome: Outcome) -> int:
+        """That of the order that there is for the release; 0: there is none."""
+        found = (unverified(raw) for raw in self.server.ordered.get((str(self._board), task_id), ()))
+        return max((one.version for one in found if one.body["release"] == outcome.release), default=0)
 
     def search(self, task_id: str, body: bytes) -> bytes:
         self.server.caller(self._key, self._board, task_id)

@@ -128,7 +128,7 @@ def test_each_is_killed_once_and_the_model_has_the_same_bits(place: Place, board
 def test_who_did_not_consent_takes_no_part(place: Place, boards: list[Box]) -> None:
     started(place)
     boards[0].report("config", "set", "rounds", "false")
-    assert "config set rounds true" in boards[0].fails(11, "round", "join")
+    assert "config set rounds true" in boards[0].fails(5, "round", "join")
     assert "rounds" not in boards[0].report("sync")
     assert not (boards[0].state / "rounds").exists()
 

@@ -217,9 +217,9 @@ def test_a_rehearsal_reports_every_recipe_at_every_number_of_shots():
 
 
 def test_the_command_offers_the_recipes_that_there_are() -> None:
-    from edgectl.commands import train
+    from edgectl import recipes as offered
 
-    assert ("auto", *RECIPES) == train.RECIPES
+    assert ("auto", *RECIPES) == offered.RECIPES
 
 
 def test_a_board_looks_at_what_the_rehearsal_found_best_at_its_shots() -> None:

@@ -216,7 +216,8 @@ class CloudApi:
     def test_what_a_search_finds_is_named_by_digest_and_can_be_fetched(self, world: World) -> None:
         member = join(world)
         found = a_search(member, world.task)
-        wanted = tensors.pack({"digests": found["digests"][::-1]}, plain(WantedMeta("wanted/1", world.task.id)))
+        meta = WantedMeta("wanted/1", world.task.id, manifest_of(member, world.task).base.onnx.digest)
+        wanted = tensors.pack({"digests": found["digests"][::-1]}, plain(meta))
         raw = member.cloud.found(world.task.id, wanted)
         fetched = from_bytes(raw, world.task, what="samples", limit_bytes=SAMPLES_LIMIT_BYTES)
         assert len(fetched) > 0

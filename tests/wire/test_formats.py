@@ -77,7 +77,8 @@ def test_the_bytes_of_a_search_and_of_what_it_wants_are_golden() -> None:
     arrays = {"digests": digests, "rows": np.asarray([1, -1], np.int32).reshape(shape)}
     arrays["scores"] = np.asarray([0.5, 0.0], np.float32).reshape(shape)
     assert digest(tensors.pack(arrays, plain(FoundMeta("found/1", "points")))) == GOLDEN_FOUND
-    assert digest(tensors.pack({"digests": digests}, plain(WantedMeta("wanted/1", "points")))) == GOLDEN_WANTED
+    wanted = plain(WantedMeta("wanted/1", "points", "0" * 64))
+    assert digest(tensors.pack({"digests": digests}, wanted)) == GOLDEN_WANTED
 
 
 def test_the_json_of_telemetry_is_golden() -> None:
@@ -250,7 +251,7 @@ def test_decoding_has_a_limit_of_its_own() -> None:
 
 
 GOLDEN_FOUND = "b0da91c043b59746cdb24f11bb1d5e2c430a67e6e598a705ad422406e4b73e02"
-GOLDEN_WANTED = "1e257e82452a543b589722c185592fb6331a08bd585c096b0e71fa736f7b011d"
+GOLDEN_WANTED = "43e09fbc03eb54012f09f375d9bb5c4fd87d953f778e272d44906ab98866c38a"
 GOLDEN_SAMPLES = "f7567a80860d81d3529cecb059855ba7bf40c2bda99f4d29014b8b9095a7030f"
 GOLDEN_SAMPLE = "167728ac19c8d3496b8da1c3fbb4dd82b26b2bfd130a3052faaffb498bbf8b32"
 

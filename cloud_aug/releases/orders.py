@@ -1,0 +1,155 @@
+"""What a board is told to install, or to go back from. Signed for this board alone, and only while its wave is open."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+from msgspec import UNSET
+
+from cloud_aug import db, keys, publications
+from cloud_aug.cloud import Cloud
+from cloud_aug.releases import plan as plans
+from cloud_aug.releases import status, steering, waves
+from cloud_aug.releases.plan import BACK, Plan
+from edgewire.decoding import encode, plain
+from edgewire.files import digest
+from edgewire.releases import BasePayload, Order, OrdersReply
+from edgewire.signing import Statement, seal
+
+_ETAG_CHARACTERS = 16  # it goes with every manifest
+
+
+@dataclass(frozen=True)
+class Meant:
+    """One order for a board, not yet signed."""
+
+    plan: Plan
+    counter: int
+    order: Order
+
+
+def etag(cloud: Cloud, board: str, task: str, *, now: float) -> str:
+    """Names the orders that there are for a board; '' if there are none."""
+    column = db.releases.c
+    started = sa.select(column.id).where(column.task == task, column.counter.is_not(None)).limit(1)
+    with cloud.database.reading() as connection:
+        if connection.execute(started).first() is None:
+            return ""
+        due = _due(connection, task, now=now)
+        newcomer = _missing(connection, board, task)
+    for release in due:
+        with cloud.database.writing() as connection:
+            waves.advance(connection, release, now=now)
+    for release in newcomer:
+        _welcome(cloud, release, board)
+    with cloud.database.reading() as connection:
+        return _etag(connection, meant(connection, board, task))
+
+
+def give(cloud: Cloud, board: str, task: str, *, now: float) -> tuple[OrdersReply, str]:
+    """The sealed orders of a board with their etag; from now on it has been offered them."""
+    with cloud.database.writing(board) as connection:
+        found = meant(connection, board, task)
+        for one in found:
+            column = db.release_boards.c
+            mine = db.release_boards.update().where(column.release == one.plan.id, column.board == board)
+            connection.execute(mine.where(column.state == "waiting").values(state="offered", offered_at=now))
+        epoch, trust = db.epoch(connection), keys.newest(connection)
+        name = _etag(connection, found)
+    key = keys.current_signing(cloud.keys, trust)
+    sealed = (
+        seal(key, Statement("release", task, epoch, one.counter, now, now + one.plan.order_s, plain(one.order)))
+        for one in found
+    )
+    return OrdersReply(tuple(envelope.decode() for envelope in sealed)), name
+
+
+def meant(connection: sa.Connection, board: str, task: str) -> list[Meant]:
+    """What a board should do now: of each kind the newest order, if there is any."""
+    mine, column = db.release_boards, db.releases.c
+    query = sa.select(db.releases, mine.c.state.label("mine"), mine.c.wave.label("its_wave"), mine.c.challenge)
+    query = query.join_from(mine, db.releases).where(mine.c.board == board, column.task == task)
+    found: dict[str, Meant] = {}
+    for row in connection.execute(query.where(column.counter.is_not(None))):
+        counter = _counter(row)
+        made = plans.read(row.document)
+        if counter is not None and (made.kind not in found or found[made.kind].counter < counter):
+            found[made.kind] = Meant(made, counter, _order(connection, row, made, board))
+    return [found[kind] for kind in sorted(found)]
+
+
+def _counter(row: sa.Row[Any]) -> int | None:
+    """The number of the order that a release has for a board; None: it has none for it now."""
+    if row.state in BACK:
+        return row.revert_counter if row.mine in ("offered", "committed") else None
+    if row.mine == "committed":
+        return int(row.counter)
+    open_to_it = row.state == "done" or (row.state == "running" and row.its_wave <= row.wave)
+    return int(row.counter) if open_to_it and row.mine in ("waiting", "offered") else None
+
+
+def _order(connection: sa.Connection, row: sa.Row[Any], made: Plan, board: str) -> Order:
+    selection, payload = made.selection, made.payload
+    profiles = selection.profiles if board not in selection.canaries else ()
+    back = row.state in BACK
+    if isinstance(payload, BasePayload):  # packs may have been made anew since, because somebody withdrew
+        now = publications.of_base(connection, row.task, payload.base.version)
+        payload = BasePayload(payload.base, now.directory, payload.golden)
+    return Order(
+        release=row.id,
+        board=board,
+        kind=made.kind,
+        action="revert" if back else "install",
+        challenge=row.challenge,
+        profiles=profiles,
+        minimum=selection.minimum,
+        limits=made.limits,
+        payload=UNSET if back else payload,
+        policy=UNSET if back else made.policy,
+    )
+
+
+def _etag(connection: sa.Connection, found: list[Meant]) -> str:
+    """Also another one when another key signs, or the service was restored."""
+    if not found:
+        return ""
+    signing = next(iter(keys.newest(connection).signing_keys))
+    told = [signing, db.epoch(connection), [[one.counter, plain(one.order)] for one in found]]
+    return digest(encode(told))[:_ETAG_CHARACTERS]
+
+
+def _due(connection: sa.Connection, task: str, *, now: float) -> list[str]:
+    """Releases whose present wave has been watched for long enough."""
+    column = db.releases.c
+    query = sa.select(db.releases).where(column.task == task, column.state == "running")
+    due = []
+    for row in connection.execute(query):
+        soak_s = min(wave.soak_s for wave in plans.read(row.document).waves)
+        if now >= row.wave_since + soak_s:
+            due.append(str(row.id))
+    return due
+
+
+def _missing(connection: sa.Connection, board: str, task: str) -> list[str]:
+    """Releases under way or done that this board has no place in."""
+    column, mine = db.releases.c, db.release_boards.c
+    placed = sa.select(mine.release).where(mine.board == board)
+    query = sa.select(column.id).where(column.task == task, column.state.in_(("running", "done")))
+    return list(connection.execute(query.where(column.id.not_in(placed))).scalars())
+
+
+def _welcome(cloud: Cloud, release: str, board: str) -> None:
+    """A board that came, or came to fit, after the start takes its place in the last wave."""
+    with cloud.database.reading() as connection:
+        row = status.row_of(connection, release)
+        made = plans.read(row.document)
+        fits = [
+            one for one in steering.candidates(connection, row.task, board=board) if plans.selected(made.selection, one)
+        ]
+        column = db.release_boards.c
+        last = connection.execute(sa.select(sa.func.max(column.wave)).where(column.release == release)).scalar()
+    if fits:
+        with cloud.database.writing(board) as connection:
+            steering.add_boards(connection, release, {board: int(last or 0)})

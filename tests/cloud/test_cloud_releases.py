@@ -1,0 +1,387 @@
+"""Releases in the cloud: who is asked when, what is believed, what happens by itself, and what operators may do."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+from cloud_aug import boards, db, garbage, publications
+from cloud_aug.cloud import Cloud, open_cloud
+from cloud_aug.releases import outcomes, plan, status, steering, waves
+from cloud_aug.releases.plan import Candidate, Selection, Wave
+from cloud_aug.releases.status import Counts
+from edgewire.errors import Conflict, EdgeError, Expired, Forged, NotFound, NotGranted, Outdated, UsageError
+from edgewire.releases import BasePayload, Policy, version_key
+from edgewire.signing import SigningKey
+from tests.cloud import toys
+from tests.cloud.backends import Backend
+from tests.cloud.releasing import WAVES, Device, fleet, second_base, started
+
+NOW = 2e9  # long after anything that the toy cloud did
+
+
+@pytest.fixture(scope="session")
+def _held_once(backend: Backend, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = toys.published(tmp_path_factory.mktemp("held") / "cloud", backend.stores())
+    made = open_cloud(folder)
+    second_base(made)
+    made.database.close()
+    return folder
+
+
+@pytest.fixture
+def held(backend: Backend, _held_once: Path, tmp_path: Path) -> Cloud:
+    """A cloud whose manifest names base 1; base 2 is published and held back."""
+    return open_cloud(backend.copy(_held_once, tmp_path / "cloud"))
+
+
+def state(cloud: Cloud, release: str) -> tuple[str, int]:
+    found = status.find(cloud, release)
+    return found.info.state, found.info.wave
+
+
+def general(cloud: Cloud) -> int:
+    with cloud.database.reading() as connection:
+        found = publications.general(connection, "toy")
+    assert found is not None
+    return found.base.version
+
+
+def test_a_base_that_is_held_back_is_in_no_manifest(held):
+    assert general(held) == 1
+    with held.database.reading() as connection:
+        assert [one.base.version for one in publications.served(connection, "toy")] == [1, 2]
+
+
+def test_only_the_first_wave_is_asked_and_the_next_follows_when_it_went_well(held):
+    devices, release = fleet(held, 5, now=NOW), started(held, now=NOW).info.id
+    asked = [device for device in devices if device.asks(now=NOW)]
+    assert len(asked) == 1
+    assert asked[0].does("committed", now=NOW + 1)
+    assert state(held, release) == ("running", 0), "the wave is watched for a minute"
+    assert sum(bool(device.asks(now=NOW + 61)) for device in devices) == 5
+    assert state(held, release) == ("running", 1)
+
+
+def test_when_every_board_runs_it_the_manifest_names_it(held):
+    devices, release = fleet(held, 3, now=NOW), started(held, now=NOW).info.id
+    for at in (NOW + 1, NOW + 61, NOW + 122):
+        for device in devices:
+            device.does("committed", now=at)
+    waves.advance_all(held, now=NOW + 300)
+    assert (state(held, release)[0], general(held)) == ("done", 2)
+
+
+def test_a_board_that_refused_it_keeps_the_manifest_as_it_is(held):
+    devices = fleet(held, 3, now=NOW)
+    lax = tuple(replace(wave, most_failures=1.0) for wave in WAVES)
+    release = started(held, now=NOW, waves=lax, canaries=(devices[1].id,)).info.id
+    for at in (NOW + 1, NOW + 61, NOW + 122):
+        for number, device in enumerate(devices):
+            device.does("committed" if number else "failed", now=at)
+    waves.advance_all(held, now=NOW + 300)
+    assert (state(held, release)[0], general(held)) == ("done", 1)
+    newcomer = Device(held, "late").enroll(now=NOW + 301)
+    assert [order.action for order, _ in newcomer.asks(now=NOW + 302)] == ["install"]
+
+
+def test_a_failed_canary_calls_the_release_back_and_nobody_else_is_asked(held):
+    devices = fleet(held, 6, now=NOW)
+    release = started(held, now=NOW, canaries=(devices[0].id, devices[1].id)).info.id
+    assert sorted(device.id for device in devices if device.asks(now=NOW)) == sorted(d.id for d in devices[:2])
+    devices[0].does("committed", now=NOW + 1)
+    devices[1].does("failed", now=NOW + 2)
+    found = status.find(held, release)
+    assert (found.info.state, found.waves[0].canaries) == ("failed", True)
+    assert found.info.reason == "wave 1: 1 of 2 boards that told refused it or went back"
+    assert [order.action for order, _ in devices[0].asks(now=NOW + 3)] == ["revert"]
+    assert [device.asks(now=NOW + 300) for device in devices[1:]] == [[]] * 5
+
+
+def test_who_ran_it_goes_back_once_and_is_asked_no_more(held):
+    (device,), release = fleet(held, 1, now=NOW), started(held, now=NOW).info.id
+    device.does("committed", now=NOW + 1)
+    steering.abort(held, release, now=NOW + 2, reason="the labels moved")
+    (order, counter) = device.asks(now=NOW + 3)[0]
+    assert (order.action, counter) == ("revert", 2)
+    device.does("reverted", now=NOW + 4)
+    assert device.asks(now=NOW + 5) == []
+    assert status.find(held, release).info.counts == Counts(reverted=1)
+
+
+def test_a_wave_without_word_from_enough_boards_waits(held):
+    devices, release = fleet(held, 10, now=NOW), started(held, now=NOW).info.id
+    first = [device for device in devices if device.asks(now=NOW)]
+    assert len(first) == 2
+    waves.advance_all(held, now=NOW + 1e6)
+    assert state(held, release) == ("running", 0)
+    first[0].does("committed", now=NOW + 1e6)
+    assert state(held, release) == ("running", 1), "one of two has told: a board that is gone holds nothing up"
+
+
+def test_paused_nobody_new_is_asked_and_resumed_it_goes_on(held):
+    (device,), release = fleet(held, 1, now=NOW), started(held, now=NOW).info.id
+    steering.pause(held, release, now=NOW)
+    assert device.asks(now=NOW) == []
+    steering.resume(held, release, now=NOW + 1)
+    assert device.does("committed", now=NOW + 2)
+    assert status.find(held, release).wave_since == NOW + 1
+
+
+@pytest.mark.parametrize(
+    ("selection", "says"),
+    [
+        ({"profiles": ("pi-5",)}, "profiles pi-5 (there are: generic)"),
+        ({"groups": ("lab",)}, "groups lab (there are: hall)"),
+        ({"minimum": "9.9"}, "edgectl 9.9 or newer (there are: 0.1.0)"),
+    ],
+)
+def test_a_release_for_nobody_is_refused_at_its_start_and_says_why(held, selection, says):
+    device = Device(held, groups=("hall",)).enroll(now=NOW)
+    with held.database.writing() as connection:
+        connection.execute(db.boards.update().where(db.boards.c.id == device.id).values(edgectl="0.1.0"))
+    with pytest.raises(UsageError, match="for none of the 1 boards") as refused:
+        started(held, now=NOW, **selection)
+    assert says in refused.value.message
+    assert [one.state for one in status.list_all(held)] == ["draft"]
+
+
+def test_groups_profiles_and_versions_select(held):
+    hall, lab = Device(held, groups=("hall",)).enroll(now=NOW), Device(held, groups=("lab",)).enroll(now=NOW)
+    started(held, now=NOW, groups=("lab",))
+    assert (hall.asks(now=NOW + 100), len(lab.asks(now=NOW + 100))) == ([], 1)
+    old = Candidate("b1", "generic", "0.9", frozenset())
+    assert not plan.selected(Selection(minimum="0.10"), old)
+    assert plan.selected(Selection(minimum="0.10"), replace(old, edgectl="0.10.1"))
+    assert plan.selected(Selection(minimum="0.10", canaries=("b1",)), old)
+
+
+def test_a_base_that_all_boards_get_anyway_cannot_be_released(held):
+    with pytest.raises(Conflict, match="every board gets base 1"):
+        steering.create(held, "toy", steering.Draft(base=1), now=NOW)
+
+
+def test_two_operators_at_once_the_second_is_refused(held):
+    fleet(held, 2, now=NOW)
+    made = steering.create(held, "toy", steering.Draft(base=2), now=NOW).info
+    results: list[str] = []
+
+    def begin(name: str) -> None:
+        try:
+            steering.start(held, made.id, actor=name, now=NOW)
+            results.append("started")
+        except Conflict:
+            results.append("conflict")
+
+    both = [threading.Thread(target=begin, args=(name,)) for name in ("ada", "grace")]
+    for one in both:
+        one.start()
+    for one in both:
+        one.join()
+    assert sorted(results) == ["conflict", "started"]
+
+
+def test_a_decision_about_what_has_changed_since_is_refused(held):
+    fleet(held, 2, now=NOW)
+    seen = started(held, now=NOW).info
+    steering.pause(held, seen.id, now=NOW)
+    with pytest.raises(Conflict, match="has changed since you looked: it is paused"):
+        steering.abort(held, seen.id, now=NOW, revision=seen.revision)
+
+
+def test_a_second_release_waits_until_the_first_has_ended(held):
+    fleet(held, 2, now=NOW)
+    first = started(held, now=NOW).info.id
+    with pytest.raises(Conflict, match=f"release {first} of 'toy' is running"):
+        started(held, now=NOW)
+    steering.abort(held, first, now=NOW)
+    with pytest.raises(Conflict, match="was called back, so it cannot resume"):
+        steering.resume(held, first, now=NOW)
+    assert started(held, now=NOW).info.state == "running"
+
+
+def test_every_step_is_in_the_audit_log(held):
+    fleet(held, 1, now=NOW)
+    release = started(held, now=NOW).info.id
+    steering.pause(held, release, actor="admin:ada", now=NOW, reason="lunch")
+    steering.abort(held, release, actor="admin:ada", now=NOW)
+    with held.database.reading() as connection:
+        query = sa.select(db.audit.c.actor, db.audit.c.action).where(db.audit.c.subject == release)
+        found = [tuple(row) for row in connection.execute(query.order_by(db.audit.c.id))]
+    shell = [("shell", "create-release"), ("shell", "start-release")]
+    assert found == [*shell, ("admin:ada", "pause-release"), ("admin:ada", "abort-release")]
+
+
+# What boards tell
+
+
+@pytest.fixture
+def offered(held):
+    """A board, the order that it was given, and its counter."""
+    (device,) = fleet(held, 1, now=NOW)
+    started(held, now=NOW)
+    return device, *device.asks(now=NOW)[0]
+
+
+def test_told_twice_counts_once(held, offered):
+    device, order, counter = offered
+    told = device.outcome(order, counter, "committed")
+    assert device.tells(told, now=NOW).accepted == 1
+    assert device.tells(told, now=NOW + 1).duplicates == 1
+    assert status.find(held, order.release).info.counts == Counts(committed=1)
+
+
+def test_an_id_that_says_something_else_the_second_time_is_refused(offered):
+    device, order, counter = offered
+    told = device.outcome(order, counter, "committed")
+    device.tells(told, now=NOW)
+    with pytest.raises(Conflict):
+        device.tells(replace(told, verdict="failed"), now=NOW)
+
+
+def test_a_report_said_again_later_does_not_undo_what_was_said_since(held, offered):
+    device, order, counter = offered
+    first = device.outcome(order, counter, "committed")
+    device.tells(first, now=NOW)
+    steering.abort(held, order.release, now=NOW)
+    device.does("reverted", now=NOW + 1)
+    assert device.tells(first, now=NOW + 2).duplicates == 1
+    assert status.find(held, order.release).info.counts == Counts(reverted=1)
+
+
+def test_success_without_the_bytes_of_the_base_is_not_believed(held, offered):
+    device, order, counter = offered
+    with pytest.raises(NotGranted, match="does not prove"):
+        device.tells(replace(device.outcome(order, counter, "committed"), proof="0" * 64), now=NOW)
+    assert status.find(held, order.release).info.counts == Counts(offered=1)
+
+
+def test_a_board_that_was_not_offered_it_is_not_believed(held):
+    devices = fleet(held, 5, now=NOW)
+    release = started(held, now=NOW).info.id
+    (first,) = [device for device in devices if device.asks(now=NOW)]
+    order, counter = first.asks(now=NOW)[0]
+    other = next(device for device in devices if device is not first)
+    with pytest.raises(NotFound, match="was not offered"):
+        other.tells(other.outcome(order, counter, "committed"), now=NOW)
+    with pytest.raises(NotFound):
+        other.tells(replace(other.outcome(order, counter, "failed"), release="0" * 16), now=NOW)
+    assert status.find(held, release).info.counts.committed == 0
+
+
+@pytest.mark.parametrize(
+    ("how", "kind"),
+    [
+        ("another key", Forged),
+        ("another board's words", Forged),
+        ("another counter in the statement", Forged),
+        ("another type", Forged),
+        ("another task", Forged),
+        ("too old", Expired),
+        ("an older order", Outdated),
+        ("a way back that nobody ordered", Conflict),
+    ],
+)
+def test_what_is_forged_replayed_or_about_something_else_is_refused(held, offered, how, kind):
+    device, order, counter = offered
+    told = device.outcome(order, counter, "committed")
+    stranger = replace(device, key=SigningKey.generate())
+    raw = {
+        "another key": lambda: stranger.seal(told, now=NOW),
+        "another board's words": lambda: device.seal(replace(told, board="b" + "0" * 16), now=NOW),
+        "another counter in the statement": lambda: device.seal(told, now=NOW, version=counter + 1),
+        "another type": lambda: device.seal(told, now=NOW, type="access"),
+        "another task": lambda: device.seal(told, now=NOW, task="other"),
+        "too old": lambda: device.seal(told, now=NOW - 4000),
+        "an older order": lambda: device.seal(replace(told, counter=counter + 7), now=NOW),
+        "a way back that nobody ordered": lambda: device.seal(device.outcome(order, counter, "reverted"), now=NOW),
+    }[how]()
+    with pytest.raises(kind):
+        outcomes.keep(held, device.id, "toy", raw, now=NOW)
+    assert status.find(held, order.release).info.counts == Counts(offered=1)
+
+
+# What else must hold
+
+
+def test_orders_carry_the_packs_of_now_and_boards_may_fetch_them(held, offered):
+    _, order, _ = offered
+    assert isinstance(order.payload, BasePayload)
+    for ref in (order.payload.golden, order.payload.directory, order.payload.base.onnx):
+        assert publications.tasks_of_blob(held, ref.digest) == {"toy"}
+
+
+def test_garbage_is_not_what_a_board_may_be_at(held, offered):
+    _, order, _ = offered
+    garbage.collect(held, grace_s=0.0, now=NOW * 2)
+    with held.database.reading() as connection:
+        for one in publications.served(connection, "toy"):
+            for ref in (one.base.onnx, one.base.weights, one.directory):
+                held.blobs.check(ref.digest)
+    held.blobs.check(order.payload.golden.digest)
+
+
+def test_a_policy_is_released_in_the_same_way(held):
+    (device,) = fleet(held, 1, now=NOW)
+    draft = steering.Draft(policy=Policy("blend", 60), waves=WAVES)
+    release = steering.start(held, steering.create(held, "toy", draft, now=NOW).info.id, now=NOW).info.id
+    (order, _) = device.asks(now=NOW)[0]
+    assert order.policy == Policy("blend", 60)
+    device.does("committed", now=NOW + 1)
+    assert status.find(held, release).info.counts == Counts(committed=1)
+
+
+def test_a_revoked_board_has_no_place_in_a_release(held):
+    gone, stays = fleet(held, 2, now=NOW)
+    boards.revoke(held, gone.id, now=NOW)
+    release = started(held, now=NOW).info.id
+    assert [one.board for one in status.boards(held, release)] == [stays.id]
+
+
+@pytest.mark.parametrize("shares", [(), (0.5,), (0.5, 0.2, 1.0), (0.5, 0.5, 1.0)])
+def test_waves_that_do_not_reach_everybody_are_refused(shares):
+    with pytest.raises(UsageError, match="must rise"):
+        plan.check_waves([Wave(share, 1.0) for share in shares])
+
+
+def test_waves_share_out_all_boards_and_no_two_releases_alike():
+    boards_ = [Candidate(f"b{i:03}", "generic", None, frozenset()) for i in range(200)]
+    first, second = (_arranged(release, boards_) for release in ("1" * 16, "2" * 16))
+    assert [list(first.values()).count(wave) for wave in range(3)] == [2, 18, 180]
+    assert {b for b, wave in first.items() if wave == 0} != {b for b, wave in second.items() if wave == 0}
+
+
+def _arranged(release: str, boards_: list[Candidate]) -> dict[str, int]:
+    from edgewire.releases import Limits
+
+    shares = (Wave(0.01, 1.0), Wave(0.1, 1.0), Wave(1.0, 1.0))
+    return plan.arrange(plan.Plan(release, "toy", "base", Selection(), shares, Limits(), 60.0, "ada"), boards_)
+
+
+@pytest.mark.parametrize(
+    ("counts", "fails"),
+    [
+        (Counts(waiting=1, failed=1), True),
+        (Counts(waiting=900, failed=3, committed=20), False),
+        (Counts(waiting=900, failed=4, committed=20), True),
+        (Counts(failed=5, committed=95), False),
+        (Counts(failed=6, committed=94), True),
+    ],
+)
+def test_one_of_a_few_is_too_many_and_some_of_many_are_not(counts, fails):
+    assert waves.failed(counts, Wave(1.0, 1.0, most_failures=0.05)) is fails
+
+
+@pytest.mark.parametrize(("older", "newer"), [("0.9", "0.10"), ("1", "1.0.1"), ("0.2.0rc1", "0.2.1"), ("0", "0.0.1")])
+def test_versions_are_compared_as_numbers(older, newer):
+    assert version_key(older) < version_key(newer)
+
+
+def test_what_is_no_version_is_an_error_and_no_crash():
+    with pytest.raises(EdgeError):
+        version_key("newest")
+    assert version_key("1.0.0") == version_key("1")
