@@ -49,6 +49,7 @@ def cluster(address: str) -> Iterator[None]:
         _check(address)
     else:
         os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32))
+        os.environ.setdefault("RAY_worker_niceness", "0")  # Ray's 15 is for machines that do something else besides
     ray = _ray()
     try:
         ray.init(address or "local", include_dashboard=None if address else False, **_QUIET)

@@ -24,7 +24,6 @@ def decode(kind: type[T], raw: bytes, *, what: str, limit_bytes: int = JSON_LIMI
     """
     if len(raw) > limit_bytes:
         raise TooLarge(f"{what} has {len(raw)} bytes, the limit is {limit_bytes}")
-    _prepare(kind)
     try:
         return _decoder(kind).decode(raw)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:  # a ValidationError is a DecodeError
