@@ -52,9 +52,9 @@ def test_with_fewer_steps_slow_boards_are_in_time():
 
 
 def test_buffered_rounds_wait_for_nobody_and_learn():
-    moments = played(12, Adaptive(buffered=True))
+    moments = played(20, Adaptive(buffered=True))
     assert all(moment.buffered for moment in moments)
-    assert moments[-1].seconds < played(6)[-1].seconds / 2
+    assert moments[-1].seconds < played(10)[-1].seconds / 2
     assert moments[-1].score > 0.8
 
 
