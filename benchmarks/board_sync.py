@@ -71,10 +71,10 @@ def _forget(folder: Path, made: Cloud) -> None:
 
 
 def _one(env: dict[str, str], log: Path, made: Cloud) -> dict[str, float]:
-    before = log.read_text().count("HTTP/1.1")
+    before = log.read_text().count('"answered"')
     report: dict[str, Any] = call("edgectl", "sync", env=env)
     time.sleep(0.5)  # the log is written after the answer
-    requests = log.read_text().count("HTTP/1.1") - before
+    requests = log.read_text().count('"answered"') - before
     # as they travel: encrypted
     sizes = {ref.digest: ref.size + OVERHEAD_BYTES for ref in publications.require(made, "myo").packs}
     blobs = Path(env["EDGECTL_STATE"]) / "tasks" / "myo" / "blobs"

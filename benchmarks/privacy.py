@@ -24,6 +24,7 @@ import numpy as np
 from benchmarks.figures import Figure, answer, noted
 from benchmarks.protocols import Fold, first_folds
 from cloud_aug import directory
+from cloud_aug.vectors import kmeans
 from edgelearn.device import use_threads
 from edgelearn.models.build import load, outputs
 from edgelearn.pretrain import train_base
@@ -145,7 +146,15 @@ def _scene(fold: Fold, *, epochs: int) -> Scene:
     people = [_prototype(shared, fold.user == i, means) for i in range(int(fold.user.max()) + 1)]
     features = np.stack([mine.reshape(-1) for mine, _ in people])
     rows = {f"p{i:03}": 1 for i in range(len(people))}
-    layout = directory.arrange(features, rows, None, made_from="", minimum=MINIMUM, rows_per_pack=1 << 30, seed=0)
+    layout = directory.arrange(
+        features,
+        rows,
+        None,
+        made_from="",
+        minimum=MINIMUM,
+        rows_per_pack=1 << 30,
+        cluster=lambda k: kmeans(features, k, seed=0),
+    )
     cohort = np.asarray([place.cohort for place in layout.places.values()])
     relevant = []
     for board in later:

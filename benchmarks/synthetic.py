@@ -43,13 +43,19 @@ def contributor(number: int, count: int = PER_CONTRIBUTOR) -> tuple[np.ndarray, 
     one, other = (people[i] for i in rng.choice(len(people), 2, replace=False))
     weight, gains = rng.uniform(0.5, 1.0), rng.uniform(0.8, 1.25, 8).astype(np.float32)
     y = rng.integers(0, len(LABELS), count)
-    a = np.stack([one[label][i % len(one[label])] for label, i in zip(y, rng.integers(0, 1 << 30, count), strict=True)])
-    b = np.stack(
-        [other[label][i % len(other[label])] for label, i in zip(y, rng.integers(0, 1 << 30, count), strict=True)]
-    )
+    a, b = (_drawn(person, y, rng.integers(0, 1 << 30, count)) for person in (one, other))
     mixed = (weight * a.astype(np.float32) + (1 - weight) * b.astype(np.float32)) * gains
     noise = rng.integers(-2, 3, mixed.shape, np.int8)
     return np.clip(np.rint(mixed) + noise, -128, 127).astype(np.int8), y
+
+
+def _drawn(person: dict[int, np.ndarray], y: np.ndarray, draws: np.ndarray) -> np.ndarray:
+    """A window of each label in y, chosen by draws, int (n,)."""
+    found = np.empty((len(y), 52, 8), np.int8)
+    for label, windows_of in person.items():
+        rows = np.flatnonzero(y == label)
+        found[rows] = windows_of[draws[rows] % len(windows_of)]
+    return found
 
 
 def write(path: Path, numbers: range) -> None:

@@ -22,7 +22,7 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
-from cloud_aug import audit, db, garbage, journal, keys, migrations, settings
+from cloud_aug import audit, changes, db, garbage, journal, keys, migrations, settings
 from cloud_aug.blobs import Blobs
 from cloud_aug.cloud import Cloud, open_cloud
 from cloud_aug.db import Database
@@ -136,6 +136,7 @@ def restore(data: Path, source: Path, *, lost: bool = False, now: float, on_prog
                 if _has_task(connection, withdrawal.task):
                     journal.apply(connection, withdrawal)
             db.upsert(connection, db.service, {"name": "epoch", "value": str(epoch)})
+            changes.note(connection)
             audit.note(connection, at=now, actor=audit.SHELL, action="restore", subject=source.name, epoch=epoch)
     cloud.database.close()
     return backup

@@ -6,7 +6,7 @@ sample that it was built with, or gone.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -15,15 +15,13 @@ import numpy as np
 import sqlalchemy as sa
 
 from cloud_aug import db
-from edgewire.samples import Samples, concatenate, make, raw_digests
+from edgewire.samples import DIGEST_BYTES, Samples, concatenate, make, raw_digests
 from edgewire.tasks import InputSchema, Task
 
 Status = Literal["accepted", "quarantine", "rejected"]
 
 ROWS = 128  # a search answer reads a whole batch for one sample; smaller ones cost more beside the values
 PAYLOAD_BYTES = 1 << 20
-_IDS_AT_ONCE = 500  # databases limit how many values one statement may have
-_DIGEST_BYTES = 32
 
 
 @dataclass(frozen=True)
@@ -40,44 +38,88 @@ class Held:
 
 
 @dataclass(frozen=True)
+class Offer:
+    """Samples to be added, each contributor's together. parts: which rows are whose; digests: 32 bytes each."""
+
+    samples: Samples
+    parts: dict[str, range]
+    digests: list[bytes]
+
+
+@dataclass(frozen=True)
 class Added:
-    """Of the samples offered: new ones, those that were there, those beyond the contributor's quota."""
+    """Of the samples offered: new ones, those that were there, those beyond their contributor's quota."""
 
     accepted: int
     duplicates: int
     over_quota: int
 
 
+def offer(samples: Samples) -> Offer:
+    """Checked samples (`user`: the contributor), sorted by contributor where they are not in such an order already, and
+    hashed: outside of any transaction, for that takes longest."""
+    users = samples.user
+    starts = [0, *(np.flatnonzero(users[1:] != users[:-1]) + 1).tolist()]
+    names = users[starts].tolist()
+    if len(set(names)) < len(names):
+        return offer(samples.take(np.argsort(users, kind="stable")))
+    ends = [*starts[1:], len(users)]
+    parts = {name: range(start, end) for name, start, end in zip(names, starts, ends, strict=True)}
+    return Offer(samples, parts, raw_digests(samples))
+
+
 def add(
-    connection: sa.Connection, task: Task, samples: Samples, *, status: Status, after: int, quota: int, now: float
+    connection: sa.Connection,
+    task: Task,
+    offered: Offer,
+    after: Mapping[str, int],
+    *,
+    status: Status,
+    quota: int,
+    now: float,
 ) -> Added:
-    """Store checked samples of one contributor whose consent is recorded. after: how often it had withdrawn before."""
-    contributor = str(samples.user[0])
-    digests = raw_digests(samples)
-    known = _known(connection, task.id, contributor)
-    fresh: dict[bytes, int] = {}
-    for row, digest in enumerate(digests):
-        if digest not in known:
-            fresh.setdefault(digest, row)
-    rows = np.asarray(list(fresh.values()), np.int64)[: max(0, quota - len(known))]
-    made = list(_rows(task, samples.take(rows), [digests[i] for i in rows.tolist()]))
+    """Store the samples of those in `after`, which says how often each had withdrawn before; their consents are
+    recorded."""
+    known = _known(connection, task.id, after)
+    made: list[dict[str, Any]] = []
+    accepted = duplicates = over = 0
+    for name, withdrawals in after.items():
+        part, theirs = offered.parts[name], known.get(name, set())
+        fresh = _fresh(offered.digests, part, theirs)
+        kept = fresh[: max(0, quota - len(theirs))]
+        beside = {"task": task.id, "contributor": name, "after": withdrawals, "status": status, "added_at": now}
+        made += [{**beside, **row} for row in _rows(task, offered, part, kept)]
+        accepted, duplicates = accepted + len(kept), duplicates + len(part) - len(fresh)
+        over += len(fresh) - len(kept)
     if made:
-        beside = {"task": task.id, "contributor": contributor, "after": after, "status": status, "added_at": now}
-        connection.execute(db.batches.insert(), [{**beside, **row} for row in made])
-    return Added(len(rows), len(digests) - len(fresh), len(fresh) - len(rows))
+        connection.execute(db.batches.insert(), made)
+    return Added(accepted, duplicates, over)
 
 
-def _known(connection: sa.Connection, task: str, contributor: str) -> set[bytes]:
-    column = db.batches.c
-    query = sa.select(column.digests).where(column.task == task, column.contributor == contributor)
-    return {digest for raw in connection.execute(query).scalars() for digest in _split(bytes(raw))}
+def _known(connection: sa.Connection, task: str, contributors: Iterable[str]) -> dict[str, set[bytes]]:
+    """The digests of what each has in the pool."""
+    column, found = db.batches.c, dict[str, set[bytes]]()
+    query = sa.select(column.contributor, column.digests).where(column.task == task)
+    for some in db.at_once(contributors):
+        for name, raw in connection.execute(query.where(column.contributor.in_(some))):
+            found.setdefault(name, set()).update(_split(bytes(raw)))
+    return found
+
+
+def _fresh(digests: Sequence[bytes], part: range, known: Collection[bytes]) -> list[int]:
+    """Rows of samples that are not known, of equal ones the first."""
+    first = dict(zip(reversed(digests[part.start : part.stop]), reversed(part), strict=True))
+    return sorted(row for digest, row in first.items() if digest not in known)
 
 
 def _split(raw: bytes) -> list[bytes]:
-    return [raw[i : i + _DIGEST_BYTES] for i in range(0, len(raw), _DIGEST_BYTES)]
+    return [raw[i : i + DIGEST_BYTES] for i in range(0, len(raw), DIGEST_BYTES)]
 
 
-def _rows(task: Task, samples: Samples, digests: Sequence[bytes]) -> Iterator[dict[str, Any]]:
+def _rows(task: Task, offered: Offer, part: range, kept: list[int]) -> Iterator[dict[str, Any]]:
+    whole = len(kept) == len(part)  # as a rule: then nothing has to be copied together
+    samples = offered.samples.take(slice(part.start, part.stop) if whole else np.asarray(kept, np.int64))
+    digests = offered.digests[part.start : part.stop] if whole else [offered.digests[row] for row in kept]
     x = np.ascontiguousarray(samples.x).astype(np.dtype(task.input.dtype).newbyteorder("<"), copy=False)
     most = max(1, min(ROWS, PAYLOAD_BYTES // max(1, x[:1].nbytes)))
     for start in range(0, len(x), most):
@@ -116,8 +158,7 @@ def by_ids(connection: sa.Connection, schema: InputSchema, ids: Sequence[int], w
     numbers = sorted({i // ROWS for i in ids})
     rows: list[sa.Row[Any]] = []
     query = sa.select(db.batches).join_from(db.batches, db.contributors)
-    for start in range(0, len(numbers), _IDS_AT_ONCE):
-        some = numbers[start : start + _IDS_AT_ONCE]
+    for some in db.at_once(numbers):
         rows += connection.execute(query.where(which, db.batches.c.id.in_(some))).all()
     wanted: dict[int, list[int]] = {}
     for i in ids:
@@ -128,16 +169,17 @@ def by_ids(connection: sa.Connection, schema: InputSchema, ids: Sequence[int], w
     return held.take(np.asarray([place[i] for i in ids if i in place], np.int64))
 
 
-def ids_of(connection: sa.Connection, task: str, contributor: str) -> np.ndarray:
-    """The ids of one contributor's samples, int64 (n,)."""
-    column = db.batches.c
-    query = sa.select(column.id, column.rows).where(column.task == task, column.contributor == contributor)
-    found = [_ids(row.id, row.rows) for row in connection.execute(query)]
-    return np.concatenate(found) if found else np.zeros(0, np.int64)
+def of_ids(ids: np.ndarray) -> np.ndarray:
+    """The batches in which samples lie, int64 (n,)."""
+    return ids // ROWS
 
 
-def _ids(batch: int, rows: int) -> np.ndarray:
-    return np.arange(batch * ROWS, batch * ROWS + rows, dtype=np.int64)
+def usable_until(connection: sa.Connection, task: str, numbers: Iterable[int], *, now: float) -> dict[int, float]:
+    """Those of the batches that may be used, with when the consent to each ends."""
+    query = sa.select(db.batches.c.id, db.contributors.c.consent_until).join_from(db.batches, db.contributors)
+    query = query.where(usable(task, now=now))
+    found = (connection.execute(query.where(db.batches.c.id.in_(some))) for some in db.at_once(numbers))
+    return {int(number): float(until) for rows in found for number, until in rows}
 
 
 def labels_of(raw: bytes) -> np.ndarray:
@@ -170,5 +212,5 @@ def _columns(row: sa.Row[Any], schema: InputSchema, at: np.ndarray) -> tuple[Any
         else np.asarray(msgspec.json.decode(row.recordings), np.str_)[at],
         np.full(len(at), np.nan) if row.times is None else np.frombuffer(row.times, "<f8")[at],
         row.id * ROWS + at,
-        [digests[i * _DIGEST_BYTES : (i + 1) * _DIGEST_BYTES].hex() for i in at.tolist()],
+        [digests[i * DIGEST_BYTES : (i + 1) * DIGEST_BYTES].hex() for i in at.tolist()],
     )

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import shutil
 import tempfile
 import time
 from collections.abc import Iterable, Iterator
@@ -66,6 +67,10 @@ class BlobStore(Protocol):
 
     def remove(self, digest: str) -> None:
         """Forget a blob; one that is not there is no error."""
+        ...
+
+    def clear(self) -> None:
+        """Forget every blob."""
         ...
 
     def internal_address(self, digest: str) -> str:
@@ -153,6 +158,11 @@ class Blobs:
             with contextlib.suppress(FileNotFoundError):
                 found = path.stat()
                 yield Stored(path.name, found.st_size, found.st_mtime)
+
+    def clear(self) -> None:
+        """See BlobStore."""
+        for folder in self._folder.iterdir():
+            shutil.rmtree(folder)
 
     def internal_address(self, digest: str) -> str:
         """See BlobStore."""

@@ -130,6 +130,12 @@ def revoke(cloud: Cloud, board: str, *, actor: str = audit.SHELL, now: float) ->
     return True
 
 
+def groups_of(connection: sa.Connection, board: str) -> list[str]:
+    """The groups that a board is in."""
+    column = db.board_groups.c
+    return list(connection.execute(sa.select(column.name).where(column.board == board).order_by(column.name)).scalars())
+
+
 def set_groups(
     cloud: Cloud, board: str, groups: Collection[str], *, actor: str = audit.SHELL, now: float
 ) -> tuple[str, bool]:

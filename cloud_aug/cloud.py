@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from cloud_aug import certificates, db, journal, keys, settings
 from cloud_aug.blobs import Blobs, BlobStore
@@ -34,6 +35,16 @@ class Cloud:
     def journal(self) -> Path:
         """The file of withdrawals, which no restore touches."""
         return self.settings.data / journal.FILE_NAME
+
+    def work(self, name: str) -> BlobStore:
+        """What a build keeps from one step to the next, seen by every machine that sees the blobs."""
+        chosen = self.settings
+        if not chosen.object_store:
+            (chosen.data / "work").mkdir(mode=0o700, exist_ok=True)
+            return Blobs(chosen.data / "work" / name)
+        from cloud_aug.s3 import S3Work
+
+        return S3Work(f"{chosen.object_store.rstrip('/')}/work/{name}", **_s3_options(chosen))
 
     @contextlib.contextmanager
     def locked(self, name: str, *, doing: str) -> Iterator[None]:
@@ -66,8 +77,12 @@ def _open_blobs(chosen: Settings) -> BlobStore:
         return Blobs(chosen.data / "blobs")
     from cloud_aug.s3 import S3Blobs
 
+    return S3Blobs(chosen.object_store, **_s3_options(chosen))
+
+
+def _s3_options(chosen: Settings) -> dict[str, Any]:
     cache, limit = chosen.data / "cache", chosen.limits.cache_bytes
-    return S3Blobs(chosen.object_store, endpoint=chosen.object_store_endpoint, cache=cache, cache_bytes=limit)
+    return {"endpoint": chosen.object_store_endpoint, "cache": cache, "cache_bytes": limit}
 
 
 @dataclass(frozen=True)

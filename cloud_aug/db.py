@@ -7,11 +7,12 @@ SQLAlchemy Core, nothing that only one database knows: `sqlite.py` and `postgres
 from __future__ import annotations
 
 import contextlib
+import itertools
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql as postgresql_dialect
@@ -21,6 +22,9 @@ from cloud_aug import postgres, sqlite
 from edgewire.errors import EdgeError, UsageError
 
 SCHEMA = "0008"
+_VALUES_AT_ONCE = 500  # databases limit how many values one statement may have
+
+T = TypeVar("T")
 
 metadata = sa.MetaData()
 
@@ -572,10 +576,19 @@ def insert_new(connection: sa.Connection, table: sa.Table, rows: Sequence[dict[s
     return max(result.rowcount, 0)
 
 
-def upsert(connection: sa.Connection, table: sa.Table, row: dict[str, Any]) -> None:
-    """Insert a row, or replace the one with the same primary key."""
+def upsert(connection: sa.Connection, table: sa.Table, *rows: dict[str, Any]) -> None:
+    """Insert rows of the same columns, or replace those with the same primary key."""
+    if not rows:
+        return
     dialect = postgresql_dialect if connection.dialect.name == "postgresql" else sqlite_dialect
     keys = [column.name for column in table.primary_key.columns]
-    statement = dialect.insert(table).values(row)
-    changes = {name: statement.excluded[name] for name in row if name not in keys}
-    connection.execute(statement.on_conflict_do_update(index_elements=keys, set_=changes))
+    statement = dialect.insert(table)
+    changes = {name: statement.excluded[name] for name in rows[0] if name not in keys}
+    connection.execute(statement.on_conflict_do_update(index_elements=keys, set_=changes), list(rows))
+
+
+def at_once(values: Iterable[T]) -> Iterator[list[T]]:
+    """Values in pieces of as many as one statement may have."""
+    left = iter(values)
+    while some := list(itertools.islice(left, _VALUES_AT_ONCE)):
+        yield some

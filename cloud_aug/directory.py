@@ -8,7 +8,7 @@ base, the seed or the minimum changed.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -64,19 +64,20 @@ def arrange(
     made_from: str,
     minimum: int,
     rows_per_pack: int,
-    seed: int,
+    cluster: Callable[[int], np.ndarray],
 ) -> Layout:
     """Give every contributor a cohort of `minimum` members at least, and a pack in it.
 
     features: float32 (contributors, dim), residual prototypes in order of `rows`; rows: how many samples of each are
-    published; before: the layout of the last build.
+    published; before: the layout of the last build; cluster: groups contributors into so many clusters, int
+    (contributors,).
     """
     names = list(rows)
     kept = before if before is not None and _still_good(before, made_from, len(names)) else None
     old = kept.places if kept is not None else {}
     if kept is None:
         k = max(1, min(math.ceil(math.sqrt(len(names))), len(names) // minimum))
-        cohort = vectors.kmeans(features, k, seed=seed)
+        cohort = cluster(k)
     else:
         cohort = _join_nearest(features, np.asarray([old[name].cohort if name in old else -1 for name in names]))
     cohort = merge_small(features, cohort, minimum)

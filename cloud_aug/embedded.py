@@ -1,41 +1,124 @@
-"""The pool as the base sees it: an embedding per sample in a file, a class mean per contributor in memory.
+"""The pool as the base sees it: embeddings and digests in the work store, a class mean per contributor in memory.
 
-Contributors pass through memory one at a time, so that a build needs little more for ten million samples than for ten
-thousand.
+A part is some contributors; they pass through memory one at a time, so that whoever embeds a part needs little more for
+ten million samples than for ten thousand.
 """
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Callable, Iterator
+import functools
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
-from cloud_aug import encoder, pool
-from cloud_aug.cloud import Cloud
-from cloud_aug.vectors import CHUNK, unit
+from cloud_aug import pool, vectors
+from cloud_aug.bench import Bench, Step
 from edgelearn.retrieval.directory import Directory
 from edgelearn.retrieval.prototypes import class_means, residuals
-from edgewire.errors import UsageError
-from edgewire.tasks import Task
+from edgewire.samples import DIGEST_BYTES
+from edgewire.tensors import Arrays
 
-NEAR_DUPLICATE = 0.005  # of a residual's length: closer ones of one contributor are windows of a sensor at rest
-_COMPARED_AT_ONCE = 1024
+ROWS_PER_PART = 1 << 15  # a few seconds of embedding, and eight megabytes of 64 values each
+
+
+@dataclass(frozen=True)
+class People:
+    """Contributors to embed, by name."""
+
+    names: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Part:
+    """Contributors embedded. rows: samples of each, in order of names; embeddings, means: digests in the work store:
+    of `vectors` float32 (n, dim), `digests` uint8 (n, 32), `ids` int64 (n,) and `y` int16 (n,); of `means` float32
+    (contributors, classes, dim) and `counts` int64 (contributors, classes)."""
+
+    rows: dict[str, int]
+    embeddings: str = ""
+    means: str = ""
+
+
+def deal(people: Mapping[str, int]) -> list[People]:
+    """Contributors in parts of about ROWS_PER_PART samples. people: how many samples each has."""
+    parts: list[list[str]] = []
+    room = 0
+    for name, rows in people.items():
+        if room <= 0:
+            parts.append([])
+            room = ROWS_PER_PART
+        parts[-1].append(name)
+        room -= rows
+    return [People(tuple(names)) for names in parts]
+
+
+def embed(bench: Bench, part: People) -> Part:
+    """Embed the samples of some contributors. Who has none any more is left out."""
+    rows: dict[str, int] = {}
+    columns: dict[str, list[np.ndarray]] = {name: [] for name in ("vectors", "digests", "ids", "y", "means", "counts")}
+    for name, held in pool.each(bench.cloud, bench.task, part.names, now=bench.job.now):
+        if len(held.ids) == 0:
+            continue  # withdrew meanwhile
+        embeddings = bench.encoder.embed(held.samples.x)
+        rows[name] = len(held.ids)
+        means = class_means(embeddings, held.samples.y, len(bench.task.labels))
+        digests = np.frombuffer(bytes.fromhex("".join(held.digests)), np.uint8).reshape(-1, DIGEST_BYTES)
+        news = (embeddings, digests, held.ids, held.samples.y.astype(np.int16), means[0][None], means[1][None])
+        for column, new in zip(columns.values(), news, strict=True):
+            column.append(new)
+    if not rows:
+        return Part({})
+    found = {name: np.concatenate(parts) for name, parts in columns.items()}
+    small = {name: found.pop(name) for name in ("means", "counts")}
+    return Part(rows, bench.keep(found), bench.keep(small))
+
+
+EMBED = Step(embed, People, Part)
+
+
+@dataclass(frozen=True)
+class Unassigned:
+    """A part's contributors, to be given a cohort each. means: the part's; grouping: digest in the work store of the
+    pool's `means` float32 (classes, dim) and of `centres` float32 (k, classes * dim)."""
+
+    means: str
+    grouping: str
+
+
+@dataclass(frozen=True)
+class Assigned:
+    """cohort: of each contributor of the part."""
+
+    cohort: tuple[int, ...]
+
+
+def assign(bench: Bench, part: Unassigned) -> Assigned:
+    """The nearest centre of each contributor's residual prototypes."""
+    people, grouping = bench.kept(part.means), bench.kept(part.grouping)
+    nearest = vectors.nearest_centre(_features(people, grouping["means"]), grouping["centres"])
+    return Assigned(tuple(nearest.tolist()))
+
+
+ASSIGN = Step(assign, Unassigned, Assigned)
 
 
 @dataclass(frozen=True)
 class Embedded:
-    """rows: samples of each contributor, in order of names; vectors: float32 (n, dim), mapped; ids, y: (n,); means:
-    float32 (contributors, classes, dim); counts: int64 (contributors, classes)."""
+    """All parts together. means: float32 (contributors, classes, dim); counts: int64 (contributors, classes)."""
 
-    rows: dict[str, int]
-    vectors: np.ndarray
-    ids: np.ndarray
-    y: np.ndarray
+    parts: tuple[Part, ...]
     means: np.ndarray
     counts: np.ndarray
+
+    @functools.cached_property
+    def rows(self) -> dict[str, int]:
+        """Samples of each contributor, in order of names."""
+        return {name: rows for part in self.parts for name, rows in part.rows.items()}
+
+    @property
+    def dim(self) -> int:
+        return int(self.means.shape[2])
 
     @property
     def global_means(self) -> np.ndarray:
@@ -44,9 +127,7 @@ class Embedded:
 
     def features(self) -> np.ndarray:
         """Each contributor's residual prototypes, float32 (contributors, classes * dim)."""
-        everybody = self.global_means
-        made = [residuals(means, counts, everybody) for means, counts in zip(self.means, self.counts, strict=True)]
-        return np.stack(made).reshape(len(made), -1)
+        return _features({"means": self.means, "counts": self.counts}, self.global_means)
 
     def describe(self, cohort: np.ndarray) -> Directory:
         """The directory of cohorts. cohort: int (contributors,), numbered from 0."""
@@ -57,25 +138,19 @@ class Embedded:
             known.append(counts)
         return Directory(everybody, np.stack(found), np.stack(known))
 
-    def styles(self, label: int) -> Callable[[], Iterator[tuple[np.ndarray, np.ndarray]]]:
-        """Unit residuals of one class with their ids, in pieces; near duplicates of one contributor are left out."""
-        kept = np.flatnonzero(self._distinct(label))
-        mean = self.global_means[label]
 
-        def pieces() -> Iterator[tuple[np.ndarray, np.ndarray]]:
-            for start in range(0, len(kept), CHUNK):
-                rows = kept[start : start + CHUNK]
-                yield unit(self.vectors[rows] - mean)[0], self.ids[rows]
+def together(bench: Bench, parts: Sequence[Part]) -> Embedded:
+    """What the parts, at least one of them with contributors, have found."""
+    filled = tuple(part for part in parts if part.rows)
+    found = [bench.kept(part.means) for part in filled]
+    means, counts = (np.concatenate([one[name] for one in found]) for name in ("means", "counts"))
+    return Embedded(filled, means, counts)
 
-        return pieces
 
-    def _distinct(self, label: int) -> np.ndarray:
-        chosen, start = np.zeros(len(self.y), bool), 0
-        for count in self.rows.values():
-            rows = start + np.flatnonzero(self.y[start : start + count] == label)
-            start += count
-            chosen[rows] = _first_of_alike(self.vectors[rows] - self.global_means[label])
-        return chosen
+def _features(people: Arrays, everybody: np.ndarray) -> np.ndarray:
+    pairs = zip(people["means"], people["counts"], strict=True)
+    made = [residuals(means, counts, everybody) for means, counts in pairs]
+    return np.stack(made).reshape(len(made), -1)
 
 
 def _mean(means: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -83,58 +158,3 @@ def _mean(means: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray
     total = counts.sum(axis=0)
     sums = np.einsum("pcd,pc->cd", means.astype(np.float64), counts.astype(np.float64))
     return (sums / np.maximum(total, 1)[:, None]).astype(np.float32), total
-
-
-def _first_of_alike(vectors: np.ndarray) -> np.ndarray:
-    """Which residuals, (n, dim), have a direction, and none before them that is nearly the same; compared in blocks."""
-    squares = (vectors**2).sum(axis=1)
-    kept = squares > 1e-24
-    for start in range(0, len(vectors), _COMPARED_AT_ONCE):
-        some, lengths = vectors[start : start + _COMPARED_AT_ONCE], squares[start : start + _COMPARED_AT_ONCE]
-        apart = lengths[:, None] + lengths[None, :] - 2 * some @ some.T
-        alike = np.triu(apart < NEAR_DUPLICATE**2 * lengths[:, None], 1)
-        for row in np.flatnonzero(alike.any(axis=1)):
-            if kept[start + row]:
-                kept[start + np.flatnonzero(alike[row])] = False
-    return np.asarray(kept)
-
-
-def embed_pool(
-    cloud: Cloud, task: Task, onnx: bytes, work: Path, *, now: float, on_progress: Callable[[int, int], None]
-) -> Embedded:
-    """Embed every usable sample; the embeddings lie in the folder `work`, which is emptied first. Raises UsageError
-    when the pool has fewer contributors than a cohort needs."""
-    shutil.rmtree(work, ignore_errors=True)
-    for folder in (work.parent, work):
-        folder.mkdir(mode=0o700, exist_ok=True)
-    people = pool.people(cloud, task.id, now=now)
-    _check_enough(task, len(people))
-    total, done, classes = sum(people.values()), 0, len(task.labels)
-    rows: dict[str, int] = {}
-    ids, y, means, counts = [], [], [], []
-    model = encoder.Encoder(onnx)
-    with (work / "embeddings").open("wb") as file:
-        for name, held in pool.each(cloud, task, people, now=now):
-            if len(held.ids) == 0:
-                continue  # withdrew meanwhile
-            embeddings = model.embed(held.samples.x)
-            file.write(embeddings.tobytes())
-            mine, known = class_means(embeddings, held.samples.y, classes)
-            rows[name], done = len(held.ids), done + len(held.ids)
-            ids.append(held.ids)
-            y.append(held.samples.y.astype(np.int16))
-            means.append(mine)
-            counts.append(known)
-            on_progress(min(done, total), total)
-    _check_enough(task, len(rows))
-    vectors = np.memmap(work / "embeddings", np.float32, "r").reshape(done, -1)
-    return Embedded(rows, vectors, np.concatenate(ids), np.concatenate(y), np.stack(means), np.stack(counts))
-
-
-def _check_enough(task: Task, people: int) -> None:
-    minimum = task.privacy.min_cohort
-    if people < minimum:
-        raise UsageError(
-            f"the pool of '{task.id}' has {people} usable contributors, a cohort needs {minimum}",
-            hint="ingest more, let some out of quarantine, or publish the task with a smaller privacy.min_cohort",
-        )

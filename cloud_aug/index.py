@@ -2,28 +2,41 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import sqlalchemy as sa
 
-from cloud_aug import audit, bases, directory, keys, packs, pool, publications, searchable, tasks, withdrawals
+from cloud_aug import (
+    audit,
+    bases,
+    directory,
+    packing,
+    packs,
+    pool,
+    publications,
+    searchable,
+    tasks,
+    vectors,
+    withdrawals,
+)
 from cloud_aug.bases import BaseRecord
+from cloud_aug.bench import Bench, Engine, Here, Job, counted
 from cloud_aug.cloud import Cloud
 from cloud_aug.directory import Layout
-from cloud_aug.embedded import Embedded, embed_pool
+from cloud_aug.embedded import ASSIGN, EMBED, Embedded, Unassigned, deal, together
+from cloud_aug.packing import PackOrders, Written
 from cloud_aug.packs import Secret
 from cloud_aug.publications import Holders, Publication
 from cloud_aug.vectors import unit
 from edgelearn.retrieval.directory import Directory
 from edgewire import tensors
 from edgewire.decoding import convert, decode, encode, plain
-from edgewire.errors import Conflict, CorruptFile, EdgeError, NotFound, NotReady, TooLarge, UsageError
+from edgewire.errors import CorruptFile, EdgeError, NotFound, NotReady, TooLarge, UsageError
 from edgewire.files import digest
-from edgewire.messages import DIRECTORY_LIMIT_BYTES, SAMPLES_LIMIT_BYTES, BlobRef, DirectoryMeta, PackRef
-from edgewire.samples import concatenate, from_bytes
+from edgewire.messages import DIRECTORY_LIMIT_BYTES, BlobRef, DirectoryMeta
 from edgewire.tasks import Task
 
 Progress = Callable[[str, int, int], None]
@@ -43,86 +56,155 @@ class Built:
     good_until: float
 
 
-def build(cloud: Cloud, task_id: str, *, seed: int, now: float, on_progress: Progress, hold: bool = False) -> Built:
+def build(
+    cloud: Cloud,
+    task_id: str,
+    *,
+    seed: int,
+    now: float,
+    on_progress: Progress,
+    hold: bool = False,
+    engine: Engine | None = None,
+) -> Built:
     """Embed the pool, form cohorts, write packs, directory and search index, check them, publish them.
 
     hold: keep a new base out of the manifest, for a release; where bases of this task were released before, that is so
-    anyway. on_progress(stage, done, total). Raises Busy if another build runs, NotReady without a base, UsageError when
-    the pool has fewer contributors than a cohort needs, Conflict when contributors withdrew meanwhile, TooLarge or
-    EdgeError for an index that memory or recall forbid.
+    anyway. on_progress(stage, done, total); engine: who does the steps, this process unless told otherwise. Raises Busy
+    if another build runs, NotReady without a base, UsageError when the pool has fewer contributors than a cohort needs,
+    Conflict when contributors withdrew meanwhile, TooLarge or EdgeError for an index that memory or recall forbid, and
+    what the engine raises.
     """
     with cloud.locked(f"index-{task_id}", doing=f"building the index of task '{task_id}'"):
+        began = time.monotonic()
         cloud.blobs.sweep()
         task, base = tasks.load(cloud, task_id), bases.newest(cloud, task_id)
-        onnx = cloud.blobs.read(base.base.onnx.digest)
-        withdrawn = _withdrawn(cloud, task_id)  # before the first sample is read
-        work = cloud.settings.data / "work" / f"index-{task_id}"
-        embedded = embed_pool(
-            cloud, task, onnx, work, now=now, on_progress=lambda done, n: on_progress("embed", done, n)
-        )
-        on_progress("cohorts", 0, 1)
-        layout, described, capped = _arrange(cloud, task, base, embedded, seed=seed)
-        secret = packs.secret(cloud, task.id, now=now)
-        pack_refs, holders = _write_packs(
-            cloud, task, layout, capped, withdrawn, secret, now=now, on_progress=on_progress
-        )
-        on_progress("search index", 0, 1)
+        bench = Bench(cloud, Job(task, base.base.onnx.digest, now))
+        bench.work.clear()
+        secret, withdrawn = packs.secret(cloud, task_id, now=now), _withdrawn(cloud, task_id)  # before the first sample
+        draft, holders = _Build(bench, engine or Here(), base, secret, seed, on_progress).drafted(withdrawn)
+        on_progress("publish", 0, 1)
+        draft = replace(draft, build_s=time.monotonic() - began)
+        built = _publish(cloud, draft, holders, withdrawn, secret, hold=hold, now=now)
+        _remove_old(cloud, built.publication)
+        packs.encrypt_older(cloud, built.publication, secret)
+        bench.work.clear()
+        return built
+
+
+@dataclass(frozen=True)
+class _Build:
+    """One build: what is known of it from its start. secret: what the keys of its packs follow from."""
+
+    bench: Bench
+    engine: Engine
+    base: BaseRecord
+    secret: Secret
+    seed: int
+    on_progress: Progress
+
+    def drafted(self, withdrawn: dict[str, int]) -> tuple[Publication, Holders]:
+        """A verified publication that nobody knows of yet, and whose samples its packs hold. withdrawn: how often each
+        contributor had withdrawn when the build began."""
+        cloud, task = self.bench.cloud, self.bench.task
+        embedded = self._embed()
+        self.on_progress("cohorts", 0, 1)
+        layout, described, capped = self._arrange(embedded)
+        written = self._write_packs(packing.orders(layout, capped, withdrawn, self.secret))
+        self.on_progress("search index", 0, 1)
         search = searchable.write(
-            cloud,
-            task,
-            embedded,
-            base.base.onnx.digest,
-            seed=seed,
-            on_progress=lambda done, n: on_progress("search index", done, n),
+            self.bench, embedded, self.engine, seed=self.seed, on_progress=self._telling("search index")
         )
-        meta = DirectoryMeta(task.id, base.base.onnx.digest, pack_refs, base.figures)
+        pack_refs = tuple(pack.ref for pack in written)
+        meta = DirectoryMeta(task.id, self.base.base.onnx.digest, pack_refs, self.base.figures)
         draft = Publication(
             task.id,
             0,
-            base.base,
+            self.base.base,
             _write_directory(cloud, described, meta),
             pack_refs,
             search,
             described.cohorts,
             sum(ref.samples for ref in pack_refs),
             sum(ref.contributors for ref in pack_refs),
-            seed,
+            self.seed,
             cloud.blobs.put(encode(layout)),
         )
-        on_progress("verify", 0, 1)
-        _verify(cloud, task, draft, secret)
-        on_progress("publish", 0, 1)
-        built = _publish(cloud, draft, holders, withdrawn, secret, hold=hold, now=now)
-        _remove_old(cloud, built.publication)
-        packs.encrypt_older(cloud, built.publication, secret)
-        shutil.rmtree(work)
-        return built
+        self._verify(draft)
+        return draft, {pack.ref.digest: pack.names for pack in written}
+
+    def _telling(self, stage: str) -> Callable[[int, int], None]:
+        return lambda done, total: self.on_progress(stage, done, total)
+
+    def _embed(self) -> Embedded:
+        task = self.bench.task
+        people = pool.people(self.bench.cloud, task.id, now=self.bench.job.now)
+        _check_enough(task, len(people))
+        total = sum(people.values())
+        self.on_progress("embed", 0, total)
+        told = counted(self._telling("embed"), total, lambda part: sum(part.rows.values()))
+        parts = self.engine.each(self.bench, EMBED, deal(people), told)
+        _check_enough(task, sum(len(part.rows) for part in parts))
+        return together(self.bench, parts)
+
+    def _arrange(self, embedded: Embedded) -> tuple[Layout, Directory, int]:
+        """Cohorts and packs of everybody, the directory, and how many samples of each contributor are published."""
+        cloud, task = self.bench.cloud, self.bench.task
+        row_bytes, minimum = task.input.values * np.dtype(task.input.dtype).itemsize, task.privacy.min_cohort
+        most = directory.rows_per_pack(row_bytes, cloud.settings.limits.pack_bytes)
+        capped = max(1, min(cloud.settings.limits.pack_samples_per_contributor, most // minimum))
+        features = embedded.features()
+        layout = directory.arrange(
+            features,
+            {name: min(rows, capped) for name, rows in embedded.rows.items()},
+            _layout_before(cloud, task.id),
+            made_from=digest(encode([self.bench.job.onnx, self.seed, minimum])),
+            minimum=minimum,
+            rows_per_pack=most,
+            cluster=lambda k: self._clustered(embedded, vectors.centres(features, k, seed=self.seed)),
+        )
+        cohort = np.asarray([layout.places[name].cohort for name in embedded.rows])
+        return layout, embedded.describe(cohort), capped
+
+    def _clustered(self, embedded: Embedded, centres: np.ndarray) -> np.ndarray:
+        grouping = self.bench.keep({"means": embedded.global_means, "centres": centres})
+        parts = [Unassigned(part.means, grouping) for part in embedded.parts]
+        told = counted(self._telling("cohorts"), len(parts))
+        assigned = self.engine.each(self.bench, ASSIGN, parts, told)
+        return np.concatenate([np.asarray(part.cohort, np.int64) for part in assigned])
+
+    def _write_packs(self, orders: Sequence[PackOrders]) -> list[Written]:
+        total = sum(len(part.packs) for part in orders)
+        self.on_progress("packs", 0, total)
+        told = counted(self._telling("packs"), total, lambda part: len(part.packs))
+        parts = self.engine.each(self.bench, packing.WRITE, orders, told)
+        return [pack for part in parts for pack in part.packs]
+
+    def _verify(self, draft: Publication) -> None:
+        """Read everything back as a board would. Raises CorruptFile, or what the board would."""
+        self.on_progress("verify", 0, 1)
+        told = counted(self._telling("verify"), len(draft.packs), int)
+        self.engine.each(self.bench, packing.VERIFY, packing.refs(draft.packs, self.secret), told)
+        blobs = self.bench.cloud.blobs
+        data = blobs.read(draft.directory.digest)
+        arrays, meta = tensors.unpack(data, what="directory", limit_bytes=DIRECTORY_LIMIT_BYTES)
+        convert(DirectoryMeta, meta, what="directory")
+        _verify_search(self.bench.cloud, draft, Directory(**arrays))
+        for blob in (draft.base.weights, draft.base.onnx):
+            blobs.check(blob.digest)
+
+
+def _check_enough(task: Task, people: int) -> None:
+    minimum = task.privacy.min_cohort
+    if people < minimum:
+        raise UsageError(
+            f"the pool of '{task.id}' has {people} usable contributors, a cohort needs {minimum}",
+            hint="ingest more, let some out of quarantine, or publish the task with a smaller privacy.min_cohort",
+        )
 
 
 def _withdrawn(cloud: Cloud, task_id: str) -> dict[str, int]:
     with cloud.database.reading() as connection:
         return publications.withdrawals_of(connection, task_id)
-
-
-def _arrange(
-    cloud: Cloud, task: Task, base: BaseRecord, embedded: Embedded, *, seed: int
-) -> tuple[Layout, Directory, int]:
-    """Cohorts and packs of everybody, the directory, and how many samples of each contributor are published."""
-    row_bytes, minimum = task.input.values * np.dtype(task.input.dtype).itemsize, task.privacy.min_cohort
-    most = directory.rows_per_pack(row_bytes, cloud.settings.limits.pack_bytes)
-    capped = max(1, min(cloud.settings.limits.pack_samples_per_contributor, most // minimum))
-    features = embedded.features()
-    layout = directory.arrange(
-        features,
-        {name: min(rows, capped) for name, rows in embedded.rows.items()},
-        _layout_before(cloud, task.id),
-        made_from=digest(encode([base.base.onnx.digest, seed, minimum])),
-        minimum=minimum,
-        rows_per_pack=most,
-        seed=seed,
-    )
-    cohort = np.asarray([layout.places[name].cohort for name in embedded.rows])
-    return layout, embedded.describe(cohort), capped
 
 
 def _layout_before(cloud: Cloud, task_id: str) -> Layout | None:
@@ -138,43 +220,6 @@ def _layout_before(cloud: Cloud, task_id: str) -> Layout | None:
         return None
 
 
-def _write_packs(
-    cloud: Cloud,
-    task: Task,
-    layout: Layout,
-    capped: int,
-    withdrawn: dict[str, int],
-    secret: Secret,
-    *,
-    now: float,
-    on_progress: Progress,
-) -> tuple[tuple[PackRef, ...], Holders]:
-    """One pack after the other in memory, stored encrypted. Of who has more than `capped` samples the first by digest,
-    which is as good as by chance. Raises Conflict if so many withdrew meanwhile that a pack would have too few
-    contributors."""
-    members: dict[tuple[int, int], list[str]] = {}
-    for name, place in layout.places.items():
-        members.setdefault((place.cohort, place.pack), []).append(name)
-    refs, holders, pseudonyms = [], {}, keys.pseudonym_secret(cloud.keys)
-    for number, ((cohort, _), names) in enumerate(sorted(members.items()), start=1):
-        parts = [held.take(np.arange(min(capped, len(held.ids)))) for _, held in pool.each(cloud, task, names, now=now)]
-        if sum(len(part.ids) > 0 for part in parts) < task.privacy.min_cohort:
-            raise Conflict("contributors withdrew while the index was built", hint="build it again")
-        pack = directory.make_pack(
-            concatenate([part.samples for part in parts], task.input),
-            [name for part in parts for name in part.digests],
-            cohort=cohort,
-            withdrawn=sum(withdrawn.get(name, 0) for name in names),
-            task_id=task.id,
-            secret=pseudonyms,
-        )
-        name, ciphertext = packs.store(cloud.blobs, secret, pack.data)
-        refs.append(PackRef(name, len(pack.data), pack.cohort, pack.samples, pack.contributors, ciphertext))
-        holders[name] = pack.names
-        on_progress("packs", number, len(members))
-    return tuple(refs), holders
-
-
 def _write_directory(cloud: Cloud, described: Directory, meta: DirectoryMeta) -> BlobRef:
     data = tensors.pack(described.arrays(), plain(meta))
     if len(data) > DIRECTORY_LIMIT_BYTES:
@@ -185,26 +230,11 @@ def _write_directory(cloud: Cloud, described: Directory, meta: DirectoryMeta) ->
     return cloud.blobs.put(data)
 
 
-def _verify(cloud: Cloud, task: Task, draft: Publication, secret: Secret) -> None:
-    """Read everything back as a board would. Raises CorruptFile, or what the board would."""
-    for ref in draft.packs:
-        raw = packs.opened(cloud.blobs, secret, ref.digest, str(ref.ciphertext))
-        samples = from_bytes(raw, task, what="pack", limit_bytes=SAMPLES_LIMIT_BYTES)
-        if (len(samples), len(np.unique(samples.user))) != (ref.samples, ref.contributors):
-            raise CorruptFile("a pack does not hold what the directory says")
-    data = cloud.blobs.read(draft.directory.digest)
-    arrays, meta = tensors.unpack(data, what="directory", limit_bytes=DIRECTORY_LIMIT_BYTES)
-    convert(DirectoryMeta, meta, what="directory")
-    _verify_search(cloud, draft, Directory(**arrays))
-    for blob in (draft.base.weights, draft.base.onnx):
-        cloud.blobs.check(blob.digest)
-
-
 def _verify_search(cloud: Cloud, draft: Publication, described: Directory) -> None:
     """Cohorts' own prototypes must find something."""
-    index = searchable.load(cloud, draft.search.digest)
+    index = searchable.load(cloud, draft.search.digest).index
     probes = unit(described.cohort_residuals.reshape(-1, index.dim))[0]
-    _, ids = index.search(probes, 1, exclude=np.zeros(0, np.int64))
+    _, ids = index.search(probes, 1)
     if len(index) and (ids < 0).all():
         raise CorruptFile("the search index finds nothing")
 

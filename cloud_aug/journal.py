@@ -16,7 +16,7 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
-from cloud_aug import db
+from cloud_aug import changes, db
 from cloud_aug.db import Database
 from edgewire.decoding import decode, encode
 from edgewire.errors import CorruptFile, InvalidMessage
@@ -111,6 +111,7 @@ def apply(connection: sa.Connection, withdrawal: Withdrawal) -> int:
     db.insert_new(connection, db.pack_contributors, held)
     count = connection.execute(sa.select(sa.func.coalesce(sa.func.sum(column.rows), 0)).where(before)).scalar_one()
     connection.execute(db.batches.delete().where(before))
+    changes.note(connection)
     return int(count)
 
 

@@ -103,6 +103,7 @@ class _State(Collector):
             "cloud_publication_samples", "Samples in the current publication's packs.", labels=("task",)
         )
         built = GaugeMetricFamily("cloud_publication_timestamp_seconds", "When it was published.", labels=("task",))
+        took = GaugeMetricFamily("cloud_publication_build_seconds", "How long its build took.", labels=("task",))
         recall = GaugeMetricFamily(
             "cloud_recall_at_100", "Share of the nearest 100 that searches find.", labels=("task",)
         )
@@ -119,10 +120,11 @@ class _State(Collector):
                 version.add_metric([task.id], current.version)
                 packed.add_metric([task.id], current.samples)
                 built.add_metric([task.id], at)
+                took.add_metric([task.id], current.build_s)
                 live = replays.recall(self._cloud, current).recall_at_100
                 if live is not None:
                     recall.add_metric([task.id], live)
-        yield from (samples, people, withdrawn, version, packed, built, recall)
+        yield from (samples, people, withdrawn, version, packed, built, took, recall)
 
     def _of_rounds(self) -> Iterator[Metric]:
         rounds = GaugeMetricFamily("cloud_rounds", "Federated rounds.", labels=("task", "state"))

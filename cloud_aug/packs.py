@@ -54,6 +54,17 @@ def secret(cloud: Cloud, task: str, *, now: float) -> Secret:
         return _newest(connection, task) or _make(connection, task, 1, now=now)
 
 
+def of_generation(cloud: Cloud, task: str, generation: int) -> Secret:
+    """The secret that a build which is under way began with. Raises NotFound."""
+    column = db.pack_secrets.c
+    query = sa.select(db.pack_secrets).where(column.task == task, column.generation == generation)
+    with cloud.database.reading() as connection:
+        row = connection.execute(query).one_or_none()
+    if row is None:
+        raise NotFound(f"task '{task}' has no secret {generation}", hint="build the index again")
+    return _secret(row)
+
+
 def replace_secret(cloud: Cloud, task: str, *, now: float) -> Secret:
     """A new secret, which the next index build encrypts every pack with; what is published stays readable until it is
     collected."""

@@ -1,7 +1,7 @@
 """Passwords are stored as scrypt hashes, with what the hash was made with beside it, so that the cost can rise later.
 
-The cost is what OWASP names as least (2^14, 8, 5: 16 MiB and a quarter of a second); few are computed at once, so
-that many logins at a time fill neither memory nor every core.
+The cost is what OWASP names as least (2^14, 8, 5: 16 MiB and a quarter of a second); few are computed at once and few
+wait for that, so that a flood of logins takes neither the memory nor the threads that boards need.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ import unicodedata
 from edgewire.errors import RetryLater, UsageError
 
 MIN_LENGTH, MAX_LENGTH = 12, 1024
-AT_ONCE = 2
-PATIENCE_S = 3.0
+AT_ONCE, WAITING = 2, 6  # whoever waits holds a thread that boards need, too
+RETRY_S = 2.0
 COST = (14, 8, 5)  # log2 of N, r, p
 _SALT_BYTES, _HASH_BYTES = 16, 32
 _MEMORY_LIMIT_BYTES = 64 << 20
 
-_places = threading.BoundedSemaphore(AT_ONCE)
+_places, _queue = threading.BoundedSemaphore(AT_ONCE), threading.BoundedSemaphore(AT_ONCE + WAITING)
 
 
 def check(password: str, *, name: str) -> None:
@@ -59,13 +59,14 @@ def matches(password: str, stored: str | None) -> bool:
 def _scrypt(password: str, salt: bytes, *, log2_n: int, r: int, p: int) -> bytes:
     # the same letters may be typed as different code points
     raw = unicodedata.normalize("NFC", password[:MAX_LENGTH]).encode("utf-8", "surrogatepass")
-    if not _places.acquire(timeout=PATIENCE_S):
-        raise RetryLater("too many are logging in at once", hint="try again shortly", retry_after_s=PATIENCE_S)
+    if not _queue.acquire(blocking=False):
+        raise RetryLater("too many are logging in at once", hint="try again shortly", retry_after_s=RETRY_S)
     try:
-        memory = _MEMORY_LIMIT_BYTES
-        return hashlib.scrypt(raw, salt=salt, n=1 << log2_n, r=r, p=p, maxmem=memory, dklen=_HASH_BYTES)
+        with _places:
+            memory = _MEMORY_LIMIT_BYTES
+            return hashlib.scrypt(raw, salt=salt, n=1 << log2_n, r=r, p=p, maxmem=memory, dklen=_HASH_BYTES)
     finally:
-        _places.release()
+        _queue.release()
 
 
 def _text(raw: bytes) -> str:

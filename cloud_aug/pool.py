@@ -6,18 +6,19 @@ Who withdrew is taken in again only under a consent given after that.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import sqlalchemy as sa
 
-from cloud_aug import audit, batches, db, tasks
-from cloud_aug.batches import Added, Held, Status
+from cloud_aug import audit, batches, changes, db, tasks
+from cloud_aug.batches import Added, Held, Offer, Status
 from cloud_aug.cloud import Cloud
 from edgewire import readers
-from edgewire.errors import Gone, NotFound, UsageError
+from edgewire.errors import NotFound, UsageError
 from edgewire.files import digest
 from edgewire.samples import Samples
 from edgewire.tasks import Task
@@ -27,6 +28,7 @@ Progress = Callable[[int, int], None]
 PURPOSES = ("packs",)  # to be in packs, and with that in the base model's training
 CHUNK_ROWS = 65_536  # a transaction each
 CHUNK_BYTES = 32 << 20
+HELD_BYTES = 96 << 20  # of a file's columns: what is larger is read twice
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,15 @@ class Ingested:
     changed: bool
     over_quota: int = 0
     withdrawn: int = 0
+
+
+@dataclass(frozen=True)
+class Taken:
+    """consents: how many are news; withdrawn: samples of contributors who withdrew after their consent."""
+
+    added: Added
+    consents: int
+    withdrawn: int
 
 
 @dataclass(frozen=True)
@@ -86,58 +97,51 @@ def ingest(
     """Take in a data file or folder, a transaction per piece: killed anywhere, the next run adds what is missing.
 
     Rows with part 'pool' where the file has parts. Rows without a user count as one contributor, named after the file.
-    renewed: contributors who withdrew, and have consented anew since. An NPZ is read twice, in pieces: memory stays
-    the same however large it is.
+    renewed: contributors who withdrew, and have consented anew since. An NPZ is read in pieces, twice if it is larger
+    than HELD_BYTES: memory stays the same however large it is.
     Raises NotFound, InvalidSamples (nothing was taken in then) or UsageError for a consent that cannot be.
     """
     check_consent(consent, now=now)
     task = tasks.load(cloud, task_id)
-    total = sum(len(samples) for samples in _pieces(path, task))  # first to the end: nothing is taken in of a bad file
+    total, pieces = _checked(path, task)
     seen: set[str] = set()
     consents = accepted = duplicates = over = withdrawn = done = 0
-    for samples in _pieces(path, task):
-        before, new = consents, 0
+    for samples in pieces:
+        offered = batches.offer(samples)
         with cloud.database.writing() as connection:
-            for name, mine in _by_contributor(samples):
-                stated = replace(consent, after=None) if name in renewed else consent
-                try:
-                    consents += name not in seen and record_consent(connection, task.id, name, stated, now=now)
-                    added = add(connection, cloud, task, mine, stated, status=status, now=now)
-                except Gone:
-                    withdrawn += len(mine)
-                else:
-                    new, duplicates, over = new + added.accepted, duplicates + added.duplicates, over + added.over_quota
-                seen.add(name)
-            if new or consents > before:
-                detail = {"file": path.name, "accepted": new, "consents": consents - before, "until": consent.until}
+            taken = take_in(connection, cloud, task, offered, consent, renewed=renewed, status=status, now=now)
+            if taken.added.accepted or taken.consents:
+                new = {"accepted": taken.added.accepted, "consents": taken.consents}
+                detail = {"file": path.name, **new, "until": consent.until}
                 audit.note(
                     connection, at=now, actor=audit.SHELL, action="ingest", subject=task.id, status=status, **detail
                 )
-        accepted, done = accepted + new, done + len(samples)
+        accepted, duplicates = accepted + taken.added.accepted, duplicates + taken.added.duplicates
+        over, withdrawn = over + taken.added.over_quota, withdrawn + taken.withdrawn
+        consents, done = consents + taken.consents, done + len(samples)
+        seen.update(offered.parts)
         if on_progress is not None:
             on_progress(done, total)
     return Ingested(accepted, duplicates, len(seen), accepted > 0 or consents > 0, over, withdrawn)
+
+
+def _checked(path: Path, task: Task) -> tuple[int, Iterable[Samples]]:
+    """How many samples there are, and these in pieces. Read to the end before: nothing is taken in of a bad file."""
+    total, size, held = 0, 0, list[Samples]()
+    for samples in _pieces(path, task):
+        total, size = total + len(samples), size + sum(column.nbytes for column in vars(samples).values())
+        held = [*held, samples] if size <= HELD_BYTES else []
+    return total, held or _pieces(path, task)
 
 
 def _pieces(path: Path, task: Task) -> Iterator[Samples]:
     row_bytes = task.input.values * np.dtype(task.input.dtype).itemsize
     rows = max(1, min(CHUNK_ROWS, CHUNK_BYTES // row_bytes))
     for samples in readers.stream(path, task, part="pool", rows=rows):
-        users = np.where(samples.user == "", f"file-{path.resolve().stem[:60]}", samples.user)
-        yield replace(samples, user=users)
-
-
-def _by_contributor(samples: Samples) -> Iterator[tuple[str, Samples]]:
-    """Each contributor's samples; a file in order of contributors, as most are, is cut without sorting."""
-    users = samples.user
-    starts = np.r_[0, np.flatnonzero(users[1:] != users[:-1]) + 1]
-    names = users[starts]
-    if len(np.unique(names)) == len(names):
-        for name, start, end in zip(names.tolist(), starts, np.r_[starts[1:], len(users)], strict=True):
-            yield str(name), samples.take(np.arange(start, end))
-        return
-    for name in np.unique(names):
-        yield str(name), samples.take(np.flatnonzero(users == name))
+        nameless = samples.user == ""
+        if nameless.any():
+            samples = replace(samples, user=np.where(nameless, f"file-{path.resolve().stem[:60]}", samples.user))
+        yield samples
 
 
 def check_consent(consent: Consent, *, now: float) -> None:
@@ -148,48 +152,59 @@ def check_consent(consent: Consent, *, now: float) -> None:
         raise UsageError("the consent's end is not in the future", hint="give the day until which it holds")
 
 
-def record_consent(connection: sa.Connection, task: str, contributor: str, consent: Consent, *, now: float) -> bool:
-    """Note what a contributor consented to; returns whether that is news. Raises Gone if it has withdrawn since."""
-    known = _contributor(connection, task, contributor)
-    _check_not_withdrawn(known, consent)
-    if known is not None and (known.purposes, known.consent_until) == (consent.purpose, consent.until):
-        return False
-    row = {"task": task, "contributor": contributor, "purposes": consent.purpose}
-    db.upsert(connection, db.contributors, {**row, "consent_until": consent.until, "consented_at": now})
-    return True
-
-
-def _contributor(connection: sa.Connection, task: str, contributor: str) -> sa.Row[tuple[object, ...]] | None:
-    """The contributor's row, locked: of two that add the same samples at once, the later sees what the first did."""
-    column = db.contributors.c
-    query = sa.select(db.contributors).where(column.task == task, column.contributor == contributor)
-    return connection.execute(query.with_for_update()).one_or_none()
-
-
-def _check_not_withdrawn(known: sa.Row[tuple[object, ...]] | None, consent: Consent) -> None:
-    if known is not None and consent.after is not None and consent.after < known.withdrawals:
-        raise Gone(
-            "these samples were withdrawn after that consent",
-            hint="consent anew: 'edgectl data withdraw', then 'data share'; for files 'pool ingest --renewed NAME'",
-        )
-
-
-def add(
+def take_in(
     connection: sa.Connection,
     cloud: Cloud,
     task: Task,
-    samples: Samples,
+    offered: Offer,
     consent: Consent,
     *,
+    renewed: Collection[str] = (),
     status: Status,
     now: float,
-) -> Added:
-    """Store checked samples of one contributor, whose consent is recorded. Raises Gone if it has withdrawn since."""
-    known = _contributor(connection, task.id, str(samples.user[0]))
-    _check_not_withdrawn(known, consent)
-    after = 0 if known is None else int(known.withdrawals)
+) -> Taken:
+    """Note that the contributors consented, and store their samples; not of those who withdrew after that consent.
+    renewed: contributors whose consent was given after all their withdrawals."""
+    known = _contributors(connection, task.id, offered.parts)
+    stated = {name: replace(consent, after=None) if name in renewed else consent for name in offered.parts}
+    after = {name: _withdrawals(known.get(name)) for name in offered.parts}
+    gone = {name for name, times in after.items() if (given := stated[name].after) is not None and given < times}
+    after = {name: times for name, times in after.items() if name not in gone}
+    consents = _record_consents(connection, task.id, after, known, consent, now=now)
     quota = cloud.settings.limits.samples_per_contributor
-    return batches.add(connection, task, samples, status=status, after=after, quota=quota, now=now)
+    added = batches.add(connection, task, offered, after, status=status, quota=quota, now=now)
+    return Taken(added, consents, sum(len(offered.parts[name]) for name in gone))
+
+
+def _contributors(connection: sa.Connection, task: str, names: Iterable[str]) -> dict[str, sa.Row[Any]]:
+    """The rows of contributors, locked: of two that add the same samples at once, the later sees what the first did."""
+    column = db.contributors.c
+    query = sa.select(db.contributors).where(column.task == task).order_by(column.contributor).with_for_update()
+    found = (connection.execute(query.where(column.contributor.in_(some))) for some in db.at_once(sorted(names)))
+    return {row.contributor: row for rows in found for row in rows}
+
+
+def _withdrawals(known: sa.Row[Any] | None) -> int:
+    return 0 if known is None else int(known.withdrawals)
+
+
+def _record_consents(
+    connection: sa.Connection,
+    task: str,
+    names: Iterable[str],
+    known: Mapping[str, sa.Row[Any]],
+    consent: Consent,
+    *,
+    now: float,
+) -> int:
+    """Note what contributors consented to; returns for how many that is news."""
+    stated = (consent.purpose, consent.until)
+    news = [name for name in names if name not in known or (known[name].purposes, known[name].consent_until) != stated]
+    if any(name in known and not now < known[name].consent_until <= consent.until for name in news):
+        changes.note(connection)  # one ends sooner than it did, or had ended
+    row = {"task": task, "purposes": consent.purpose, "consent_until": consent.until, "consented_at": now}
+    db.upsert(connection, db.contributors, *({**row, "contributor": name} for name in news))
+    return len(news)
 
 
 def accept(cloud: Cloud, task_id: str, contributor: str, *, now: float) -> int:
@@ -217,6 +232,7 @@ def _judge(cloud: Cloud, task_id: str, contributor: str, of: Status, to: Status,
         count = _rows_of(connection, chosen)
         connection.execute(db.batches.update().where(chosen).values(status=to))
         if count:
+            changes.note(connection)
             audit.note(connection, at=now, actor=audit.SHELL, action=action, subject=contributor, samples=count)
     return count
 
@@ -233,6 +249,7 @@ def expire(cloud: Cloud, task_id: str, *, older_than_s: float | None, now: float
         count = _rows_of(connection, chosen)
         connection.execute(db.batches.delete().where(chosen))
         if count:
+            changes.note(connection)
             audit.note(connection, at=now, actor=audit.SHELL, action="expire", subject=task_id, samples=count)
     return count
 
@@ -271,9 +288,3 @@ def by_ids(cloud: Cloud, task: Task, ids: list[int], *, now: float) -> Held:
     """The samples with these ids, in that order; those that may no longer be used are left out."""
     with cloud.database.reading() as connection:
         return batches.by_ids(connection, task.input, ids, batches.usable(task.id, now=now))
-
-
-def ids_of(cloud: Cloud, task_id: str, contributor: str) -> np.ndarray:
-    """The ids of one contributor's samples, int64 (n,)."""
-    with cloud.database.reading() as connection:
-        return batches.ids_of(connection, task_id, contributor)

@@ -21,7 +21,7 @@ from edgewire import tensors
 from edgewire.decoding import convert, encode, plain
 from edgewire.errors import CorruptFile, NotFound, UsageError
 from edgewire.files import digest
-from edgewire.messages import Base, RecipeFigure
+from edgewire.messages import WEIGHTS_LIMIT_BYTES, Base, RecipeFigure
 from edgewire.samples import Samples
 from edgewire.tasks import Task
 
@@ -76,6 +76,37 @@ def train(cloud: Cloud, task_id: str, settings: TrainSettings, *, now: float, on
             row = {"task": task_id, "version": version, "made_from": made_from, "trained_at": now}
             connection.execute(db.bases.insert().values({**row, "document": encode(record)}))
             audit.note(connection, at=now, actor=audit.SHELL, action="train-base", subject=task_id, version=version)
+        return Trained(record, changed=True)
+
+
+def take(cloud: Cloud, task_id: str, raw: bytes, *, now: float) -> Trained:
+    """A base that was trained elsewhere, from its weights alone (safetensors, as published): the ONNX file is exported
+    here, so that the two are one model. No recipe was rehearsed on it.
+
+    Raises InvalidMessage or TooLarge for what are no weights, UsageError for those of another model, Busy, NotFound.
+    """
+    weights, _ = tensors.unpack(raw, what="weights", limit_bytes=WEIGHTS_LIMIT_BYTES)
+    with cloud.locked(f"base-{task_id}", doing=f"training the base of task '{task_id}'"):
+        task, made_from = tasks.load(cloud, task_id), digest(raw)
+        if not all(np.isfinite(array).all() for array in weights.values()):
+            raise UsageError("the weights are not all finite", hint="train it again")
+        try:
+            onnx = export_onnx(task, weights)
+        except (ValueError, RuntimeError) as error:  # torch's own
+            raise UsageError(f"these are no weights of the model of '{task_id}': {error}") from None
+        with cloud.database.reading() as connection:
+            before = bases.find(connection, task_id)
+        if before is not None and before.made_from == made_from:
+            return Trained(before, changed=False)
+        blob = cloud.blobs.put(tensors.pack(weights, {"format": "weights/1", "task": task.id}))
+        base = Base(1 if before is None else before.base.version + 1, blob, cloud.blobs.put(onnx))
+        record = BaseRecord(task.id, base, made_from, 0, 0, 0, 0, ())
+        with cloud.database.writing() as connection:
+            row = {"task": task_id, "version": base.version, "made_from": made_from, "trained_at": now}
+            connection.execute(db.bases.insert().values({**row, "document": encode(record)}))
+            audit.note(
+                connection, at=now, actor=audit.SHELL, action="import-base", subject=task_id, version=base.version
+            )
         return Trained(record, changed=True)
 
 

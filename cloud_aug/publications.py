@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +51,7 @@ class Publication:
     contributors: int
     seed: int
     layout: BlobRef | None = None  # None: made by an older release
+    build_s: float = field(default=0.0, compare=False)  # how long it took; 0: made by an older release
 
     @property
     def content(self) -> tuple[str, ...]:
@@ -141,6 +142,22 @@ def let_go(connection: sa.Connection, task: str, base_version: int) -> None:
     """Let the manifest name a base, if it is the newest that is not held."""
     column = db.held_bases.c
     connection.execute(db.held_bases.delete().where(column.task == task, column.base_version == base_version))
+
+
+Stamp = tuple[int, int, int]
+"""Another one wherever another publication may be the newest of a base, or boards may be at other bases."""
+
+
+def stamp(connection: sa.Connection, task: str) -> Stamp:
+    """See `Stamp`. Cheaper than `served`, which names every pack."""
+    gone = db.releases.c.state.in_(("failed", "aborted"))
+    query = sa.select(
+        sa.select(sa.func.max(db.publications.c.version)).where(db.publications.c.task == task).scalar_subquery(),
+        sa.select(sa.func.count()).where(db.held_bases.c.task == task).scalar_subquery(),
+        sa.select(sa.func.count()).where(db.releases.c.task == task, gone).scalar_subquery(),
+    )
+    newest, held, ended = connection.execute(query).one()
+    return (newest or 0, held, ended)
 
 
 def published_at(connection: sa.Connection, task: str) -> float:

@@ -1,11 +1,14 @@
-"""How often a board may ask in a minute, counted where every worker and service sees it, and nowhere for long.
+"""How often a board may ask in a minute, and an address that shows no valid token: counted where every worker and
+service sees it, and nowhere for long.
 
 The counters are worth nothing after a minute: a file of their own that is never flushed, or a table that PostgreSQL
-does not log. A count that cannot be kept lets the request through: the limit is there to protect the service.
+does not log; those of the minute before are deleted. A count that cannot be kept lets the request through: the limit is
+there to protect the service.
 """
 
 from __future__ import annotations
 
+import ipaddress
 import logging
 import threading
 
@@ -16,6 +19,8 @@ from edgewire.errors import RateLimited
 
 WINDOW_S = 60
 FILE_NAME = "rates.sqlite3"
+ADDRESSES = 10_000  # that a worker counts apart in a minute; later ones are counted together
+_OTHERS = "address others"
 
 _log = logging.getLogger(__name__)
 _COUNT = (
@@ -23,43 +28,58 @@ _COUNT = (
     "ON CONFLICT (who) DO UPDATE SET minute = excluded.minute, "
     "count = CASE WHEN rates.minute = excluded.minute THEN rates.count + 1 ELSE 1 END RETURNING count"
 )
+_FORGET = "DELETE FROM rates WHERE minute < {mark}"
 
 
 class Rates:
-    """Counters of requests per board and minute, shared by all that stand on the same database."""
+    """Counters of requests per board, or address, and minute, shared by all that stand on the same database."""
 
     def __init__(self, cloud: Cloud) -> None:
-        self._limit = cloud.settings.limits.requests_per_board_per_minute
+        self._limits = cloud.settings.limits
         self._postgres = cloud.database.engine.dialect.name == "postgresql"
         if self._postgres:
             self._engine = cloud.database.engine
-            table, self._count = "UNLOGGED TABLE", _COUNT.format(mark="%s")
+            table, mark = "UNLOGGED TABLE", "%s"
         else:
             self._engine = _file_engine(f"sqlite:///{cloud.settings.data / FILE_NAME}")
-            table, self._count = "TABLE", _COUNT.format(mark="?")
+            table, mark = "TABLE", "?"
+        self._count, self._forget = _COUNT.format(mark=mark), _FORGET.format(mark=mark)
         self._make = (
             f"CREATE {table} IF NOT EXISTS rates (who TEXT PRIMARY KEY, minute BIGINT NOT NULL, count BIGINT NOT NULL)"
         )
         self._lock, self._made = threading.Lock(), False
+        self._minute, self._addresses = 0, set[str]()
 
     def spend(self, board: str, *, now: float) -> None:
-        """Count a request. Raises RateLimited, which says when the next minute begins."""
+        """Count a request of a board. Raises RateLimited, which says when the next minute begins."""
+        hint = "sync less often, or ask the administrator for a higher limit"
+        self._spend(board, self._limits.requests_per_board_per_minute, hint, now=now)
+
+    def spend_stranger(self, address: str, *, now: float) -> None:
+        """Count a request without a valid token. Raises RateLimited."""
+        who = f"address {_network(address)}"
+        if len(self._addresses) < ADDRESSES:
+            self._addresses.add(who)
+        hint = "boards behind one address share its limit; ask the administrator for a higher one"
+        counted = who if who in self._addresses else _OTHERS
+        self._spend(counted, self._limits.requests_per_address_per_minute, hint, now=now)
+
+    def _spend(self, who: str, limit: int, hint: str, *, now: float) -> None:
         try:
-            count = self._counted(board, int(now // WINDOW_S))
+            count = self._counted(who, int(now // WINDOW_S))
         except (sa.exc.DBAPIError, sa.exc.TimeoutError) as error:
             _log.warning("requests are not counted: %s", type(error).__name__)
             return
-        if count > self._limit:
+        if count > limit:
             left_s = WINDOW_S - now % WINDOW_S
-            hint = "sync less often, or ask the administrator for a higher limit"
-            raise RateLimited(f"more than {self._limit} requests in a minute", hint=hint, retry_after_s=left_s)
+            raise RateLimited(f"more than {limit} requests in a minute", hint=hint, retry_after_s=left_s)
 
     def close(self) -> None:
         """Give back what was opened for counting."""
         if not self._postgres:
             self._engine.dispose()
 
-    def _counted(self, board: str, minute: int) -> int:
+    def _counted(self, who: str, minute: int) -> int:
         with self._lock:
             if not self._made:
                 with self._engine.begin() as connection:
@@ -68,7 +88,19 @@ class Rates:
         with self._engine.begin() as connection:
             if self._postgres:
                 connection.exec_driver_sql("SET LOCAL synchronous_commit = off")
-            return int(connection.exec_driver_sql(self._count, (board, minute)).scalar_one())
+            if minute > self._minute:
+                connection.exec_driver_sql(self._forget, (minute,))
+                self._minute, self._addresses = minute, set()
+            return int(connection.exec_driver_sql(self._count, (who, minute)).scalar_one())
+
+
+def _network(address: str) -> str:
+    """What one caller is likely to have: an IPv4 address, or the /64 of an IPv6 one."""
+    try:
+        found = ipaddress.ip_address(address)
+    except ValueError:
+        return address[:64]
+    return str(found) if found.version == 4 else str(ipaddress.ip_network((int(found), 64), strict=False))
 
 
 def _file_engine(address: str) -> sa.Engine:

@@ -29,9 +29,8 @@ class Recall:
 
 def record(cloud: Cloud, publication: Publication, index: SearchIndex, styles: np.ndarray, k: int) -> None:
     """Search for these unit residuals, float32 (n, dim), both ways, and add the outcome to the figure."""
-    nobody = np.zeros(0, np.int64)
-    _, found = index.search(styles, k, exclude=nobody)
-    _, exact = index.search(styles, k, exclude=nobody, exhaustive=True)
+    _, found = index.search(styles, k)
+    _, exact = index.search(styles, k, exhaustive=True)
     pairs = list(zip(found.reshape(-1, k), exact.reshape(-1, k), strict=True))
     wanted = sum(int((there >= 0).sum()) for _, there in pairs)
     hits = sum(len(np.intersect1d(here[here >= 0], there)) for here, there in pairs)

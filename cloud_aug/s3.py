@@ -97,13 +97,19 @@ class S3Blobs:
             for page in pages:
                 for entry in page.get("Contents", ()):
                     name = entry["Key"].rsplit("/", 1)[-1]
-                    yield Stored(name, entry["Size"], entry["LastModified"].timestamp())
+                    if entry["Key"] == self._key(name):  # not another store's, below this one
+                        yield Stored(name, entry["Size"], entry["LastModified"].timestamp())
 
     def remove(self, digest: str) -> None:
         """See BlobStore."""
         with self._asking():
             self._client.delete_object(Bucket=self._bucket, Key=self._key(digest))
         self._cache.remove(digest)
+
+    def clear(self) -> None:
+        """See BlobStore."""
+        for blob in list(self.stored()):
+            self.remove(blob.digest)
 
     def internal_address(self, digest: str) -> str:
         """See BlobStore. A path with a signature that works for minutes."""
@@ -134,12 +140,13 @@ class S3Blobs:
 
     def _fetch(self, digest: str) -> Path:
         try:
-            with self._asking():
-                body = self._client.get_object(Bucket=self._bucket, Key=self._key(digest))["Body"]
-                with contextlib.closing(body):
-                    return self._cache.receive(digest, body.iter_chunks(PIECE_BYTES))
+            with self._asking(), contextlib.closing(self._get(digest)) as body:
+                return self._cache.receive(digest, body.iter_chunks(PIECE_BYTES))
         except NotFound:
             raise NotFound(f"there is no blob {digest[:12]}…") from None
+
+    def _get(self, digest: str) -> Any:
+        return self._client.get_object(Bucket=self._bucket, Key=self._key(digest))["Body"]
 
     def _trim(self) -> None:
         """Drop what was not asked for the longest until the cache fits again."""
@@ -195,6 +202,18 @@ class S3Blobs:
 
     def _key(self, digest: str) -> str:
         return f"{self._prefix}{digest[:2]}/{digest}"
+
+
+class S3Work(S3Blobs):
+    """The same without copies on this machine: what a build keeps between its steps is nobody's business after it."""
+
+    def read(self, digest: str, *, verify: bool = True) -> bytes:
+        """See BlobStore."""
+        with self._asking(), contextlib.closing(self._get(digest)) as body:
+            data: bytes = body.read()
+        if verify and digest_of(data) != digest:
+            raise CorruptFile(f"blob {digest[:12]}… does not match its name", hint="build again")
+        return data
 
 
 class _There(Exception):

@@ -1,4 +1,9 @@
-"""Online search, for modes 'embedding' and 'bits': queries come up, other people's samples go down."""
+"""Online search, for modes 'embedding' and 'bits': queries come up, digests and scores go down; then the samples of
+those digests that a board does not have.
+
+A search reads no sample. What a filter needs lies mapped beside the index (`roster.py`), and whether samples may still
+be used is remembered until the pool says that something left use (`living.py`).
+"""
 
 from __future__ import annotations
 
@@ -9,21 +14,28 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cloud_aug import keys, pool, publications, replays, searchable, tasks
-from cloud_aug.batches import Held
+from cloud_aug import batches, keys, pool, publications, ranking, replays, searchable, tasks
 from cloud_aug.cloud import Cloud
+from cloud_aug.living import Living
 from cloud_aug.pseudonyms import pseudonyms
 from cloud_aug.publications import Publication
-from cloud_aug.vectors import NEIGHBOURS, SearchIndex, bits_bytes
+from cloud_aug.searchable import Searchable
+from cloud_aug.vectors import NEIGHBOURS, Excluded, SearchIndex, bits_bytes
 from edgewire import tensors
-from edgewire.decoding import convert
+from edgewire.decoding import convert, plain
 from edgewire.errors import Conflict, CorruptFile, InvalidMessage, NotFound, NotGranted, NotReady, TooLarge
-from edgewire.messages import MAX_SEARCH_CELLS, MAX_SEARCH_RESULTS, QUERIES_LIMIT_BYTES, SAMPLES_LIMIT_BYTES, SearchMeta
-from edgewire.samples import to_bytes
+from edgewire.messages import (
+    MAX_FOUND,
+    MAX_SEARCH_CELLS,
+    QUERIES_LIMIT_BYTES,
+    WANTED_LIMIT_BYTES,
+    FoundMeta,
+    SearchMeta,
+    WantedMeta,
+)
+from edgewire.samples import DIGEST_BYTES, most_at_once, to_bytes
 from edgewire.tasks import Mode, Task
 
-BYTES_BESIDE_VALUES = 64  # per sample: label, codes, names
-LARGEST_SHARE = 0.2  # of an answer that one contributor may have
 REPLAYED = 0.01  # of queries
 
 _log = logging.getLogger(__name__)
@@ -38,6 +50,16 @@ class _Question:
     k: int
 
 
+@dataclass(frozen=True)
+class _Loaded:
+    """What searches of one publication need. stamp: of the task's publications when it was found to be the newest of
+    its base."""
+
+    publication: Publication
+    held: Searchable
+    stamp: publications.Stamp
+
+
 class Searcher:
     """Holds the search indexes of each task: of what the manifest names, and of bases under release. A new publication
     replaces that of its base at the next search.
@@ -47,41 +69,69 @@ class Searcher:
 
     def __init__(self, cloud: Cloud, *, replayed: float = REPLAYED) -> None:
         self._cloud, self._replayed = cloud, replayed
-        self._loaded: dict[tuple[str, str], tuple[int, SearchIndex]] = {}  # by task and base
+        self._loaded: dict[tuple[str, str], _Loaded] = {}  # by task and base
+        self._living: dict[str, Living] = {}
         self._lock, self._replaying = threading.Lock(), threading.Lock()
 
     def search(self, board: str, task_id: str, body: bytes, *, now: float) -> bytes:
-        """Samples like the queries, of every class, as bytes. The board's own contributions are never among them, nor
-        what was withdrawn or has no consent any more; no contributor has more than a fifth.
+        """Digests and scores of samples like the queries, of every class, as bytes. The board's own contributions are
+        never among them, nor what was withdrawn or has no consent any more; no contributor has more than a fifth.
 
         Raises NotGranted (the task does not allow this mode), InvalidMessage, TooLarge, Conflict (queries made with
         another base), NotReady.
         """
-        task = tasks.load(self._cloud, task_id)
-        if set(task.privacy.modes) == {"directory"}:
-            raise NotGranted(f"task '{task_id}' does not allow searches", hint="use mode 'directory'")
         arrays, wanted = _unpacked(body, task_id)
-        publication, index = self._current(task_id, wanted.base)
-        question = _read_queries(arrays, wanted, index.dim)
+        task, loaded = self._open(task_id, wanted.base)
+        question = _read_queries(arrays, wanted, loaded.held.index.dim)
         _check_allowed(task, question)
-        own = pool.ids_of(self._cloud, task_id, board)
-        scores, ids = self._find(publication, index, question, own)
-        found = pool.by_ids(self._cloud, task, _best(scores, ids, _most(task)), now=now)
-        samples = found.take(_fair(found)).samples
-        scope = f"{publication.directory.digest}\0{board}"
-        names = pseudonyms(keys.pseudonym_secret(self._cloud.keys), scope, samples.user)
+        roster = loaded.held.roster
+        scores, numbers = self._find(loaded, question, roster.own(board))
+        found = ranking.rank(
+            scores,
+            np.where(numbers >= 0, numbers + roster.starts[:, None], -1),
+            entries=roster.entries,
+            usable=lambda ids: self._usable(task_id, ids, now=now),
+            most=MAX_FOUND,
+        )
+        arrays = {"digests": found.digests, "rows": found.rows, "scores": found.scores}
+        return tensors.pack(arrays, plain(FoundMeta("found/1", task_id)))
+
+    def fetch(self, board: str, task_id: str, body: bytes, *, now: float) -> bytes:
+        """The samples of these digests that the index has, the board's own left out, in the order asked for; under the
+        rules of `search`. Raises what `search` does."""
+        arrays, meta = tensors.unpack(body, what="wanted digests", limit_bytes=WANTED_LIMIT_BYTES)
+        asked = convert(WantedMeta, meta, what="wanted digests")
+        task, loaded = self._open(task_id, asked.base)
+        wanted = _read_wanted(arrays, asked, task)
+        roster = loaded.held.roster
+        rows = roster.find(wanted)
+        own = np.concatenate([start + mine for start, mine in zip(roster.starts, roster.own(board), strict=True)])
+        ids = roster.entries(rows[~np.isin(rows, own)])["id"]
+        ids = ids[self._usable(task_id, ids, now=now)]
+        samples = pool.by_ids(self._cloud, task, ids.tolist(), now=now).samples
+        names = pseudonyms(keys.pseudonym_secret(self._cloud.keys), f"found\0{board}", samples.user)
         return to_bytes(samples.without_metadata(names), task_id)
 
-    def _find(
-        self, publication: Publication, index: SearchIndex, question: _Question, own: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def _open(self, task_id: str, base: str) -> tuple[Task, _Loaded]:
+        with self._cloud.database.reading() as connection:
+            task, stamp = tasks.get(connection, task_id), publications.stamp(connection, task_id)
+        if set(task.privacy.modes) == {"directory"}:
+            raise NotGranted(f"task '{task_id}' does not allow searches", hint="use mode 'directory'")
+        return task, self._current(task_id, base, stamp)
+
+    def _usable(self, task_id: str, ids: np.ndarray, *, now: float) -> np.ndarray:
+        living = self._living.setdefault(task_id, Living(self._cloud, task_id))
+        return living.usable(batches.of_ids(ids), now=now)
+
+    def _find(self, loaded: _Loaded, question: _Question, own: Excluded) -> tuple[np.ndarray, np.ndarray]:
+        index = loaded.held.index
         if question.mode == "bits":
             if not index.knows_bits:
                 hint = "the administrator has to run 'cloud-aug index build'"
                 raise NotReady("the index was built before mode 'bits' was allowed", hint=hint, retry_after_s=60.0)
             return index.search_bits(question.values, question.k, exclude=own)
         styles = index.styles(question.values)
-        self._replay(publication, index, styles)
+        self._replay(loaded.publication, index, styles)
         return index.search(styles, question.k, exclude=own)
 
     def _replay(self, publication: Publication, index: SearchIndex, styles: np.ndarray) -> None:
@@ -100,42 +150,46 @@ class Searcher:
 
         threading.Thread(target=run, daemon=True).start()
 
-    def _current(self, task_id: str, base: str) -> tuple[Publication, SearchIndex]:
+    def _current(self, task_id: str, base: str, stamp: publications.Stamp) -> _Loaded:
         """The newest publication of a base with its index. One request loads a new index, the others search the old one
         meanwhile. A new one that cannot be read leaves the old one serving."""
+        old = self._loaded.get((task_id, base))
+        if old is not None and old.stamp == stamp:
+            return old
         publication = publications.require(self._cloud, task_id, base=base)
         if publication.base.onnx.digest != base:
             raise Conflict(
                 "the queries were made with another base model than the current one", hint="sync, then search again"
             )
-        version, old = self._loaded.get((task_id, base), (0, None))
-        if old is not None and version == publication.version:
-            return publication, old
         if not self._lock.acquire(blocking=old is None):
-            return publication, self._loaded[task_id, base][1]
+            return self._loaded[task_id, base]
         try:
-            return self._load(publication)
+            return self._load(publication, stamp)
         finally:
             self._lock.release()
 
-    def _load(self, publication: Publication) -> tuple[Publication, SearchIndex]:
+    def _load(self, publication: Publication, stamp: publications.Stamp) -> _Loaded:
         task_id, base = publication.task, publication.base.onnx.digest
-        version, old = self._loaded.get((task_id, base), (0, None))
-        if old is not None and version == publication.version:  # by the request before
-            return publication, old
+        old = self._loaded.get((task_id, base))
+        if old is not None and old.publication.version == publication.version:  # also by the request before
+            found = old.held
+        else:
+            publication, found = self._read(publication, old)
+        self._loaded[task_id, base] = _Loaded(publication, found, stamp)
+        self._forget_unused(task_id)
+        return self._loaded[task_id, base]
+
+    def _read(self, publication: Publication, old: _Loaded | None) -> tuple[Publication, Searchable]:
         try:
-            index = searchable.load(self._cloud, publication.search.digest)
+            return publication, searchable.load(self._cloud, publication.search.digest)
         except NotFound:  # replaced and removed since its row was read
-            publication = publications.require(self._cloud, task_id, base=base)
-            index = searchable.load(self._cloud, publication.search.digest)
+            publication = publications.require(self._cloud, publication.task, base=publication.base.onnx.digest)
+            return publication, searchable.load(self._cloud, publication.search.digest)
         except (CorruptFile, NotReady) as error:
             if old is None:
                 raise
-            _log.error("publication %d of '%s' cannot be searched: %s", publication.version, task_id, error)
-            index = old
-        self._loaded[task_id, publication.base.onnx.digest] = (publication.version, index)
-        self._forget_unused(task_id)
-        return publication, index
+            _log.error("publication %d of '%s' cannot be searched: %s", publication.version, publication.task, error)
+            return publication, old.held
 
     def _forget_unused(self, task_id: str) -> None:
         """Let go of the indexes of bases that no board is at any more."""
@@ -167,6 +221,16 @@ def _read_queries(arrays: tensors.Arrays, wanted: SearchMeta, dim: int) -> _Ques
     return _Question(mode, queries, wanted.k)
 
 
+def _read_wanted(arrays: tensors.Arrays, asked: WantedMeta, task: Task) -> np.ndarray:
+    if asked.task != task.id:
+        raise InvalidMessage("the digests are for another task than their address")
+    what = "wanted digests"
+    digests = tensors.require(arrays, "digests", dtype="uint8", shape=(None, DIGEST_BYTES), what=what)
+    if len(digests) > (most := most_at_once(task)):
+        raise TooLarge(f"{len(digests)} samples are too many at once", hint=f"ask for {most} at most")
+    return digests
+
+
 def _check_allowed(task: Task, question: _Question) -> None:
     if question.mode not in task.privacy.modes:
         raise NotGranted(
@@ -179,42 +243,3 @@ def _check_allowed(task: Task, question: _Question) -> None:
             " many at once",
             hint=f"their product may be {MAX_SEARCH_CELLS}; send fewer queries",
         )
-
-
-def _best(scores: np.ndarray, ids: np.ndarray, most: int) -> list[int]:
-    """Unique ids, best ranks first, so that a cut is fair to every query and class. scores, ids: (n, classes, k)."""
-    rank = np.broadcast_to(np.arange(ids.shape[2]), ids.shape)
-    order = np.lexsort((ids.reshape(-1), -scores.reshape(-1), rank.reshape(-1)))
-    ranked = ids.reshape(-1)[order]
-    ranked = ranked[ranked >= 0]
-    _, first = np.unique(ranked, return_index=True)
-    return [int(i) for i in ranked[np.sort(first)][:most]]
-
-
-def _fair(found: Held) -> np.ndarray:
-    """Which rows to answer with, best first: each sample once, whoever shared it, and of no contributor more than a
-    fifth (an equal share where there are fewer than five)."""
-    _, first = np.unique(np.asarray(found.digests, np.str_), return_index=True)
-    rows = np.sort(first)
-    names, person = np.unique(found.samples.user[rows], return_inverse=True)
-    place = _place_within(person.reshape(-1))
-    share = max(LARGEST_SHARE, 1 / max(1, len(names)))
-    allowed = max(1, int(len(rows) * share))
-    while (kept := int((place < allowed).sum())) and allowed > 1 and allowed > kept * share:
-        allowed -= 1
-    return np.asarray(rows[place < allowed])
-
-
-def _place_within(person: np.ndarray) -> np.ndarray:
-    """How many rows of the same person come before each, int (n,)."""
-    order = np.argsort(person, kind="stable")
-    starts = np.r_[0, np.flatnonzero(np.diff(person[order])) + 1]
-    sizes = np.diff(np.r_[starts, len(person)])
-    place = np.empty(len(person), np.int64)
-    place[order] = np.arange(len(person)) - np.repeat(starts, sizes)
-    return place
-
-
-def _most(task: Task) -> int:
-    values_bytes = task.input.values * np.dtype(task.input.dtype).itemsize
-    return max(1, min(MAX_SEARCH_RESULTS, SAMPLES_LIMIT_BYTES // (values_bytes + BYTES_BESIDE_VALUES)))

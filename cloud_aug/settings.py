@@ -35,6 +35,7 @@ class Limits:
     requests_at_once: Annotated[int, Meta(ge=1)] = 64  # in one worker
     live_streams: Annotated[int, Meta(ge=1)] = 16  # of the console, in one worker; they count as requests
     requests_per_board_per_minute: Annotated[int, Meta(ge=1)] = 1200  # over all workers and services
+    requests_per_address_per_minute: Annotated[int, Meta(ge=1)] = 1200  # of those without a valid token
     body_idle_s: Annotated[float, Meta(gt=0)] = 30.0
     body_min_bytes_per_s: Annotated[int, Meta(ge=1)] = 4096
     answer_idle_s: Annotated[float, Meta(gt=0)] = 30.0
@@ -151,6 +152,7 @@ port = {settings.port}
 [limits]
 # requests_at_once = {settings.limits.requests_at_once}
 # requests_per_board_per_minute = {settings.limits.requests_per_board_per_minute}
+# requests_per_address_per_minute = {settings.limits.requests_per_address_per_minute}
 # body_idle_s = {settings.limits.body_idle_s}
 """
 

@@ -42,6 +42,7 @@ class Standing:
     board: str
     name: str
     profile: str
+    edgectl: str | None
     state: State
     enrolled_at: float
     last_seen_at: float | None
@@ -149,7 +150,7 @@ def _state(now: float) -> sa.Case[Any]:
 
 def _rows(state: sa.Case[Any]) -> sa.Select[Any]:
     mine = db.boards.c
-    of_board = (mine.id, mine.name, mine.profile, mine.enrolled_at, mine.last_seen_at, mine.revoked_at)
+    of_board = (mine.id, mine.name, mine.profile, mine.edgectl, mine.enrolled_at, mine.last_seen_at, mine.revoked_at)
     told = db.board_states.c
     last = (told.told_at, told.temperature_c, told.throttled, told.power_w, told.power_quality)
     chosen = sa.select(*of_board, *last, told.gain, told.shipped, told.task, state.label("state"))

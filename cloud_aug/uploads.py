@@ -8,11 +8,11 @@ from dataclasses import replace
 import numpy as np
 import sqlalchemy as sa
 
-from cloud_aug import audit, db, pool, standing, tasks
+from cloud_aug import audit, batches, db, pool, standing, tasks
 from cloud_aug.cloud import Cloud
 from cloud_aug.pool import Consent
 from edgewire.decoding import decode, encode
-from edgewire.errors import Conflict, InvalidMessage, InvalidSamples, Refused, TooLarge
+from edgewire.errors import Conflict, Gone, InvalidMessage, InvalidSamples, Refused, TooLarge
 from edgewire.files import digest
 from edgewire.messages import SAMPLES_LIMIT_BYTES, Report, UploadReply
 from edgewire.samples import from_bytes
@@ -34,21 +34,23 @@ def contribute(
     samples = from_bytes(body, task, what="contribution", limit_bytes=SAMPLES_LIMIT_BYTES, limit_rows=most)
     if len(samples) == 0:
         raise InvalidSamples("the contribution holds no samples")
-    mine = replace(samples, user=np.full(len(samples), board))
+    offered = batches.offer(replace(samples, user=np.full(len(samples), board)))
 
     def store(connection: sa.Connection) -> int:
-        _check_share(connection, cloud, board, len(mine))
-        pool.record_consent(connection, task.id, board, consent, now=now)
-        added = pool.add(connection, cloud, task, mine, consent, status="quarantine", now=now)
-        if added.over_quota:
+        _check_share(connection, cloud, board, len(samples))
+        taken = pool.take_in(connection, cloud, task, offered, consent, status="quarantine", now=now)
+        if taken.withdrawn:
+            hint = "consent anew: 'edgectl data withdraw', then 'data share'"
+            raise Gone("these samples were withdrawn after that consent", hint=hint)
+        if taken.added.over_quota:
             raise TooLarge("this board has as many samples in the pool as it may", hint="withdraw some, or share fewer")
-        new = added.accepted
+        new = taken.added.accepted
         detail = {"task": task.id, "samples": new, "until": consent.until}
         audit.note(connection, at=now, actor=board, action="contribute", subject=upload_id, **detail)
         return new
 
     seen = f"{consent.purpose} {consent.until}\n".encode() + body  # not `after`: sent again, it may know of more
-    return _once(cloud, board, task, upload_id, "samples", digest(seen), len(mine), store, now=now)
+    return _once(cloud, board, task, upload_id, "samples", digest(seen), len(samples), store, now=now)
 
 
 def report(cloud: Cloud, board: str, task_id: str, upload_id: str, body: bytes, *, now: float) -> UploadReply:

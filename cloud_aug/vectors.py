@@ -8,7 +8,7 @@ true class does, and more than comparing embeddings themselves.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,11 +24,11 @@ faiss.cvar.distance_compute_blas_threshold = 20
 NEIGHBOURS = 100  # of which recall is stated
 RECALL = 0.95
 FLAT_BELOW = 50_000  # vectors: all of them are compared in a few milliseconds
-CHUNK = 1 << 16
-_ID_BYTES = 8
+_ID_BYTES = 8  # in a list; where all vectors are compared, a vector's place is its number
 _TRAINED_PER_LIST = 40
 
-Vectors = Callable[[], Iterator[tuple[np.ndarray, np.ndarray]]]  # (float32 (n, dim), int64 ids (n,)), again and again
+Vectors = Callable[[], Iterator[np.ndarray]]  # float32 (n, dim), in the order of their numbers, again and again
+Excluded = Sequence[np.ndarray]  # for each class, numbers that must not be found
 
 
 @dataclass(frozen=True)
@@ -46,18 +46,31 @@ class Built:
 
 def kmeans(features: np.ndarray, k: int, *, seed: int) -> np.ndarray:
     """Assign each row of features, float32 (n, dim), to one of k <= n clusters, int64 (n,), reproducibly."""
+    return nearest_centre(features, centres(features, k, seed=seed))
+
+
+def centres(features: np.ndarray, k: int, *, seed: int) -> np.ndarray:
+    """The centres of k <= n clusters of the rows of features, float32 (n, dim), reproducibly. Returns (k, dim)."""
     faiss.omp_set_num_threads(1)  # of this thread: sums in one order
     if k < 2:
-        return np.zeros(len(features), np.int64)
+        return np.asarray(features.mean(axis=0, keepdims=True), np.float32)
     means = faiss.Kmeans(features.shape[1], k, niter=25, seed=seed, min_points_per_centroid=1, gpu=False)
     means.train(features)
-    return np.asarray(means.assign(features)[1], np.int64)
+    return np.asarray(means.centroids, np.float32)
+
+
+def nearest_centre(features: np.ndarray, middles: np.ndarray) -> np.ndarray:
+    """The cluster of each row of features, float32 (n, dim), by their `centres`, int64 (n,)."""
+    faiss.omp_set_num_threads(1)
+    index = faiss.IndexFlatL2(middles.shape[1])
+    index.add(np.ascontiguousarray(middles))
+    return np.asarray(index.search(np.ascontiguousarray(features), 1)[1][:, 0], np.int64)
 
 
 def choose_kind(n: int, dim: int, budget_bytes: int) -> str:
     """The most exact kind that fits: all vectors as they are where there are few, else lists of them (IVF), whole, in 8
     bits a value (SQ8), or as product codes (PQ). Raises TooLarge if none fits."""
-    if n <= FLAT_BELOW and n * (4 * dim + _ID_BYTES) <= budget_bytes:
+    if n <= FLAT_BELOW and n * 4 * dim <= budget_bytes:
         return "Flat"
     lists = max(1, min(int(2 * math.sqrt(n)), n // _TRAINED_PER_LIST))
     beside = 4 * dim * lists
@@ -74,15 +87,15 @@ def choose_kind(n: int, dim: int, budget_bytes: int) -> str:
 
 
 def build(vectors: Vectors, n: int, dim: int, *, budget_bytes: int, queries: np.ndarray, held_out: np.ndarray) -> Built:
-    """An index over n unit vectors, proved on queries, float32 (q, dim), whose own ids (held_out) count for nothing.
+    """An index over n unit vectors, proved on queries, float32 (q, dim), whose own places (held_out) do not count.
 
     Raises TooLarge, or EdgeError if it finds less than RECALL of what exact search finds.
     """
     faiss.omp_set_num_threads(1)
     kind = choose_kind(n, dim, budget_bytes)
     index = _trained(kind, vectors, n, dim)
-    for rows, ids in vectors():
-        index.add_with_ids(np.ascontiguousarray(rows), np.ascontiguousarray(ids))
+    for rows in vectors():
+        index.add(np.ascontiguousarray(rows))
     probes, recall = _prove(index, vectors, queries, held_out)
     data = faiss.serialize_index(index).tobytes()
     return Built(kind, n, probes, recall, len(data), data)
@@ -90,13 +103,13 @@ def build(vectors: Vectors, n: int, dim: int, *, budget_bytes: int, queries: np.
 
 def _trained(kind: str, vectors: Vectors, n: int, dim: int) -> Any:
     if kind == "Flat":
-        return faiss.IndexIDMap(faiss.IndexFlatIP(dim))
+        return faiss.IndexFlatIP(dim)
     index: Any = faiss.index_factory(dim, kind, faiss.METRIC_INNER_PRODUCT)
     index.cp.niter = 10
     wanted = _TRAINED_PER_LIST * index.nlist
     step = max(1, n // wanted)  # spread over all, so that no contributor rules
     seen, parts = 0, []
-    for rows, _ in vectors():
+    for rows in vectors():
         parts.append(rows[(-seen) % step :: step])
         seen += len(rows)
     index.train(np.ascontiguousarray(np.concatenate(parts)))
@@ -122,24 +135,25 @@ def _prove(index: Any, vectors: Vectors, queries: np.ndarray, held_out: np.ndarr
 
 
 def recall_of(found: np.ndarray, exact: np.ndarray) -> float:
-    """Share of the exact neighbours, ids (q, k) with -1 for none, that were found."""
+    """Share of the exact neighbours, numbers (q, k) with -1 for none, that were found."""
     pairs = [(len(np.intersect1d(a[a >= 0], b)), int((a >= 0).sum())) for a, b in zip(exact, found, strict=True)]
     wanted = sum(count for _, count in pairs)
     return sum(hits for hits, _ in pairs) / wanted if wanted else 1.0
 
 
 def _exactly(vectors: Vectors, queries: np.ndarray, exclude: np.ndarray) -> np.ndarray:
-    """The ids of the nearest vectors to each query, (q, NEIGHBOURS), -1 where there are fewer."""
+    """The numbers of the nearest vectors to each query, (q, NEIGHBOURS), -1 where there are fewer."""
     best = np.full((len(queries), NEIGHBOURS), -np.inf, np.float32)
-    ids = np.full((len(queries), NEIGHBOURS), -1, np.int64)
-    for rows, names in vectors():
-        scores = queries @ rows.T
-        scores[:, np.isin(names, exclude)] = -np.inf
+    found, start = np.full((len(queries), NEIGHBOURS), -1, np.int64), 0
+    for rows in vectors():
+        scores, numbers = queries @ rows.T, np.arange(start, start + len(rows))
+        scores[:, np.isin(numbers, exclude)] = -np.inf
         best = np.concatenate([best, scores], axis=1)
-        ids = np.concatenate([ids, np.broadcast_to(names, scores.shape)], axis=1)
+        found = np.concatenate([found, np.broadcast_to(numbers, scores.shape)], axis=1)
         order = np.argpartition(-best, NEIGHBOURS - 1, axis=1)[:, :NEIGHBOURS]
-        best, ids = np.take_along_axis(best, order, 1), np.take_along_axis(ids, order, 1)
-    return np.where(np.isfinite(best), ids, -1)
+        best, found = np.take_along_axis(best, order, 1), np.take_along_axis(found, order, 1)
+        start += len(rows)
+    return np.where(np.isfinite(best), found, -1)
 
 
 def _search(
@@ -157,9 +171,9 @@ def _search(
 
 def build_bits(vectors: Vectors, dim: int) -> bytes:
     """An index over the sign bits of unit vectors, compared by Hamming distance."""
-    index = faiss.IndexBinaryIDMap(faiss.IndexBinaryFlat(8 * bits_bytes(dim)))
-    for rows, ids in vectors():
-        index.add_with_ids(sign_bits(rows), np.ascontiguousarray(ids))
+    index = faiss.IndexBinaryFlat(8 * bits_bytes(dim))
+    for rows in vectors():
+        index.add(sign_bits(rows))
     return bytes(faiss.serialize_index_binary(index).tobytes())
 
 
@@ -208,23 +222,31 @@ class SearchIndex:
         return unit(embeddings - self._means[nearest(embeddings, self._means)])[0]
 
     def search(
-        self, styles: np.ndarray, k: int, *, exclude: np.ndarray, exhaustive: bool = False
+        self, styles: np.ndarray, k: int, *, exclude: Excluded | None = None, exhaustive: bool = False
     ) -> tuple[np.ndarray, np.ndarray]:
-        """The k most alike of each class for each query. styles: float32 (n, dim); exclude: unwanted ids; exhaustive:
-        look into every list.
+        """The k most alike of each class for each query. styles: float32 (n, dim); exhaustive: look into every list.
 
-        Returns cosines (n, classes, k) and ids (n, classes, k), -1 where a class has fewer.
+        Returns cosines (n, classes, k) and numbers within the class (n, classes, k), -1 where a class has fewer.
         """
         found = []
-        for index, probes in zip(self._classes, self._probes, strict=True):
+        for index, probes, left_out in zip(self._classes, self._probes, self._excluded(exclude), strict=True):
             depth = index.nlist if exhaustive and probes else probes
-            found.append(_search(index, styles, k, exclude=exclude, probes=depth))
-        return np.stack([scores for scores, _ in found], axis=1), np.stack([ids for _, ids in found], axis=1)
+            found.append(_search(index, styles, k, exclude=left_out, probes=depth))
+        return _stacked(found)
 
-    def search_bits(self, bits: np.ndarray, k: int, *, exclude: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def search_bits(
+        self, bits: np.ndarray, k: int, *, exclude: Excluded | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
         """The same by sign bits, uint8 (n, bits_bytes(dim)); scores are shares of equal bits."""
-        found = [_search_bits(index, bits, k, exclude=exclude) for index in self._bits]
-        return np.stack([scores for scores, _ in found], axis=1), np.stack([ids for _, ids in found], axis=1)
+        pairs = zip(self._bits, self._excluded(exclude), strict=True)
+        return _stacked([_search_bits(index, bits, k, exclude=left_out) for index, left_out in pairs])
+
+    def _excluded(self, exclude: Excluded | None) -> Excluded:
+        return [np.zeros(0, np.int64) for _ in self._classes] if exclude is None else exclude
+
+
+def _stacked(found: list[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
+    return np.stack([scores for scores, _ in found], axis=1), np.stack([numbers for _, numbers in found], axis=1)
 
 
 def _search_bits(

@@ -34,6 +34,7 @@ from edgewire.errors import (
 from edgewire.files import digest_of_file, move_into_place
 from edgewire.messages import (
     CLOCK_HEADER,
+    FOUND_LIMIT_BYTES,
     HAVE_HEADER,
     PARTS_HEADER,
     SAMPLES_LIMIT_BYTES,
@@ -103,12 +104,15 @@ class Cloud(Protocol):
         ...
 
     def pack_keys(self, task_id: str, packs: tuple[str, ...]) -> tuple[bytes | None, ...]:
-        """The key of each encrypted pack, by the digest of its ciphertext; None for one that is not given out (any
-        more)."""
+        """The key of each encrypted pack, by the digest of its ciphertext; None for one that is not given out."""
         ...
 
     def search(self, task_id: str, body: bytes) -> bytes:
-        """Send query vectors, receive samples, both as safetensors."""
+        """Send query vectors, receive digests and scores of samples, both as safetensors."""
+        ...
+
+    def found(self, task_id: str, body: bytes) -> bytes:
+        """Send digests that a search found, receive their samples."""
         ...
 
     def contribute(
@@ -257,14 +261,18 @@ class HttpCloud:
         return received
 
     def pack_keys(self, task_id: str, packs: tuple[str, ...]) -> tuple[bytes | None, ...]:
-        raw = self.send("POST", f"/v1/tasks/{task_id}/keys", encode(KeysRequest(packs)), limit_bytes=JSON_LIMIT_BYTES)
+        path, body = f"/v1/tasks/{task_id}/keys", encode(KeysRequest(packs))
+        raw = self.send("POST", path, body, limit_bytes=JSON_LIMIT_BYTES)
         keys = decode(KeysReply, raw, what="the keys of packs").keys
         if len(keys) != len(packs):
             raise InvalidMessage(f"the cloud sent {len(keys)} keys, {len(packs)} were asked for")
         return tuple(None if key is None else unb64(key) for key in keys)
 
     def search(self, task_id: str, body: bytes) -> bytes:
-        return self.send("POST", f"/v1/tasks/{task_id}/search", body, limit_bytes=SAMPLES_LIMIT_BYTES)
+        return self.send("POST", f"/v1/tasks/{task_id}/search", body, limit_bytes=FOUND_LIMIT_BYTES)
+
+    def found(self, task_id: str, body: bytes) -> bytes:
+        return self.send("POST", f"/v1/tasks/{task_id}/found", body, limit_bytes=SAMPLES_LIMIT_BYTES)
 
     def contribute(
         self, task_id: str, upload_id: str, body: bytes, *, consent: str, until: float, after: int = 0
@@ -482,10 +490,7 @@ _BY_STATUS: dict[int, type[EdgeError]] = {
     413: errors.TooLarge,
     426: errors.UpgradeRequired,
     429: errors.RateLimited,
-    500: RetryLater,
-    502: RetryLater,
-    503: RetryLater,
-    504: RetryLater,
+    **dict.fromkeys((500, 502, 503, 504), RetryLater),
 }
 
 

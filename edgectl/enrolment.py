@@ -178,7 +178,7 @@ def _leave(home: Home, file: EnrolmentFile, *, now: float) -> None:
             store.forget_uploads(now)
     home.enrolment.unlink(missing_ok=True)
     home.access_token.unlink(missing_ok=True)
-    for name in ("manifest.json", "retrieval.json"):
+    for name in ("manifest.json", "retrieval.json", "release-base.json", "release-policy.json", "release.etag"):
         for path in (home.root / "tasks").glob(f"*/{name}"):
             path.unlink()
 

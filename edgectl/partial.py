@@ -14,6 +14,7 @@ from edgewire.decoding import JSON_LIMIT_BYTES
 from edgewire.errors import DigestMismatch, InvalidMessage, Offline
 from edgewire.messages import HAVE_CHARACTERS, MAX_HAVE, PARTS_LIMIT_BYTES
 
+_DIGEST = re.compile(r"[0-9a-f]{64}")
 _LISTED = re.compile(r"(\d{1,9})((?:, [0-9a-f]{64}:\d{1,9})*)")
 
 
@@ -29,7 +30,8 @@ class Parts:
     def have(self) -> str:
         """What need not come, for the header: whole files, and those of which a part is there already."""
         names = {path.name.removesuffix(".part") for path in self.folder.iterdir()} - self.apart
-        return ",".join(name[:HAVE_CHARACTERS] for name in sorted(names)[:MAX_HAVE])
+        told = sorted(name for name in names if _DIGEST.fullmatch(name))[:MAX_HAVE]
+        return ",".join(name[:HAVE_CHARACTERS] for name in told)
 
     def receive(self, listed: str, pieces: Iterable[bytes]) -> bytes:
         """Store what follows a manifest; returns the manifest's bytes. listed: `Edge-Parts`.

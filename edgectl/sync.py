@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from edgectl import packs, suits, tasks
+from edgectl import packs, searching, suits, tasks
 from edgectl.cache import Cache, Retrieval
 from edgectl.cloud import Cloud
 from edgectl.enrolment import Enrolment, update_tasks, update_trust
@@ -26,9 +26,8 @@ from edgectl.telemetry.reading import Reading
 from edgelearn.privacy.bits import prototype_bits, randomize_bits
 from edgelearn.privacy.response import randomize
 from edgelearn.retrieval.directory import Directory, rank_cohorts
-from edgewire import samples as sample_columns
 from edgewire import tensors
-from edgewire.decoding import convert, decode, plain
+from edgewire.decoding import convert, decode
 from edgewire.errors import (
     Conflict,
     EdgeError,
@@ -41,14 +40,12 @@ from edgewire.errors import (
     TooLarge,
     UsageError,
 )
-from edgewire.files import digest, write_atomic
+from edgewire.files import write_atomic
 from edgewire.messages import (
-    SAMPLES_LIMIT_BYTES,
     BlobRef,
     DirectoryMeta,
     Manifest,
     Report,
-    SearchMeta,
     Withdrawals,
 )
 from edgewire.signing import Statement, envelope_key_id, open_sealed
@@ -56,7 +53,6 @@ from edgewire.tasks import Mode, Task
 
 _LOG = logging.getLogger(__name__)
 
-SEARCH_RESULTS_WANTED = 600
 QUERIES_WANTED = 500
 _OF_ONE_TASK = (Conflict, IntegrityError, NotFound, NotGranted, NotReady, UsageError)
 _NOTHING_ASKED = "0" * 64  # of no set of samples: the next retrieval asks again
@@ -460,15 +456,12 @@ class _Session:
         return replace(wanted, files=(name,), epsilon=privacy.epsilon, revealed=revealed)
 
     def _ask(self, task: Task, wanted: Retrieval, queries: tensors.Arrays, cache: Cache, outcome: TaskOutcome) -> str:
-        """Search; the digest of the answer, which is checked and in the cache then."""
-        rows = len(next(iter(queries.values())))
-        k = min(100, max(1, SEARCH_RESULTS_WANTED // (rows * len(task.labels))))
-        raw = self.cloud.search(task.id, tensors.pack(queries, plain(SearchMeta(task.id, wanted.base, k))))
-        sample_columns.from_bytes(raw, task, what="the search answer", limit_bytes=SAMPLES_LIMIT_BYTES)
-        name = digest(raw)
-        cache.write(name, raw)
-        outcome.fetched_bytes += len(raw)
-        return name
+        """Search; the digest of the file with the samples found, which is in the cache then."""
+        known = cache.retrieval()
+        before = known.files if known is not None and known.mode != "directory" else ()
+        found = searching.ask(self.cloud, cache, task, wanted.base, queries, before)
+        outcome.fetched_bytes += found.fetched_bytes
+        return found.name
 
     def _embed(self, manifest: Manifest, cache: Cache, mine: StoredSamples) -> tuple[np.ndarray, np.ndarray]:
         base = Predictor(cache.read(manifest.base.onnx.digest), threads=self.options.threads)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any, TypeVar
 
 import msgspec
@@ -12,6 +13,9 @@ T = TypeVar("T")
 
 JSON_LIMIT_BYTES = 4 << 20
 
+_decoders: dict[Any, msgspec.json.Decoder[Any]] = {}
+_preparing = threading.Lock()
+
 
 def decode(kind: type[T], raw: bytes, *, what: str, limit_bytes: int = JSON_LIMIT_BYTES) -> T:
     """Read JSON as `kind` (a dataclass). Unknown fields are ignored, so that a newer peer can add some.
@@ -21,7 +25,7 @@ def decode(kind: type[T], raw: bytes, *, what: str, limit_bytes: int = JSON_LIMI
     if len(raw) > limit_bytes:
         raise TooLarge(f"{what} has {len(raw)} bytes, the limit is {limit_bytes}")
     try:
-        return msgspec.json.decode(raw, type=kind)
+        return _decoder(kind).decode(raw)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:  # a ValidationError is a DecodeError
         raise InvalidMessage(f"{what} is malformed: {error}") from None
     except RecursionError:
@@ -30,10 +34,20 @@ def decode(kind: type[T], raw: bytes, *, what: str, limit_bytes: int = JSON_LIMI
 
 def convert(kind: type[T], value: Any, *, what: str) -> T:
     """Read plain dicts and lists (already parsed JSON or TOML) as `kind`. Raises InvalidMessage."""
+    _decoder(kind)
     try:
         return msgspec.convert(value, kind)
     except msgspec.ValidationError as error:
         raise InvalidMessage(f"{what} is malformed: {error}") from None
+
+
+def _decoder(kind: type[T]) -> msgspec.json.Decoder[T]:
+    """msgspec looks at a dataclass when it first meets it, and crashes the process if two threads do so at once."""
+    found = _decoders.get(kind)
+    if found is None:
+        with _preparing:
+            found = _decoders.setdefault(kind, msgspec.json.Decoder(kind))
+    return found
 
 
 def encode(value: Any) -> bytes:

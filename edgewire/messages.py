@@ -17,8 +17,9 @@ TASKS_HEADER = "Edge-Tasks"  # `tasks_digest` of what the asking board is grante
 HAVE_HEADER = "Edge-Have"  # with a request for a manifest: what need not come along with it
 PARTS_HEADER = "Edge-Parts"  # with a manifest that others of its files follow: their digests and sizes
 
-SAMPLES_LIMIT_BYTES = 64 << 20  # one pack, contribution or search answer
+SAMPLES_LIMIT_BYTES = 64 << 20  # one pack, contribution or answer with samples
 QUERIES_LIMIT_BYTES = 4 << 20
+FOUND_LIMIT_BYTES = 16 << 20
 WEIGHTS_LIMIT_BYTES = 256 << 20
 DIRECTORY_LIMIT_BYTES = 16 << 20
 TELEMETRY_LIMIT_BYTES = 64 << 10
@@ -27,7 +28,9 @@ HAVE_CHARACTERS = 16  # of a digest, in `Edge-Have`
 MAX_HAVE = 64
 MAX_PACK_KEYS = 1000
 MAX_TELEMETRY_POINTS = 60
-MAX_SEARCH_RESULTS = 4000
+MAX_FOUND = 1 << 14  # digests in one answer to a search
+MAX_SEARCH_RESULTS = 4000  # samples fetched at once
+WANTED_LIMIT_BYTES = 256 << 10
 MAX_SEARCH_CELLS = 1 << 20  # queries x classes x k: what one search may have the server rank
 
 PublicKey = Annotated[str, Meta(min_length=44, max_length=44)]  # base64 of 32 bytes
@@ -191,6 +194,26 @@ class SearchMeta:
     task: TaskId
     base: Digest
     k: Annotated[int, Meta(ge=1, le=100)]
+
+
+@dataclass(frozen=True)
+class FoundMeta:
+    """The JSON part of the answer to a search. Its arrays: `digests`, uint8 (m, 32), of samples, best ranks first;
+    `rows`, int32 (n, classes, k), whose digest each neighbour is, -1 for none; `scores`, float32 (n, classes, k):
+    cosines, or shares of equal bits."""
+
+    format: Literal["found/1"]
+    task: TaskId
+
+
+@dataclass(frozen=True)
+class WantedMeta:
+    """The JSON part of a request for samples that a search found; its array is `digests`, uint8 (n, 32). base: digest
+    of the encoder that the search was made with."""
+
+    format: Literal["wanted/1"]
+    task: TaskId
+    base: Digest
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,12 @@ import numpy as np
 
 from edgewire import tensors
 from edgewire.errors import InvalidMessage, InvalidSamples, TooLarge
+from edgewire.messages import MAX_SEARCH_RESULTS, SAMPLES_LIMIT_BYTES
 from edgewire.tasks import InputSchema, Task
 
 UNLABELLED = -1
+DIGEST_BYTES = 32
+_BYTES_BESIDE_VALUES = 64  # per sample: label, codes, names
 
 
 @dataclass(frozen=True)
@@ -29,9 +32,9 @@ class Samples:
     def __len__(self) -> int:
         return len(self.x)
 
-    def take(self, rows: np.ndarray | Sequence[int]) -> Samples:
-        """The given rows (indices or a boolean mask), in that order."""
-        rows = np.asarray(rows)
+    def take(self, rows: np.ndarray | Sequence[int] | slice) -> Samples:
+        """The given rows (indices, a boolean mask, or a slice, which copies nothing), in that order."""
+        rows = rows if isinstance(rows, slice) else np.asarray(rows)
         return Samples(self.x[rows], self.y[rows], self.user[rows], self.group[rows], self.time[rows])
 
     def without_metadata(self, user: np.ndarray) -> Samples:
@@ -121,6 +124,12 @@ def raw_digests(samples: Samples) -> list[bytes]:
     labels = np.ascontiguousarray(samples.y.astype("<i8")).view(np.uint8).reshape(n, 8)
     whole = np.concatenate([np.broadcast_to(head, (n, len(head))), values, labels], axis=1)
     return [hashlib.sha256(row).digest() for row in whole]
+
+
+def most_at_once(task: Task) -> int:
+    """How many samples fit an answer with samples that a search found."""
+    values_bytes = task.input.values * np.dtype(task.input.dtype).itemsize
+    return max(1, min(MAX_SEARCH_RESULTS, SAMPLES_LIMIT_BYTES // (values_bytes + _BYTES_BESIDE_VALUES)))
 
 
 def to_bytes(samples: Samples, task_id: str) -> bytes:

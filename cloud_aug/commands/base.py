@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -37,6 +38,8 @@ Augment = Annotated[
         help="Train on shifted, scaled or noisy copies, too. Not where a label depends on such things.",
     ),
 ]
+
+File = Annotated[Path, typer.Argument(help="The file of weights.", exists=True, dir_okay=False, show_default=False)]
 
 
 @app.command()

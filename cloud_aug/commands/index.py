@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cloud_aug.commands.options import Data, Json, TaskOption, moment, opened
+from cloud_aug.commands.options import Address, Data, EngineName, EngineOption, Json, TaskOption, engine, moment, opened
 from cloud_aug.output import progress, show, table
+
+if TYPE_CHECKING:
+    from cloud_aug.bench import Engine
 
 app = typer.Typer(no_args_is_help=True, help="Directory, packs and search index.")
 
@@ -27,14 +30,22 @@ def main() -> None:
 
 
 @app.command()
-def build(task: TaskOption, seed: Seed = 0, hold: Hold = False, data: Data = None, as_json: Json = False) -> None:
+def build(
+    task: TaskOption,
+    seed: Seed = 0,
+    hold: Hold = False,
+    engine_name: EngineOption = EngineName.plain,
+    address: Address = "",
+    data: Data = None,
+    as_json: Json = False,
+) -> None:
     """Build, verify and publish. A running server takes it over by itself; interrupted, the old one goes on serving."""
     from cloud_aug import jobs
     from cloud_aug.index import build as run
 
     cloud = opened(data)
-    with progress() as bar, jobs.told(cloud, "index build", task, bar) as tell:
-        done = run(cloud, task, seed=seed, hold=hold, now=time.time(), on_progress=tell)
+    with engine(engine_name, address) as on_ray, progress() as bar, jobs.told(cloud, "index build", task, bar) as tell:
+        done = run(cloud, task, seed=seed, hold=hold, now=time.time(), on_progress=tell, engine=_engine(on_ray))
     made = done.publication
     size = made.directory.size + sum(pack.size for pack in made.packs)
     text = (
@@ -44,6 +55,14 @@ def build(task: TaskOption, seed: Seed = 0, hold: Hold = False, data: Data = Non
         f"\nthe first consent ends {moment(done.good_until)} UTC: build again then, or boards are refused its packs"
     )
     show({"publication": made, "changed": done.changed, "good_until": done.good_until}, text, as_json=as_json)
+
+
+def _engine(on_ray: bool) -> Engine | None:
+    if not on_ray:
+        return None
+    from cloud_aug.on_ray import OnRay
+
+    return OnRay()
 
 
 @app.command("show")

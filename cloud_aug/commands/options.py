@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
+import enum
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,6 +17,14 @@ from edgewire.errors import UsageError
 
 if TYPE_CHECKING:
     from cloud_aug.cloud import Cloud
+
+
+class EngineName(str, enum.Enum):
+    """Who does what is much."""
+
+    plain = "plain"
+    ray = "ray"
+
 
 _UNITS_S = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
@@ -26,6 +37,30 @@ TaskOption = Annotated[str, typer.Option("--task", help="The task's id.")]
 Offline = Annotated[
     Path | None, typer.Option("--offline", help="The folder with the root and CA keys, where it is not the usual one.")
 ]
+
+EngineOption = Annotated[
+    EngineName, typer.Option("--engine", help="plain: this process does it all; ray: a Ray cluster does (extra scale).")
+]
+Address = Annotated[
+    str,
+    typer.Option(
+        "--address", help="HOST:PORT of the Ray cluster that this machine is in.  [default: one for this run]"
+    ),
+]
+
+
+@contextlib.contextmanager
+def engine(name: EngineName, address: str) -> Iterator[bool]:
+    """Whether Ray does it; it is there within the context. Raises UsageError for an address that nobody asks for."""
+    if name is EngineName.plain:
+        if address:
+            raise UsageError("--address is of a Ray cluster", hint="add --engine ray")
+        yield False
+        return
+    from cloud_aug.on_ray import cluster
+
+    with cluster(address):
+        yield True
 
 
 def opened(data: Path | None, *, offline: Path | None = None) -> Cloud:

@@ -1,4 +1,4 @@
-"""`cloud-aug simulate`: federated rounds of many boards in this process."""
+"""`cloud-aug simulate`: federated rounds of many boards, in this process or on a Ray cluster."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cloud_aug.commands.options import Json
+from cloud_aug.commands.options import Address, EngineName, EngineOption, Json, engine
 from cloud_aug.output import progress, show, table
 from edgewire.errors import UsageError
 
 if TYPE_CHECKING:
+    from cloud_aug.simulation.boards import Players
     from cloud_aug.simulation.plan import Plan, Round
     from cloud_aug.simulation.play import Simulation
     from cloud_aug.simulation.world import World
@@ -82,6 +83,8 @@ def simulate(
     clip: Clip = 1.0,
     seed: Seed = 0,
     out: Out = None,
+    engine_name: EngineOption = EngineName.plain,
+    address: Address = "",
     as_json: Json = False,
 ) -> None:
     """Play federated rounds of many boards here, with the algorithms and the checks of real ones."""
@@ -106,8 +109,9 @@ def simulate(
         noise=noise,
         clip=clip,
     )
-    with _folder(out) as folder, progress() as bar:
-        simulation = _simulation(World(split, boards, skew, seed), plan, folder, (samples, test, task_file))
+    with _folder(out) as folder, engine(engine_name, address) as on_ray, progress() as bar:
+        files = (samples, test, task_file)
+        simulation = _simulation(World(split, boards, skew, seed), plan, folder, files, _players(on_ray))
         history = simulation.run(lambda done: bar("rounds", done.number + 1, rounds))
     _show(plan, history, simulation.epsilon(), as_json=as_json)
 
@@ -132,7 +136,17 @@ def _folder(out: Path | None) -> Iterator[Path]:
         yield folder
 
 
-def _simulation(world: World, plan: Plan, folder: Path, files: tuple[Path, Path | None, Path | None]) -> Simulation:
+def _players(on_ray: bool) -> Players | None:
+    if not on_ray:
+        return None
+    from cloud_aug.on_ray import BoardsOnRay
+
+    return BoardsOnRay()
+
+
+def _simulation(
+    world: World, plan: Plan, folder: Path, files: tuple[Path, Path | None, Path | None], players: Players | None
+) -> Simulation:
     from cloud_aug.simulation.plan import judges
     from cloud_aug.simulation.play import Simulation
     from edgelearn.device import use_threads
@@ -149,7 +163,7 @@ def _simulation(world: World, plan: Plan, folder: Path, files: tuple[Path, Path 
     test = read(test_file, task) if test_file is not None else None
     use_threads(1)  # sums depend on how many there are, and small models are no faster on more
     crowd = world.crowd(task, samples, test, judged=judges(plan))
-    return Simulation(crowd, plan, folder, world=world.text(task, samples, test))
+    return Simulation(crowd, plan, folder, world=world.text(task, samples, test), players=players)
 
 
 def _show(plan: Plan, history: list[Round], epsilon: float | None, *, as_json: bool) -> None:

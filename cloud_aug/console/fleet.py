@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import dataclass
 from typing import Annotated
 from urllib.parse import urlencode
 
@@ -65,7 +66,7 @@ def list_boards(
 def one_board(visitor: Looking, board: BoardPath) -> Response:
     """What is known of one board."""
     mark = live.mark(visitor.cloud, "board", board)
-    found, granted, events = _read(visitor, board)
+    known = _read(visitor, board)
     told = telemetry.last(visitor.cloud, board)
     points = [point for message in told for point in message.points]
     energy_wh, modelled = _energy(points)
@@ -73,9 +74,10 @@ def one_board(visitor: Looking, board: BoardPath) -> Response:
         "board.html",
         visitor=visitor,
         mark=mark,
-        board=found,
-        granted=granted,
-        events=events,
+        board=known.board,
+        granted=known.tasks,
+        groups=known.groups,
+        events=known.events,
         charts=_charts(points),
         energy_wh=energy_wh,
         modelled=modelled,
@@ -86,7 +88,7 @@ def one_board(visitor: Looking, board: BoardPath) -> Response:
 @router.get("/boards/{board}/revoke")
 def ask_to_revoke(visitor: Annotated[Visitor, seeing("operator")], board: BoardPath) -> Response:
     """Once more, before it is done: there is no way back."""
-    found, _, _ = _read(visitor, board)
+    found = _read(visitor, board).board
     return pages.page(
         "confirm.html",
         visitor=visitor,
@@ -107,12 +109,23 @@ def revoke(visitor: Operating, board: BoardPath) -> Response:
     return pages.redirect(f"/boards/{board}")
 
 
-def _read(visitor: Visitor, board: str) -> tuple[Standing, list[str], list[timeline.Event]]:
+@dataclass(frozen=True)
+class _Known:
+    """What the database has of one board but its telemetry."""
+
+    board: Standing
+    tasks: list[str]
+    groups: list[str]
+    events: list[timeline.Event]
+
+
+def _read(visitor: Visitor, board: str) -> _Known:
     with visitor.cloud.database.reading() as connection:
         found = standing.one(connection, board, now=visitor.now)
         if found is None:
             raise NotFound("there is no such board", hint="see the list of boards")
-        return found, sorted(auth.granted(connection, board)), timeline.of_board(connection, board)
+        held, groups = sorted(auth.granted(connection, board)), boards.groups_of(connection, board)
+        return _Known(found, held, groups, timeline.of_board(connection, board))
 
 
 def _charts(points: list[TelemetryPoint]) -> list[Markup]:

@@ -70,7 +70,7 @@ def meant(connection: sa.Connection, board: str, task: str) -> list[Meant]:
     """What a board should do now: of each kind the newest order, if there is any."""
     mine, column = db.release_boards, db.releases.c
     query = sa.select(db.releases, mine.c.state.label("mine"), mine.c.wave.label("its_wave"), mine.c.challenge)
-    query = query.join_from(mine, db.releases).where(mine.c.board == board, column.task == task)
+    query = query.join_from(mine, db.releases).where(mine.c.board == board, column.task == task, _stands_alone())
     found: dict[str, Meant] = {}
     for row in connection.execute(query.where(column.counter.is_not(None))):
         counter = _counter(row)
@@ -78,6 +78,13 @@ def meant(connection: sa.Connection, board: str, task: str) -> list[Meant]:
         if counter is not None and (made.kind not in found or found[made.kind].counter < counter):
             found[made.kind] = Meant(made, counter, _order(connection, row, made, board))
     return [found[kind] for kind in sorted(found)]
+
+
+def _stands_alone() -> sa.ColumnElement[bool]:
+    """Which releases have something to say beside the manifest: not those whose base it has come to name."""
+    column, held = db.releases.c, db.held_bases.c
+    still = sa.select(held.base_version).where(held.task == column.task, held.base_version == column.base_version)
+    return sa.or_(column.state != "done", column.base_version.is_(None), still.exists())
 
 
 def _counter(row: sa.Row[Any]) -> int | None:
@@ -121,22 +128,17 @@ def _etag(connection: sa.Connection, found: list[Meant]) -> str:
 
 
 def _due(connection: sa.Connection, task: str, *, now: float) -> list[str]:
-    """Releases whose present wave has been watched for long enough."""
+    """Releases for which it is time to fail, go on or end."""
     column = db.releases.c
     query = sa.select(db.releases).where(column.task == task, column.state == "running")
-    due = []
-    for row in connection.execute(query):
-        soak_s = min(wave.soak_s for wave in plans.read(row.document).waves)
-        if now >= row.wave_since + soak_s:
-            due.append(str(row.id))
-    return due
+    return [str(row.id) for row in connection.execute(query).all() if waves.ripe(connection, row, now=now)]
 
 
 def _missing(connection: sa.Connection, board: str, task: str) -> list[str]:
     """Releases under way or done that this board has no place in."""
     column, mine = db.releases.c, db.release_boards.c
     placed = sa.select(mine.release).where(mine.board == board)
-    query = sa.select(column.id).where(column.task == task, column.state.in_(("running", "done")))
+    query = sa.select(column.id).where(column.task == task, column.state.in_(("running", "done")), _stands_alone())
     return list(connection.execute(query.where(column.id.not_in(placed))).scalars())
 
 

@@ -38,7 +38,7 @@ def keep(cloud: Cloud, board: str, task: str, raw: bytes, *, now: float) -> Uplo
         waves.advance(connection, row.id, now=now)
         after = status.row_of(connection, row.id)
         if after.state == "done":
-            waves.settle(connection, after, status.counts_of(connection, row.id))
+            waves.settle(connection, after)
     return UploadReply(1, 0)
 
 

@@ -127,6 +127,7 @@ def arrange(plan: Plan, boards: Sequence[Candidate]) -> dict[str, int]:
     return waves
 
 
-def wave_of(plan: Plan, number: int, *, with_canaries: bool) -> Wave:
-    """The rules of a wave; the canaries' are those of the first one."""
-    return plan.waves[max(0, number - 1) if with_canaries else number]
+def wave_of(plan: Plan, number: int) -> Wave:
+    """The rules of a wave; the canaries' are those of the first share."""
+    place = number - bool(plan.selection.canaries)
+    return plan.waves[max(0, min(place, len(plan.waves) - 1))]

@@ -109,14 +109,14 @@ def find(cloud: Cloud, release: str) -> ReleaseStatus:
         row = row_of(connection, release)
         counts = _counts(connection, release).get(release, {})
     plan = plans.read(row.document)
-    first = has_canaries(plan, counts)
+    first = bool(plan.selection.canaries)
     waves = tuple(
-        WaveStatus(number, first and number == 0, plans.wave_of(plan, number, with_canaries=first), found)
+        WaveStatus(number, first and number == 0, plans.wave_of(plan, number), found)
         for number, found in sorted(counts.items())
     )
     soaked_at = None
     if row.state == "running" and row.wave_since is not None:
-        soaked_at = row.wave_since + plans.wave_of(plan, row.wave, with_canaries=first).soak_s
+        soaked_at = row.wave_since + plans.wave_of(plan, row.wave).soak_s
     return ReleaseStatus(_info(row, counts), plan, waves, row.wave_since, soaked_at)
 
 
@@ -145,18 +145,14 @@ def row_of(connection: sa.Connection, release: str) -> sa.Row[Any]:
 
 
 def counts_of(connection: sa.Connection, release: str) -> dict[int, Counts]:
-    """Wave -> its boards by state."""
+    """Wave -> its boards by state; those that were revoked since do not count."""
     return _counts(connection, release).get(release, {})
-
-
-def has_canaries(plan: Plan, counts: dict[int, Counts]) -> bool:
-    """Whether the first wave is that of the canaries: then there may be one more than the plan has shares."""
-    return bool(plan.selection.canaries) and 0 in counts
 
 
 def _counts(connection: sa.Connection, release: str | None = None) -> dict[str, dict[int, Counts]]:
     column = db.release_boards.c
     query = sa.select(column.release, column.wave, column.state, sa.func.count())
+    query = query.join_from(db.release_boards, db.boards).where(db.boards.c.revoked_at.is_(None))
     query = query.group_by(column.release, column.wave, column.state)
     if release is not None:
         query = query.where(column.release == release)
@@ -175,7 +171,7 @@ def _info(row: sa.Row[Any], counts: dict[int, Counts]) -> ReleaseInfo:
         plan.what,
         cast("State", row.state),
         row.wave,
-        max((*counts, -1)) + 1 or len(plan.waves),
+        len(plan.waves) + bool(plan.selection.canaries),
         total,
         row.revision,
         row.reason,

@@ -15,7 +15,7 @@ from cloud_aug import audit, db, publications
 from cloud_aug.cloud import Cloud
 from cloud_aug.releases import plan as plans
 from cloud_aug.releases import status, steering
-from cloud_aug.releases.plan import Plan, Wave
+from cloud_aug.releases.plan import Wave
 from cloud_aug.releases.status import Counts
 
 ACTOR = "release"  # in the audit log: nobody did it, the rules did
@@ -32,24 +32,39 @@ def advance_all(cloud: Cloud, *, now: float) -> None:
             advance(connection, release, now=now)
 
 
+def ripe(connection: sa.Connection, row: sa.Row[Any], *, now: float) -> bool:
+    """Whether `advance` would change anything: asked with every manifest, so it takes no lock."""
+    return _judge(connection, row, now=now) is not None
+
+
 def advance(connection: sa.Connection, release: str, *, now: float) -> None:
     """Let a release fail, go on or end, if it is time."""
     row = status.row_of(connection, release)
+    values = _judge(connection, row, now=now)
+    if values is None:
+        return
+    if values.get("state") == "failed":
+        values |= steering.called_back(connection, row, str(values["reason"]), now=now)
+    _record(connection, row, values, now=now)
+    if values.get("state") == "done":
+        settle(connection, row)
+
+
+def _judge(connection: sa.Connection, row: sa.Row[Any], *, now: float) -> dict[str, Any] | None:
+    """What changes in the row of a release; None: nothing."""
     if row.state != "running":
         return None
-    made = plans.read(row.document)
-    counts = status.counts_of(connection, release)
-    canaries = status.has_canaries(made, counts)
+    made, counts = plans.read(row.document), status.counts_of(connection, row.id)
     for number, found in sorted(counts.items()):
-        rules = plans.wave_of(made, number, with_canaries=canaries)
-        if number <= row.wave and failed(found, rules):
+        if number <= row.wave and failed(found, plans.wave_of(made, number)):
             reason = f"wave {number + 1}: {found.failed} of {found.told} boards that told refused it or went back"
-            change = steering.called_back(connection, row, reason, now=now)
-            return _record(connection, row, {"state": "failed", **change}, now=now)
-    rules = plans.wave_of(made, row.wave, with_canaries=canaries)
-    if over(counts.get(row.wave, Counts()), rules, since=row.wave_since, now=now):
-        return _next(connection, row, made, counts, now=now)
-    return None
+            return {"state": "failed", "reason": reason}
+    rules = plans.wave_of(made, row.wave)
+    if not over(counts.get(row.wave, Counts()), rules, since=row.wave_since, now=now):
+        return None
+    if row.wave < max(counts, default=0):
+        return {"wave": row.wave + 1, "wave_since": now}
+    return {"state": "done", "ended_at": now}
 
 
 def failed(counts: Counts, rules: Wave) -> bool:
@@ -62,17 +77,22 @@ def failed(counts: Counts, rules: Wave) -> bool:
 def over(counts: Counts, rules: Wave, *, since: float, now: float) -> bool:
     """Whether a wave was watched for long enough and enough of it told. Boards that are gone do not hold it up."""
     enough = counts.told >= math.ceil(rules.least_told * counts.boards)
-    return now >= since + rules.soak_s and enough and (counts.committed > 0 or counts.boards == 0)
+    return now >= since + rules.soak_s and enough
 
 
-def settle(connection: sa.Connection, row: sa.Row[Any], counts: dict[int, Counts]) -> None:
+def settle(connection: sa.Connection, row: sa.Row[Any]) -> None:
     """Let the manifest name the base once every board of the task runs it; before that it would bring the base to
     boards that refused it or were left out on purpose."""
-    if row.base_version is None:
-        return
-    committed = sum(found.committed for found in counts.values())
-    if committed == sum(found.boards for found in counts.values()) and not _left_out(connection, row):
+    if row.base_version is not None and not _lacking(connection, row) and not _left_out(connection, row):
         publications.let_go(connection, row.task, row.base_version)
+
+
+def _lacking(connection: sa.Connection, row: sa.Row[Any]) -> bool:
+    """Whether a board that has a part in the release, and was not revoked since, does not run it."""
+    column = db.release_boards.c
+    query = sa.select(column.board).join_from(db.release_boards, db.boards)
+    query = query.where(column.release == row.id, column.state != "committed", db.boards.c.revoked_at.is_(None))
+    return connection.execute(query.limit(1)).first() is not None
 
 
 def _left_out(connection: sa.Connection, row: sa.Row[Any]) -> bool:
@@ -81,14 +101,6 @@ def _left_out(connection: sa.Connection, row: sa.Row[Any]) -> bool:
     query = sa.select(db.grants.c.board).join_from(db.grants, db.boards)
     query = query.where(db.grants.c.task == row.task, db.boards.c.revoked_at.is_(None), db.boards.c.id.not_in(mine))
     return connection.execute(query.limit(1)).first() is not None
-
-
-def _next(connection: sa.Connection, row: sa.Row[Any], made: Plan, counts: dict[int, Counts], *, now: float) -> None:
-    if row.wave < max(counts):
-        _record(connection, row, {"wave": row.wave + 1, "wave_since": now}, now=now)
-        return
-    _record(connection, row, {"state": "done", "ended_at": now}, now=now)
-    settle(connection, row, counts)
 
 
 def _record(connection: sa.Connection, row: sa.Row[Any], values: dict[str, Any], *, now: float) -> None:

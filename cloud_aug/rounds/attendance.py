@@ -136,9 +136,13 @@ def _unfit(connection: sa.Connection, plan: Plan, board: str, request: JoinReque
 
 def _invited(connection: sa.Connection, made: Series, board: str) -> int | None:
     """The newest round that this board is invited to, has not answered, and that still wants it."""
-    column = db.invitations.c
-    query = sa.select(column.number).where(column.series == made.id, column.board == board, ~column.gave_up)
-    number = connection.execute(query.order_by(column.number.desc()).limit(1)).scalar()
+    column, last = db.invitations.c, all_series.last_round(connection, made.id)
+    if last is None:
+        return None
+    since = last.number - (made.plan.staleness if takes_late(made.plan) else 0)
+    mine = sa.select(column.number).where(column.series == made.id, column.number >= since, column.board == board)
+    query = mine.where(~column.gave_up).order_by(column.number.desc())
+    number = connection.execute(query.limit(1)).scalar()
     if number is None or not wanted(connection, made, number) or _answered(connection, made, number, board):
         return None
     return int(number)
@@ -183,7 +187,9 @@ def _answers(connection: sa.Connection, series: str, since: int) -> list[Any]:
 
 
 def _answered(connection: sa.Connection, made: Series, number: int, board: str) -> bool:
-    return any((row.number, row.board) == (number, board) for row in _answers(connection, made.id, number))
+    column = db.updates.c
+    mine = sa.select(column.board).where(column.series == made.id, column.number == number, column.board == board)
+    return connection.execute(mine).first() is not None
 
 
 def _last_rounds(connection: sa.Connection, series: str) -> dict[str, int]:

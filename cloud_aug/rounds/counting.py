@@ -19,7 +19,7 @@ from cloud_aug.rounds.plan import Series, algorithm_of
 from edgelearn.federated.algorithm import Algorithm, Server, Update
 from edgelearn.federated.turn import close
 from edgelearn.federated.updates import UpdateRefused
-from edgewire.errors import CorruptFile, InvalidMessage, NotFound, TooLarge
+from edgewire.errors import CorruptFile, EdgeError, InvalidMessage, NotFound, TooLarge
 from edgewire.messages import BlobRef
 
 _log = logging.getLogger(__name__)
@@ -37,7 +37,8 @@ class Counted:
 
 
 def count(cloud: Cloud, made: Series, number: int) -> Counted:
-    """Count what is frozen in a round. Raises OSError (full disk), RetryLater (a store that is away)."""
+    """Count what is frozen in a round. Raises OSError (full disk), RetryLater (a store that is away); CorruptFile,
+    NotFound or InvalidMessage if the round's own weights are damaged."""
     with cloud.database.reading() as connection:
         row = connection.execute(_round_query(made.id, number)).one()
         rows = _frozen(connection, made.id, number)
@@ -58,7 +59,9 @@ def _closed(algorithm: Algorithm, server: Server, updates: Iterable[Update]) -> 
     try:
         with np.errstate(over="ignore", invalid="ignore"):  # whether the result is finite is asked afterwards
             return close(algorithm, server, updates)
-    except (ValueError, MemoryError) as error:
+    except (EdgeError, OSError):  # it is not the algorithm that failed
+        raise
+    except Exception as error:
         _log.exception("a round could not be counted")
         return server, f"the algorithm failed: {type(error).__name__}: {error}"
 
@@ -66,6 +69,7 @@ def _closed(algorithm: Algorithm, server: Server, updates: Iterable[Update]) -> 
 def _updates(cloud: Cloud, made: Series, rows: list[Any], damaged: list[tuple[str, str]]) -> Iterator[Update]:
     """One after the other, in the order of rounds and boards, however they came in."""
     for row in rows:
+        receiving.shapes(cloud, row.order_blob)  # if that is damaged, no update is to blame
         try:
             update = receiving.read(cloud, made, row)
         except (CorruptFile, NotFound, InvalidMessage, TooLarge, UpdateRefused) as error:

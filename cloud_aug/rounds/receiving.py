@@ -79,8 +79,8 @@ def _checked(cloud: Cloud, made: Series, row: Any, board: str, upload_id: str, b
 
 def _opened(made: Series, order_blob: str, cloud: Cloud, parts: Parts, meta: UpdateMeta) -> Update:
     """Decompressed and checked. How large it can become follows from the order, whatever it claims."""
-    plan, shapes = made.plan, _shapes(cloud, order_blob)
-    order = Order(meta.number - 1, shapes.main, settings_of(plan.local), shapes.extra)
+    plan, like = made.plan, shapes(cloud, order_blob)
+    order = Order(meta.number - 1, like.main, settings_of(plan.local), like.extra)
     sent = Update(meta.board, meta.number - 1, meta.samples, meta.steps, parts.main, parts.extra)
     return turn.receive(sent, order, CODECS[plan.compression], limits_of(plan))
 
@@ -90,7 +90,7 @@ def limits_of(plan: Plan) -> Limits:
 
 
 @lru_cache(maxsize=8)
-def _shapes(cloud: Cloud, order_blob: str) -> Parts:
+def shapes(cloud: Cloud, order_blob: str) -> Parts:
     """Arrays shaped as an order's, which take no memory."""
     parts = unpack_order(cloud.blobs.read(order_blob), limit_bytes=2 * WEIGHTS_LIMIT_BYTES)
     return Parts(_hollow(parts.main), _hollow(parts.extra))

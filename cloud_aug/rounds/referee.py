@@ -21,7 +21,7 @@ from cloud_aug.rounds import attendance, counting
 from cloud_aug.rounds import series as all_series
 from cloud_aug.rounds.plan import Series
 from edgelearn.federated.catalogue import ALGORITHMS
-from edgewire.errors import Busy, EdgeError
+from edgewire.errors import Busy, CorruptFile, EdgeError, InvalidMessage, NotFound
 from edgewire.messages import BlobRef
 
 _log = logging.getLogger(__name__)
@@ -203,7 +203,13 @@ def _fail(connection: sa.Connection, made: Series, last: sa.Row[Any], reason: st
 
 def _count(cloud: Cloud, made: Series, number: int, *, now: float) -> None:
     """Outside of any transaction: it may take long."""
-    counted = counting.count(cloud, made, number)
+    try:
+        counted = counting.count(cloud, made, number)
+    except (CorruptFile, NotFound, InvalidMessage) as error:  # no time heals that: a person has to restore it
+        with cloud.database.writing() as connection:
+            reason = f"round {number} cannot be counted: {error.message}"
+            all_series.set_state(connection, made.id, "failed", reason, now=now)
+        return
     with cloud.database.writing() as connection:
         last = all_series.last_round(connection, made.id)
         if last is None or last.number != number or last.state != "closing":

@@ -21,6 +21,7 @@ from cloud_aug.routes.asking import (
     TaskPath,
     TelemetryBody,
     UploadPath,
+    WantedBody,
 )
 from edgewire.messages import Report, Telemetry, UploadReply, WithdrawReply
 
@@ -32,15 +33,34 @@ router = APIRouter(tags=["exchange"])
     openapi_extra=operation(
         body=binary("safetensors: 'queries', float32 (n, dim), embeddings by the base; SearchMeta as metadata."),
         body_media=BINARY,
-        answer=binary("Samples, as in a pack."),
+        answer=binary("safetensors: 'digests', 'rows' and 'scores'; FoundMeta as metadata."),
         media=BINARY,
         security="board",
     ),
 )
 def search(asked: AskedNow, task: TaskPath, board: Granted, body: QueriesBody) -> Response:
-    """Samples like the queries, of every class; never the board's own. Only where the task allows mode 'embedding'."""
-    found = asked.searcher.search(board, task, body, now=asked.now)
-    return Response(found, media_type=BINARY, headers={"cache-control": "no-store"})
+    """Digests and scores of samples like the queries, of every class; never the board's own. Only where the task allows
+    mode 'embedding' or 'bits'."""
+    return _binary(asked.searcher.search(board, task, body, now=asked.now))
+
+
+@router.post(
+    "/v1/tasks/{task}/found",
+    openapi_extra=operation(
+        body=binary("safetensors: 'digests', uint8 (n, 32); WantedMeta as metadata."),
+        body_media=BINARY,
+        answer=binary("Samples, as in a pack."),
+        media=BINARY,
+        security="board",
+    ),
+)
+def fetch_found(asked: AskedNow, task: TaskPath, board: Granted, body: WantedBody) -> Response:
+    """The samples that a search found, as many of them as may still be used."""
+    return _binary(asked.searcher.fetch(board, task, body, now=asked.now))
+
+
+def _binary(content: bytes) -> Response:
+    return Response(content, media_type=BINARY, headers={"cache-control": "no-store"})
 
 
 @router.put(

@@ -1,6 +1,6 @@
-"""Round after round: invite, train on each board, pack, unpack, check, count. The same seed gives the same bytes.
+"""Round after round: invite, let each board take its turn (`boards.py`), count. The same seed gives the same bytes.
 
-One update is in memory at a time, unless the algorithm wants to see all of a round together.
+One update is in memory at a time, unless the algorithm wants to see all of a round together, or several processes play.
 """
 
 from __future__ import annotations
@@ -12,39 +12,37 @@ from pathlib import Path
 
 import numpy as np
 
+from cloud_aug.simulation.boards import Asked, Boards, OneProcess, Players
 from cloud_aug.simulation.down import opened
-from cloud_aug.simulation.plan import Plan, Round, algorithm_of, attack_of, codec_of
+from cloud_aug.simulation.plan import Plan, Round, algorithm_of
 from cloud_aug.simulation.state import Folder, State
 from edgelearn.crowd import Crowd
 from edgelearn.federated.algorithm import Order, Server, Update
 from edgelearn.federated.cohort import at_random, by_coin, longest_absent
 from edgelearn.federated.ensemble import Ensemble, mean_opinion
-from edgelearn.federated.turn import Memory, close, play, receive
-from edgelearn.federated.updates import Limits, UpdateRefused
+from edgelearn.federated.turn import close
 from edgelearn.privacy.accountant import gaussian_epsilon, sampled_epsilon
-from edgelearn.privacy.noise import randomized
-from edgewire import tensors
-from edgewire.errors import UsageError
-from edgewire.tensors import Arrays, of, under
+from edgewire.tensors import Arrays
 
 DELTA = 1e-5  # of every ε that is told
 
 
 class Simulation:
     """folder: where its state lies; one that was cut off goes on after its last round. world: a text that names data,
-    model and split, so that nothing goes on in another world.
+    model and split, so that nothing goes on in another world. players: who plays the boards, this process unless told
+    otherwise; the bits are the same.
 
     Raises UsageError for a plan that cannot be, Conflict where the folder holds another simulation."""
 
-    def __init__(self, crowd: Crowd, plan: Plan, folder: Path, *, world: str) -> None:
+    def __init__(self, crowd: Crowd, plan: Plan, folder: Path, *, world: str, players: Players | None = None) -> None:
         self.crowd, self.plan = crowd, plan
-        self.algorithm, self._codec, self._attack = algorithm_of(plan, crowd), codec_of(plan), attack_of(plan)
+        self.algorithm = algorithm_of(plan, crowd)
+        self._boards, self._players = Boards(crowd, plan, self.algorithm), players or OneProcess()
         name = hashlib.sha256(repr((replace(plan, rounds=0), world)).encode()).hexdigest()
         self._folder = Folder(folder, name)
         self._state = self._folder.restored() or State(self.algorithm.start(crowd.weights()))
         self._down = opened(plan, self.algorithm, self._state)
         self._place = {board: number for number, board in enumerate(crowd.boards)}
-        self._attackers = _drawn(crowd.boards, plan.attackers, plan.seed)
         labels = {board: crowd.mean_label(board) for board in crowd.boards}
         middle = float(np.median(list(labels.values())))
         self._low = {board for board, label in labels.items() if label < middle}
@@ -100,22 +98,31 @@ class Simulation:
 
     def _answers(self, invited: list[str], tally: _Tally) -> Iterator[Update]:
         """What the server has to count, one after the other."""
+        for board, answer in self._players.turns(self._boards, self._asked(invited, tally)):
+            tally.bytes_up += answer.bytes
+            self._state.sent[board] = self._state.sent.get(board, 0) + 1
+            if answer.update is None:
+                tally.refused += 1
+            elif answer.update.round != self.server.round and not self.algorithm.takes_late:
+                tally.late += 1
+            else:
+                tally.answered += 1
+                self._remember(board, answer.memory)
+                yield answer.update
+
+    def _asked(self, invited: list[str], tally: _Tally) -> Iterator[Asked]:
+        """The turns of those who will answer. All of them got the order."""
         for board in invited:
             rng = np.random.default_rng((self.plan.seed, self.server.round, 4, self._place[board]))
             order, size = self._down.brought(self._order(board, rng), self._state.held.get(board))
             tally.bytes_down += size
             self._state.held[board] = self.server.round
-            if rng.random() < self.plan.drop:
-                continue
-            update, memory = self._arrived(board, order, rng, tally)
-            if update is None:
-                tally.refused += 1
-            elif update.round != self.server.round and not self.algorithm.takes_late:
-                tally.late += 1
-            else:
-                tally.answered += 1
-                self._remember(board, memory)
-                yield update
+            if rng.random() >= self.plan.drop:
+                yield Asked(board, order, self._memory(board), rng)
+
+    def _memory(self, board: str) -> Arrays:
+        at = self._state.memories.get(board)
+        return {} if at is None else self._folder.memory(board, at)
 
     def _order(self, board: str, rng: np.random.Generator) -> Order:
         """What a board got: this round's weights, or those of the round in which it began; of tables, the rows that it
@@ -125,42 +132,6 @@ class Simulation:
             server = replace(server, round=server.round - late, weights=self._state.recent[-late])
         rows = self.crowd.rows(board) if self.algorithm.submodels else None
         return self.algorithm.order(server, self.plan.settings, rows)
-
-    def _arrived(
-        self, board: str, order: Order, rng: np.random.Generator, tally: _Tally
-    ) -> tuple[Update | None, Arrays]:
-        """A board's update after its way to the server, None if it is refused; and what the board keeps."""
-        kept = self._folder.memory(board, at) if (at := self._state.memories.get(board)) is not None else {}
-        sent, memory = play(
-            self.algorithm,
-            self._codec,
-            order,
-            self.crowd.learner(board, order.rows),
-            board=board,
-            memory=Memory(of("own", kept), of("codec", kept)),
-            rng=rng,
-            change=lambda update: self._disguised(update, rng),
-        )
-        meta = {"board": board, "round": sent.round, "samples": sent.num_samples, "steps": sent.steps}
-        asked = {name: ids.astype(np.uint32) for name, ids in order.rows.items()}
-        arrays = under("delta", sent.delta) | under("extra", sent.extra) | under("rows", asked)
-        tally.bytes_up += len(tensors.pack(arrays, meta))
-        self._state.sent[board] = self._state.sent.get(board, 0) + 1
-        try:
-            update = receive(sent, order, self._codec, Limits())
-        except UpdateRefused:
-            return None, {}
-        return update, under("own", memory.own) | under("codec", memory.codec)
-
-    def _disguised(self, update: Update, rng: np.random.Generator) -> Update:
-        """With noise of its own, or made up by an attacker."""
-        if self.plan.noise:
-            if update.extra:
-                hint = "take an algorithm that sends nothing but its update"
-                raise UsageError(f"'{self.plan.algorithm}' sends more, which would go without noise", hint=hint)
-            delta = randomized(update.delta, clip=self.plan.clip, noise_multiplier=self.plan.noise, rng=rng)
-            update = replace(update, delta=delta)
-        return self._attack(update, rng) if self._attack and update.board in self._attackers else update
 
     def _remember(self, board: str, memory: Arrays) -> None:
         self._state.last_round[board] = self.server.round
@@ -184,8 +155,3 @@ class _Tally:
     refused: int = 0
     bytes_down: int = 0
     bytes_up: int = 0
-
-
-def _drawn(boards: list[str], share: float, seed: int) -> set[str]:
-    order = np.random.default_rng((seed, 3)).permutation(len(boards))
-    return {boards[number] for number in order[: round(share * len(boards))]}

@@ -91,14 +91,19 @@ class Following:
         with a release is told of in the notes, and stands in nobody's way."""
         self.recover()
         etag_file = self._cache.folder / _ETAG
-        known = etag_file.read_text() if etag_file.is_file() else ""
-        answer = cloud.orders(self._task, known)
+        answer = cloud.orders(self._task, self._known_etag())
         done = [self._believe(raw) for raw in (answer[0].orders if answer is not None else ())]
         done += [self._carry_out(kind) for kind in record.KINDS]
         self._tell(cloud)
         if answer is not None and all(done):
             write_atomic(etag_file, answer[1].encode(), mode=0o600)
         return Followed(self.effective(), self._kept(), self._fetched, tuple(self._notes))
+
+    def _known_etag(self) -> str:
+        """Of the orders that were carried out; '' where no record says that there were any."""
+        file = self._cache.folder / _ETAG
+        believed = any(self._record(kind).floor for kind in record.KINDS)
+        return file.read_text() if believed and file.is_file() else ""
 
     def recover(self) -> None:
         """Go on where a switch was cut off: commit what answers as it should, else go back. Needs no network."""
@@ -128,6 +133,7 @@ class Following:
         except (Forged, Expired, WrongClock, Outdated, InvalidMessage) as error:
             _LOG.warning("a release of task '%s' is refused: %s", self._task, error)
             self._notes.append(f"a release is refused: {error.message}")
+            return isinstance(error, (Outdated, InvalidMessage))  # clocks and keys are put right
         except Busy as error:
             self._notes.append(f"a release waits: {error.message}")
             return False

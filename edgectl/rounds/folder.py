@@ -115,7 +115,10 @@ class RoundFolder:
             other.unlink()
         if wanted is None or not wanted.is_file():
             return Memory()
-        arrays, meta = tensors.unpack(wanted.read_bytes(), what=str(wanted), limit_bytes=MEMORY_LIMIT_BYTES)
+        try:
+            arrays, meta = tensors.unpack(wanted.read_bytes(), what=str(wanted), limit_bytes=MEMORY_LIMIT_BYTES)
+        except InvalidMessage:  # the disk has damaged it: better without it than never again
+            return Memory()
         if not isinstance(meta, Mapping) or meta.get("series") != invitation.series:
             return Memory()
         return Memory(of("own", arrays), of("codec", arrays))

@@ -13,11 +13,12 @@ from edgewire.messages import EnrolmentFile, PackRef
 from edgewire.signing import SigningKey
 from edgewire.tasks import InputSchema, ModelSpec, Privacy, Task
 from tests.fakes.memory_cloud import MemoryCloud, MemoryServer, pack_ref
-from tests.suites.cloud_api import CloudApi
+from tests.suites.cloud_api import CloudApi, some_samples
 
 
 def a_task(name: str) -> Task:
-    return Task(name, name, InputSchema((4,)), ("no", "yes"), ModelSpec("mlp"), privacy=Privacy(min_cohort=2))
+    privacy = Privacy(modes=("directory", "embedding"), min_cohort=2)
+    return Task(name, name, InputSchema((4,)), ("no", "yes"), ModelSpec("mlp"), privacy=privacy)
 
 
 class MemoryWorld:
@@ -32,6 +33,7 @@ class MemoryWorld:
             self.server.publish(
                 task, weights=name * 99, onnx=name + b"onnx", directory=name + b"directory", packs=[blob]
             )
+        self.server.search = lambda *_: some_samples(self.task, seed=1)
 
     def pack(self) -> PackRef:
         data = self.task.id.encode()

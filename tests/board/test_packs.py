@@ -125,6 +125,7 @@ def test_what_arrived_of_a_part_stays_and_need_not_come_again(tmp_path: Path) ->
 
 def test_files_that_no_manifest_names_are_not_told(tmp_path: Path) -> None:
     (tmp_path / NAME).write_bytes(b"part")
+    (tmp_path / f".{NAME}.x.tmp").write_bytes(b"left by a kill")
     assert Parts(tmp_path, frozenset({NAME})).have() == ""
 
 

@@ -146,6 +146,8 @@ def test_an_order_from_the_future_says_that_the_clock_is_wrong(released: Release
     released.install()
     server.clock = time.time
     assert "in the future" in released.sync().releases[0]
+    server.clock = lambda: time.time() + 7200
+    assert released.sync().base_version == 2, "when the clock is right it is taken"
 
 
 @pytest.mark.parametrize(("changes", "check"), [({"profiles": ("pi-5",)}, "profile"), ({"minimum": "99"}, "version")])
@@ -240,6 +242,22 @@ def test_when_the_manifest_names_the_base_it_counts_and_the_order_too(released: 
     server.versions[released.task_id] = 2
     server.ordered.clear()
     assert released.sync().base_version == 2
+
+
+def test_a_board_that_lost_its_record_is_told_again(released: Released) -> None:
+    released.install()
+    released.sync()
+    (released.synced.cache.folder / "release-base.json").unlink()
+    assert released.manifest().base.version == 1
+    assert released.sync().base_version == 2
+
+
+def test_who_moves_to_another_cloud_follows_its_orders_from_one_on(released: Released) -> None:
+    released.install(counter=9)
+    released.sync()
+    enrolment._leave(released.synced.board.home, released.synced.board.server.enrolment_file(), now=time.time())
+    assert released.record().floor == 0
+    assert not (released.synced.cache.folder / "release.etag").exists()
 
 
 def test_a_restored_cloud_that_forgot_the_release_brings_its_own_base(released: Released) -> None:

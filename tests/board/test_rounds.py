@@ -224,6 +224,17 @@ def test_memory_of_another_series_is_not_used(ready: Synced, service: Service) -
     assert any(array.any() for array in unpack_update(service.received[1][1], limit_bytes=1 << 20)[0].main.values())
 
 
+@pytest.mark.parametrize("name", ["update.safetensors", "order", "base", "invitation.json", "memory"])
+def test_whatever_the_disk_has_damaged_is_made_or_fetched_again(ready: Synced, service: Service, name: str) -> None:
+    service.changes = {"algorithm": "fedlaavg"}
+    turn(ready, service)
+    service.changes |= {"number": 2, "memory": service.received[0][0].upload_id}
+    folder = ready.board.home.rounds(BOTH.id)
+    damaged = next((folder / "memory").iterdir()) if name == "memory" else folder / name
+    damaged.write_bytes(b"\x00" * 100)
+    assert turn(ready, service).state == "sent"
+
+
 def test_an_invitation_that_the_cloud_did_not_sign_is_not_followed(ready: Synced, service: Service) -> None:
     service.key = SigningKey.generate()
     with pytest.raises(Forged):

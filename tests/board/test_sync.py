@@ -389,6 +389,38 @@ def test_examples_of_a_store_keep_their_recordings() -> None:
     ]
 
 
+def answered(synced: Synced) -> list[bytes]:
+    """The digests of the samples at hand, in order."""
+    return sample_columns.raw_digests(
+        synced.cache.retrieved(synced.board.server.bodies[BOTH.id], synced.cache.retrieval())[0]
+    )
+
+
+@pytest.mark.parametrize("damaged", [False, True])
+def test_a_later_search_fetches_only_the_samples_that_are_not_here(synced: Synced, damaged: bool) -> None:
+    x, y = world.samples(world.style(41, 1.6), 4, 3)
+    whole = sample_columns.make(x, y, user=np.full(len(y), "p7"))
+    names, answers = sample_columns.raw_digests(whole), iter([slice(0, 5), slice(3, 9)])
+    synced.board.server.search = lambda *_: sample_columns.to_bytes(whole.take(next(answers)), BOTH.id)
+    synced.add(world.style(41, 1.6))
+    synced.sync(mode="embedding")
+    assert answered(synced) == synced.board.server.asked_for == names[:5]
+    if damaged:
+        synced.cache.path(synced.cache.retrieval().files[0]).write_bytes(b"torn")
+    synced.add(world.style(41, 1.6), seed=1)
+    synced.sync(mode="embedding")
+    assert answered(synced) == names[3:9]
+    assert synced.board.server.asked_for[5:] == (names[3:9] if damaged else names[5:9])
+
+
+def test_a_search_that_finds_nothing_fetches_nothing(synced: Synced) -> None:
+    empty = sample_columns.make(np.zeros((0, world.FEATURES), np.float32))
+    synced.board.server.search = lambda *_: sample_columns.to_bytes(empty, BOTH.id)
+    synced.add(world.style(41, 1.6))
+    assert synced.sync(mode="embedding").tasks[0].packs == 1
+    assert (answered(synced), synced.board.server.asked_for) == ([], [])
+
+
 def test_a_task_that_does_not_suit_the_board_is_left_alone_and_told(synced: Synced) -> None:
     synced.task = replace(BOTH, needs=Needs(memory_mib=2000))
     synced.publish()

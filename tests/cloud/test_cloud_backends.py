@@ -6,16 +6,17 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import sqlalchemy as sa
 from starlette.testclient import TestClient
 
-from cloud_aug import cloud, db, index, keys, migrations, pool, publications, s3, settings, tasks
+from cloud_aug import batches, cloud, db, index, keys, migrations, pool, publications, s3, settings, tasks
 from cloud_aug.app import create_app
 from cloud_aug.blobs import Blobs, BlobStore
 from cloud_aug.cloud import Cloud, Stores
 from edgewire.errors import Busy, CorruptFile, EdgeError, NotFound, NotReady, RetryLater, UsageError
-from edgewire.samples import to_bytes
+from edgewire.samples import make, to_bytes
 from tests.cloud import toys
 from tests.cloud.backends import BUCKET, Backend, Services
 from tests.cloud.gate import Gate
@@ -42,9 +43,10 @@ def test_the_migrations_make_exactly_the_tables_of_the_code(made: Cloud) -> None
 def test_names_come_in_the_order_of_their_bytes(made: Cloud) -> None:
     tasks.publish(made, toys.TASK, now=1.0)
     names = ["ä", "a b", "B", "a", "_", "Ab", "a-c", "z"]
+    offered = batches.offer(make(np.zeros((8, 2), np.float32), np.zeros(8, int), user=np.asarray(names)))
     with made.database.writing() as connection:
-        for name in names:
-            pool.record_consent(connection, "toy", name, pool.Consent("packs", toys.FAR), now=1.0)
+        consent = pool.Consent("packs", toys.FAR)
+        pool.take_in(connection, made, toys.TASK, offered, consent, status="accepted", now=1.0)
     with made.database.reading() as connection:
         query = db.contributors.select().order_by(db.contributors.c.contributor)
         assert [row.contributor for row in connection.execute(query)] == sorted(names)
@@ -226,6 +228,24 @@ def test_a_blob_that_changed_is_noticed_and_mended_by_making_it_again(store: Blo
         store.check(ref.digest)
     store.put(b"bytes")
     assert store.read(ref.digest) == b"bytes"
+
+
+def test_a_store_that_was_cleared_is_empty(store: BlobStore) -> None:
+    for data in (b"one", b"two"):
+        store.put(data)
+    store.clear()
+    assert list(store.stored()) == []
+
+
+def test_what_a_build_keeps_is_none_of_the_blobs_and_leaves_nothing_on_this_machine(made: Cloud) -> None:
+    work = made.work("index-toy")
+    ref = work.put(b"an embedding")
+    assert made.work("index-toy").read(ref.digest) == b"an embedding"
+    assert list(made.blobs.stored()) == []
+    work.clear()
+    assert not list(made.settings.data.rglob(f"*{ref.digest}*"))
+    with pytest.raises(NotFound):
+        work.read(ref.digest)
 
 
 def test_a_removed_blob_is_gone_and_removing_it_again_is_no_error(store: BlobStore) -> None:

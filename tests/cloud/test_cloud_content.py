@@ -165,8 +165,8 @@ def test_a_pack_is_refused_once_a_consent_to_its_samples_has_ended_in_every_publ
     pool.ingest(cloud, file, "toy", pool.Consent("packs", toys.FAR), now=clock())
     built = index.build(cloud, "toy", seed=0, now=clock(), on_progress=toys.quiet)
     assert built.good_until == toys.FAR
-    with cloud.database.writing() as connection:
-        pool.record_consent(connection, "toy", "person-0", pool.Consent("packs", clock() + 60), now=clock())
+    one = toys.data_file(tmp_path / "one.npz", {name: column[:1] for name, column in toys.people().items()})
+    pool.ingest(cloud, one, "toy", pool.Consent("packs", clock() + 60), now=clock())
     packs = {pack.digest for pack in (*publication.packs, *built.publication.packs)}
     assert {fetch(client, bearer, name).status_code for name in packs} == {200}
     clock.now += 61

@@ -11,7 +11,7 @@ import pytest
 from cloud_aug import census, db, pool, publications
 from edgewire import tensors
 from edgewire.decoding import encode, plain
-from edgewire.messages import Report, SearchMeta
+from edgewire.messages import Report, SearchMeta, WantedMeta
 from edgewire.samples import Samples, from_bytes, make, to_bytes
 from tests.cloud import toys
 from tests.cloud.toys import FAR, TASK
@@ -25,6 +25,25 @@ def queries(cloud: Any, *, k: int = 2, n: int = 3, dim: int = 8, **meta: Any) ->
 
 def search(client: Any, bearer: dict[str, str], body: bytes) -> Any:
     return client.post("/v1/tasks/toy/search", content=body, headers=bearer)
+
+
+def found_by(answer: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Digests, rows and scores of an answer to a search."""
+    arrays, meta = tensors.unpack(answer.content, what="answer", limit_bytes=1 << 20)
+    assert meta == {"format": "found/1", "task": "toy"}
+    return arrays["digests"], arrays["rows"], arrays["scores"]
+
+
+def fetch(client: Any, bearer: dict[str, str], digests: np.ndarray, *, task: str = "toy") -> Any:
+    base = publications.require(client.app.state.cloud, "toy").base.onnx.digest
+    body = tensors.pack({"digests": digests}, plain(WantedMeta("wanted/1", task, base)))
+    return client.post("/v1/tasks/toy/found", content=body, headers=bearer)
+
+
+def find(client: Any, bearer: dict[str, str], body: bytes) -> Samples:
+    """What a search finds, fetched."""
+    answer = fetch(client, bearer, found_by(search(client, bearer, body))[0])
+    return from_bytes(answer.content, TASK, what="answer", limit_bytes=1 << 20)
 
 
 def some(n: int = 4, *, seed: int = 1) -> Samples:
@@ -43,8 +62,7 @@ def report(upload: str = "c" * 32, **changes: Any) -> bytes:
 
 
 def test_search_gives_samples_of_every_class_under_pseudonyms(client, cloud, bearer):
-    answer = search(client, bearer, queries(cloud))
-    found = from_bytes(answer.content, TASK, what="answer", limit_bytes=1 << 20)
+    found = find(client, bearer, queries(cloud))
     assert set(found.y.tolist()) == {0, 1, 2}
     assert len(found) <= 3 * 2 * 3
     assert not any("person" in str(user) for user in found.user)
@@ -72,9 +90,7 @@ def test_search_by_bits_gives_samples_of_every_class_and_never_the_boards_own(
     contribute(client, bearer, to_bytes(some(6), "toy"))
     pool.accept(cloud, "toy", board.id, now=clock())
     index.build(cloud, "toy", seed=0, now=clock(), on_progress=toys.quiet)
-    found = from_bytes(
-        search(client, bearer, bit_queries(cloud, k=100)).content, TASK, what="answer", limit_bytes=1 << 20
-    )
+    found = find(client, bearer, bit_queries(cloud, k=100))
     assert len(found) == 108
     assert not {row.tobytes() for row in some(6).x} & {row.tobytes() for row in found.x}
 
@@ -92,7 +108,7 @@ def test_bits_are_not_searched_before_an_index_was_built_for_them(client, cloud,
 def test_search_gives_each_sample_once_and_the_same_answer_twice(client, cloud, bearer):
     body = queries(cloud, k=100)
     first = search(client, bearer, body)
-    found = from_bytes(first.content, TASK, what="answer", limit_bytes=1 << 20)
+    found = find(client, bearer, body)
     assert len(np.unique(found.x, axis=0)) == len(found) == 108
     assert search(client, bearer, body).content == first.content
 
@@ -105,12 +121,11 @@ def test_search_never_finds_the_boards_own_contributions(client, cloud, board, b
     pool.accept(cloud, "toy", board.id, now=clock())
     index.build(cloud, "toy", seed=0, now=clock(), on_progress=toys.quiet)
     mine = {row.tobytes() for row in some(6).x}
-    answer = search(client, bearer, queries(cloud, k=100))
-    found = from_bytes(answer.content, TASK, what="answer", limit_bytes=1 << 20)
+    found = find(client, bearer, queries(cloud, k=100))
     assert len(found) == 108
     assert not mine & {row.tobytes() for row in found.x}
     other = toys.Board().enroll(client, cloud, now=clock()).headers(client, now=clock())
-    seen = from_bytes(search(client, other, queries(cloud, k=100)).content, TASK, what="answer", limit_bytes=1 << 20)
+    seen = find(client, other, queries(cloud, k=100))
     assert mine <= {row.tobytes() for row in seen.x}
 
 
@@ -122,8 +137,8 @@ def test_a_search_that_would_keep_the_server_busy_for_long_is_refused(client, cl
 def test_search_leaves_out_samples_whose_consent_has_ended_since(client, cloud, bearer, clock):
     with cloud.database.writing() as connection:
         connection.execute(db.contributors.update().values(consent_until=clock() - 1))
-    answer = search(client, bearer, queries(cloud))
-    assert len(from_bytes(answer.content, TASK, what="answer", limit_bytes=1 << 20)) == 0
+    digests, rows, scores = found_by(search(client, bearer, queries(cloud)))
+    assert (len(digests), rows.max(), scores.max()) == (0, -1, 0.0)
 
 
 @pytest.mark.parametrize(

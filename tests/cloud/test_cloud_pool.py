@@ -143,6 +143,25 @@ def test_a_file_that_does_not_fit_is_refused_and_nothing_of_it_taken_in(made, tm
     assert census.stats(made, "toy", now=NOW).contributors == 0
 
 
+@pytest.mark.parametrize("held_bytes", [1000, 1 << 20])
+def test_nothing_is_taken_in_of_a_file_that_is_wrong_in_its_last_piece(made, tmp_path, monkeypatch, held_bytes):
+    monkeypatch.setattr(pool, "CHUNK_ROWS", 50)
+    monkeypatch.setattr(pool, "HELD_BYTES", held_bytes)
+    columns = toys.people()
+    columns["x"][-1] = np.nan
+    with pytest.raises(InvalidSamples, match="row"):
+        ingest(made, toys.data_file(tmp_path / "bad.npz", columns))
+    assert census.stats(made, "toy", now=NOW).contributors == 0
+
+
+def test_a_contributor_whose_rows_are_scattered_over_the_file_counts_once(made, tmp_path, monkeypatch):
+    monkeypatch.setattr(pool, "CHUNK_ROWS", 50)
+    order = np.random.default_rng(2).permutation(108)
+    file = toys.data_file(tmp_path / "mixed.npz", {name: column[order] for name, column in toys.people().items()})
+    assert ingest(made, file) == pool.Ingested(108, 0, 6, changed=True)
+    assert ingest(made, toys.data_file(tmp_path / "people.npz")) == pool.Ingested(0, 108, 6, changed=False)
+
+
 def test_a_file_that_is_not_there_or_no_data_is_refused(made, tmp_path):
     with pytest.raises(NotFound):
         ingest(made, tmp_path / "nothing.npz")
@@ -250,6 +269,7 @@ def test_swapped_labels_do_not_pass_the_screening_and_honest_ones_do(data, tmp_p
 
 def test_ingest_needs_no_more_memory_for_a_longer_file(made, tmp_path, monkeypatch):
     monkeypatch.setattr(pool, "CHUNK_ROWS", 2000)
+    monkeypatch.setattr(pool, "HELD_BYTES", 1000)
     peaks = []
     for count in (10_000, 60_000):
         x = np.random.default_rng(count).normal(size=(count, 2)).astype(np.float32)

@@ -6,14 +6,16 @@ import threading
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import sqlalchemy as sa
 
-from cloud_aug import boards, db, garbage, publications
+from cloud_aug import bases, boards, db, garbage, index, pretrain, publications
 from cloud_aug.cloud import Cloud, open_cloud
 from cloud_aug.releases import outcomes, plan, status, steering, waves
 from cloud_aug.releases.plan import Candidate, Selection, Wave
 from cloud_aug.releases.status import Counts
+from edgewire import tensors
 from edgewire.errors import Conflict, EdgeError, Expired, Forged, NotFound, NotGranted, Outdated, UsageError
 from edgewire.releases import BasePayload, Policy, version_key
 from edgewire.signing import SigningKey
@@ -71,6 +73,22 @@ def test_when_every_board_runs_it_the_manifest_names_it(held):
     devices, release = fleet(held, 3, now=NOW), started(held, now=NOW).info.id
     for at in (NOW + 1, NOW + 61, NOW + 122):
         for device in devices:
+            device.does("committed", now=at)
+    waves.advance_all(held, now=NOW + 300)
+    assert (state(held, release)[0], general(held)) == ("done", 2)
+    newcomer = Device(held, "late").enroll(now=NOW + 301)
+    assert [device.asks(now=NOW + 302) for device in (*devices, newcomer)] == [[]] * 4
+    steering.abort(held, release, now=NOW + 303)
+    assert [len(device.asks(now=NOW + 304)) for device in (*devices, newcomer)] == [1, 1, 1, 0]
+    assert general(held) == 1
+
+
+def test_a_board_that_was_revoked_meanwhile_is_not_waited_for(held):
+    devices = fleet(held, 3, now=NOW)
+    release = started(held, now=NOW, canaries=(devices[1].id,)).info.id
+    boards.revoke(held, devices[0].id, now=NOW)
+    for at in (NOW + 1, NOW + 61, NOW + 122):
+        for device in devices[1:]:
             device.does("committed", now=at)
     waves.advance_all(held, now=NOW + 300)
     assert (state(held, release)[0], general(held)) == ("done", 2)
@@ -323,6 +341,27 @@ def test_garbage_is_not_what_a_board_may_be_at(held, offered):
             for ref in (one.base.onnx, one.base.weights, one.directory):
                 held.blobs.check(ref.digest)
     held.blobs.check(order.payload.golden.digest)
+
+
+def test_a_base_that_was_trained_elsewhere_can_be_released(held):
+    raw = held.blobs.read(bases.newest(held, "toy").base.weights.digest)
+    weights, _ = tensors.unpack(raw, what="weights", limit_bytes=1 << 20)
+    other = tensors.pack({name: array * np.float32(1.01) for name, array in weights.items()}, {})
+    assert pretrain.take(held, "toy", other, now=NOW).record.base.version == 3
+    assert not pretrain.take(held, "toy", other, now=NOW).changed
+    index.build(held, "toy", seed=0, now=NOW, on_progress=toys.quiet)
+    assert general(held) == 1, "bases of this task are held back by now"
+    assert steering.create(held, "toy", steering.Draft(base=3), now=NOW).info.what == "base 3"
+
+
+@pytest.mark.parametrize(
+    "change", [{"stranger": np.zeros(3, np.float32)}, {"layers.0.weight": np.zeros(3, np.float32)}]
+)
+def test_weights_of_another_model_are_refused(held, change):
+    with pytest.raises(UsageError):
+        pretrain.take(held, "toy", tensors.pack(change, {}), now=NOW)
+    with pytest.raises(UsageError, match="malformed"):
+        pretrain.take(held, "toy", b"no weights", now=NOW)
 
 
 def test_a_policy_is_released_in_the_same_way(held):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from cloud_aug import boards, db
-from cloud_aug.rounds import counting, referee, results
+from cloud_aug.rounds import counting, receiving, referee, results
 from cloud_aug.rounds import series as all_series
 from cloud_aug.rounds.status import list_all, status
 from edgewire import tensors
@@ -385,6 +385,35 @@ def test_a_damaged_update_is_left_out_and_the_round_goes_on(cloud, clock, player
     all_series.resume(cloud, made.id, now=clock())
     told = move_on(cloud, made.id, clock).history[0]
     assert (told.state, told.answered) == ("closed", 2)
+
+
+@pytest.mark.parametrize("column", ["server", "order_blob"])
+def test_weights_that_are_damaged_stop_the_series_with_a_reason_and_lose_no_update(cloud, clock, players, column):
+    made = begun(cloud, clock, algorithm="scaffold")
+    gathered(players, made.id)
+    freeze(cloud, clock, made, players)
+    with cloud.database.reading() as connection:
+        digest = getattr(all_series.last_round(connection, made.id), column)
+    whole = cloud.blobs.read(digest)
+    receiving.shapes.cache_clear()
+    cloud.blobs.remove(digest)
+    with cloud.database.writing() as connection:  # as it was when its blob was lost
+        all_series.set_state(connection, made.id, "running", "", now=clock())
+    told = move_on(cloud, made.id, clock)
+    assert (told.state, "cannot be counted" in told.reason) == ("failed", True)
+    cloud.blobs.put(whole)  # a person has restored it
+    all_series.resume(cloud, made.id, now=clock())
+    assert move_on(cloud, made.id, clock).history[0].answered == 3
+
+
+def test_an_algorithm_that_breaks_fails_the_round_and_nothing_else(cloud, clock, players):
+    made = begun(cloud, clock, algorithm="multi-krum", options={"attackers": 5}, failures=1)
+    gathered(players, made.id)
+    for player in players:
+        player.play()
+    told = move_on(cloud, made.id, clock)
+    assert (told.state, told.history[0].state) == ("failed", "failed")
+    assert told.history[0].reason
 
 
 def test_numbers_that_would_not_be_finite_fail_the_round(cloud, clock, players):

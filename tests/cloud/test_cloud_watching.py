@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from starlette.testclient import TestClient
 
-from cloud_aug import auth, logs, settings
+from cloud_aug import auth, logs, rates, settings
 from cloud_aug.app import create_app
 from cloud_aug.settings import Limits
 from tests.cloud import toys
@@ -89,6 +89,7 @@ def test_the_metrics_tell_of_requests_pool_and_publication_and_of_nobody(client,
         'cloud_pool_samples{status="usable",task="toy"} 108.0',
         'cloud_pool_contributors{task="toy"} 6.0',
         'cloud_publication_version{task="toy"} 1.0',
+        'cloud_publication_build_seconds{task="toy"}',
         "cloud_database_up 1.0",
         'cloud_requests_total{method="GET",route="/v1/tasks/{task}/manifest",status="200"}',
         'cloud_requests_total{method="other",route="other",status="404"}',
@@ -112,6 +113,41 @@ def test_a_board_that_asks_too_often_is_told_when_to_come_back(data, clock, code
         assert client.get("/v1/tasks/toy/manifest", headers=mine).status_code == 200
         clock.now += 40
         assert client.get("/v1/tasks/toy/manifest", headers=headers).status_code == 200
+
+
+def test_an_address_without_a_valid_token_may_ask_so_often_and_boards_of_that_address_go_on(data, clock, code):
+    app = create_app(replace(settings.load(data), limits=Limits(requests_per_address_per_minute=4)), clock=clock)
+    with TestClient(app, base_url="https://localhost") as client:
+        headers = toys.Board().enroll(client, app.state.cloud, now=clock()).headers(client, now=clock())
+        assert client.get("/v1/trust").status_code == 200
+        assert code(client.get("/v1/tasks/toy/manifest", headers={"Authorization": "Bearer x"})) == (
+            401,
+            "unauthorized",
+        )
+        for path in ("/v1/trust", "/v1/tasks/toy/manifest", "/metrics", "/v1/admin/boards"):
+            refused = client.get(path, headers={"Authorization": "Bearer guessed"})
+            assert (code(refused), int(refused.headers["retry-after"]) <= 60) == ((429, "rate_limited"), True)
+        assert code(client.post("/v1/enroll", content=b"{}")) == (429, "rate_limited")
+        assert client.get("/v1/tasks/toy/manifest", headers=headers).status_code == 200
+        clock.now += 60
+        assert client.get("/v1/trust").status_code == 200
+
+
+def test_counters_of_the_minute_before_are_forgotten_and_addresses_beyond_a_number_share_one(cloud, monkeypatch):
+    monkeypatch.setattr(rates, "ADDRESSES", 2)
+    made = rates.Rates(cloud)
+    made.spend("b0", now=60.0)
+    for address in ("10.0.0.1", "2001:db8::1", "2001:db8::2", "10.0.0.3", "10.0.0.4"):
+        made.spend_stranger(address, now=60.0)
+
+    def counted() -> dict[str, int]:
+        with made._engine.begin() as connection:
+            return dict(connection.exec_driver_sql("SELECT who, count FROM rates").all())
+
+    assert counted() == {"b0": 1, "address 10.0.0.1": 1, "address 2001:db8::/64": 2, "address others": 2}
+    made.spend("b1", now=121.0)
+    assert counted() == {"b1": 1}
+    made.close()
 
 
 def test_requests_go_on_where_they_cannot_be_counted(client, cloud, bearer, monkeypatch):

@@ -20,7 +20,6 @@ from cloud_aug import census, cloud, db, index, journal, packs, pool, pretrain, 
 from cloud_aug.cloud import Cloud
 from cloud_aug.journal import Withdrawal
 from cloud_aug.pretrain import TrainSettings
-from edgewire import tensors
 from edgewire.decoding import convert
 from edgewire.errors import CorruptFile, NotFound
 from edgewire.messages import Manifest, PackRef, Withdrawals
@@ -28,7 +27,7 @@ from edgewire.samples import from_bytes, sample_digests, to_bytes
 from edgewire.signing import open_sealed
 from tests.cloud import toys
 from tests.cloud.backends import files_only
-from tests.cloud.test_cloud_exchange import contribute, queries, search, some
+from tests.cloud.test_cloud_exchange import contribute, find, found_by, queries, search, some
 from tests.cloud.toys import FAR, TASK
 
 CONSENT = pool.Consent("packs", FAR)
@@ -66,8 +65,7 @@ def test_the_next_search_is_without_what_was_deleted(client, cloud, bearer):
     theirs = digests_of(cloud, "person-0")
     assert search(client, bearer, queries(cloud, k=100)).status_code == 200
     assert delete(cloud) == withdrawals.Withdrawn(1, 18, changed=True)
-    answer = search(client, bearer, queries(cloud, k=100)).content
-    found = sample_digests(from_bytes(answer, TASK, what="answer", limit_bytes=1 << 20))
+    found = [row.tobytes().hex() for row in found_by(search(client, bearer, queries(cloud, k=100)))[0]]
     assert len(found) == 90
     assert not theirs & set(found)
 
@@ -277,9 +275,7 @@ def test_an_answer_holds_no_sample_twice_and_no_more_than_a_fifth_of_one_contrib
     both["user"] = np.repeat(["flood", "echo"], 900)
     pool.ingest(made, toys.data_file(tmp_path / "flood.npz", both), "toy", CONSENT, now=time.time())
     build(made)
-    answer = search(client, bearer, queries(made, k=100, n=8)).content
-    found = from_bytes(answer, TASK, what="answer", limit_bytes=1 << 20)
+    found = find(client, bearer, queries(made, k=100, n=8))
     counts = np.unique(found.user, return_counts=True)[1]
     assert counts.max() <= len(found) / 5
     assert len(set(sample_digests(found))) == len(found)
-    assert tensors.unpack(answer, what="answer", limit_bytes=1 << 20)[0]["x"].shape[1:] == (2,)

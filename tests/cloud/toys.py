@@ -198,7 +198,7 @@ def serving(data: Path, *options: str) -> Iterator[Server]:
     thread = threading.Thread(target=listen, daemon=True)
     thread.start()
     try:
-        ready.wait(60)
+        ready.wait(180)
         assert server.port, "".join(server.lines)
         _set_url(data, server.url)
         yield server

@@ -22,7 +22,7 @@ DESK, PHONE = {"width": 1200, "height": 860}, {"width": 375, "height": 740}
 NASTY = f"b{1:016x}"
 PATHS = (
     "/",
-    "/boards",
+    "/boards?q=board-0000",
     f"/boards/b{2:016x}",
     f"/boards/{NASTY}/revoke",
     "/tasks",
@@ -198,7 +198,7 @@ def test_the_picture_of_the_readme_is_made(opened, served):
     for wave in (0, 1):
         world.hurry(made, found, wave=wave)
         waves.advance_all(made, now=time.time())
-    page = opened("ann", viewport={"width": 1200, "height": 1090}).new_page()
+    page = opened("ann", viewport={"width": 1200, "height": 1130}).new_page()
     with jobs.told(made, "index build", "toy", lambda *_: None) as tell:
         tell("packs", 31, 48)
         page.goto("/")

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import sqlalchemy as sa
 
-from cloud_aug import db, jobs, standing, telemetry, uploads
+from cloud_aug import boards, db, jobs, standing, telemetry, uploads
 from cloud_aug.cloud import Cloud
 from cloud_aug.console import charts, cohorts, words
 from cloud_aug.console.charts import Dot, Part, Series
@@ -122,7 +122,9 @@ def test_spread_counts_boards_in_steps(made):
 
 def test_one_board_shows_its_timeline_and_an_operator_revokes_it(visit, made, clock):
     visit.log_in("olga")
+    boards.set_groups(made, SECOND, ["attic"], now=clock())
     text = visit.client.get(f"/boards/{SECOND}").text
+    assert "<dd>attic</dd>" in text
     assert "ships blend" in text
     assert "Wh in" in text
     assert "cannot be recalled" in visit.client.get(f"/boards/{SECOND}/revoke").text

@@ -12,9 +12,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 from msgspec import UNSET
 
 from edgectl.partial import Parts
+from edgewire import tensors
 from edgewire.decoding import encode, plain
 from edgewire.errors import (
     Conflict,
@@ -38,6 +40,7 @@ from edgewire.messages import (
     EnrolmentFile,
     EnrolReply,
     EnrolRequest,
+    FoundMeta,
     Manifest,
     PackRef,
     Report,
@@ -47,7 +50,7 @@ from edgewire.messages import (
     WithdrawReply,
 )
 from edgewire.releases import Order, OrdersReply, Outcome
-from edgewire.samples import from_bytes, sample_digests
+from edgewire.samples import Samples, concatenate, from_bytes, raw_digests, sample_digests, to_bytes
 from edgewire.signing import SigningKey, Statement, key_id, open_sealed, seal, unb64, unverified
 from edgewire.tasks import Task
 from edgewire.trust import Trust, keyring, public_text, seal_trust
@@ -91,7 +94,9 @@ class MemoryServer:
     chain: list[bytes] = field(default_factory=list)
     ordered: dict[tuple[str, str], tuple[bytes, ...]] = field(default_factory=dict)
     outcomes: list[Outcome] = field(default_factory=list)
-    search: Search | None = None
+    search: Search | None = None  # the samples that a search finds
+    found: dict[bytes, Samples] = field(default_factory=dict)
+    asked_for: list[bytes] = field(default_factory=list)
     cut_after: int | None = None
     offline: bool = False
     _sealed: dict[str, tuple[Manifest, bytes]] = field(default_factory=dict)
@@ -285,9 +290,33 @@ class MemoryCloud:
         self.server.caller(self._key, self._board, task_id)
         if set(self.server.tasks[task_id].privacy.modes) == {"directory"} or self.server.search is None:
             raise NotGranted(f"task '{task_id}' does not allow mode 'embedding'")
-        found = self.server.search(str(self._board), task_id, body)
-        self.bytes_up, self.bytes_down = self.bytes_up + len(body), self.bytes_down + len(found)
-        return found
+        task, raw = self.server.tasks[task_id], self.server.search(str(self._board), task_id, body)
+        samples = from_bytes(raw, task, what="samples", limit_bytes=SAMPLES_LIMIT_BYTES)
+        digests = raw_digests(samples)
+        self.server.found |= {name: samples.take([i]) for i, name in enumerate(digests)}
+        arrays = {"digests": np.frombuffer(b"".join(digests), np.uint8).reshape(-1, 32)}
+        arrays |= self._neighbours(body, task, len(digests))
+        return self._answer(body, tensors.pack(arrays, plain(FoundMeta("found/1", task_id))))
+
+    def found(self, task_id: str, body: bytes) -> bytes:
+        self.server.caller(self._key, self._board, task_id)
+        arrays, _ = tensors.unpack(body, what="digests", limit_bytes=SAMPLES_LIMIT_BYTES)
+        asked = [row.tobytes() for row in arrays["digests"]]
+        self.server.asked_for += asked
+        found = [self.server.found[name] for name in asked if name in self.server.found]
+        return self._answer(body, to_bytes(concatenate(found, self.server.tasks[task_id].input), task_id))
+
+    def _neighbours(self, body: bytes, task: Task, count: int) -> dict[str, np.ndarray]:
+        """As if every query had found the same samples, the best first."""
+        queries, meta = tensors.unpack(body, what="queries", limit_bytes=SAMPLES_LIMIT_BYTES)
+        shape = (len(next(iter(queries.values()))), len(task.labels), meta["k"])
+        rows = np.arange(np.prod(shape[1:]), dtype=np.int32)
+        rows = np.broadcast_to(np.where(rows < count, rows, -1).reshape(shape[1:]), shape)
+        return {"rows": rows, "scores": np.where(rows < 0, 0.0, 1.0 / (2 + rows)).astype(np.float32)}
+
+    def _answer(self, body: bytes, answer: bytes) -> bytes:
+        self.bytes_up, self.bytes_down = self.bytes_up + len(body), self.bytes_down + len(answer)
+        return answer
 
     def contribute(
         self, task_id: str, upload_id: str, body: bytes, *, consent: str, until: float, after: int = 0

@@ -16,7 +16,8 @@ import pytest
 
 from edgectl.cloud import Cloud
 from edgectl.partial import Parts
-from edgewire.decoding import convert
+from edgewire import tensors
+from edgewire.decoding import convert, plain
 from edgewire.encryption import OVERHEAD_BYTES, decrypt
 from edgewire.errors import (
     Conflict,
@@ -33,17 +34,23 @@ from edgewire.errors import (
 )
 from edgewire.files import digest
 from edgewire.messages import (
+    FOUND_LIMIT_BYTES,
+    SAMPLES_LIMIT_BYTES,
     EnrolmentFile,
     EnrolReply,
     EnrolRequest,
+    FoundMeta,
     Manifest,
     PackRef,
     Report,
+    SearchMeta,
     Telemetry,
     TelemetryPoint,
+    WantedMeta,
     WithdrawReply,
 )
-from edgewire.samples import make, to_bytes
+from edgewire.releases import Outcome
+from edgewire.samples import from_bytes, make, sample_digests, to_bytes
 from edgewire.signing import SigningKey, open_sealed
 from edgewire.tasks import Task
 from edgewire.trust import Trust, public_text, walk
@@ -104,6 +111,15 @@ def manifest_of(member: Member, task: Task) -> Manifest:
     assert answer is not None
     statement = open_sealed(answer[0], member.trust.signing_keys, type="manifest", task=task.id, now=time.time())
     return convert(Manifest, statement.body, what="manifest")
+
+
+def a_search(member: Member, task: Task) -> tensors.Arrays:
+    """What the cloud finds like one embedding, two of each class."""
+    meta = SearchMeta(task.id, manifest_of(member, task).base.onnx.digest, 2)
+    raw = member.cloud.search(task.id, tensors.pack({"queries": np.ones((1, 8), np.float32)}, plain(meta)))
+    arrays, answered = tensors.unpack(raw, what="found", limit_bytes=FOUND_LIMIT_BYTES)
+    assert convert(FoundMeta, answered, what="found").task == task.id
+    return arrays
 
 
 def a_report(task: Task, upload_id: str, *, kept: int = 3) -> Report:
@@ -197,6 +213,23 @@ class CloudApi:
         ref = convert(Manifest, statement.body, what="manifest").directory
         with pytest.raises((NotFound, NotGranted)):
             member.cloud.blob(ref.digest, ref.size, tmp_path / "blob")
+
+    def test_what_a_search_finds_is_named_by_digest_and_can_be_fetched(self, world: World) -> None:
+        member = join(world)
+        found = a_search(member, world.task)
+        asked = WantedMeta("wanted/1", world.task.id, manifest_of(member, world.task).base.onnx.digest)
+        wanted = tensors.pack({"digests": found["digests"][::-1]}, plain(asked))
+        raw = member.cloud.found(world.task.id, wanted)
+        fetched = from_bytes(raw, world.task, what="samples", limit_bytes=SAMPLES_LIMIT_BYTES)
+        assert len(fetched) > 0
+        assert sample_digests(fetched) == [row.tobytes().hex() for row in found["digests"][::-1]]
+
+    def test_every_neighbour_has_a_row_and_a_score(self, world: World) -> None:
+        found = a_search(join(world), world.task)
+        shape = (1, len(world.task.labels), 2)
+        assert (found["rows"].shape, found["scores"].shape) == (shape, shape)
+        assert found["rows"].min() >= -1
+        assert found["rows"].max() == len(found["digests"]) - 1
 
     def test_small_files_come_along_with_the_manifest_and_are_not_fetched_again(
         self, world: World, tmp_path: Path
@@ -351,3 +384,16 @@ class CloudApi:
         member = join(world)
         assert member.cloud.trust(member.trust.version) == []
         assert [raw.decode() for raw in member.cloud.trust(0)] == list(member.reply.trust)
+
+    def test_a_board_that_nothing_is_released_to_has_no_orders(self, world: World) -> None:
+        member = join(world)
+        member.cloud.manifest(world.task.id, None)
+        assert member.cloud.orders(world.task.id, "") is None
+
+    def test_the_outcome_of_a_release_that_nobody_offered_is_refused(self, world: World) -> None:
+        member = join(world)
+        told = Outcome("a" * 32, member.reply.board, "b" * 16, 1, "committed", (), "0.1.0")
+        with pytest.raises(NotFound):
+            member.cloud.tell_outcome(world.task.id, told)
+        with pytest.raises(NotGranted):
+            member.cloud.tell_outcome(world.other, told)
