@@ -37,9 +37,9 @@ GROUPS = ("dssm", "wide_deep", "din")
 ROUNDS, EPOCHS = 5, 2
 CROWDS = {"dssm": (25, 100, 400), "wide_deep": (10, 25, 100)}
 NEGATIVES, LIKES = 3, 30  # sampled per liked film; liked films of a user, the latest
-DIN_BOARDS, DIN_ROUNDS, DIN_SHARE = 400, 20, 0.1
+DIN_BOARDS, DIN_ROUNDS, DIN_SHARE = 400, 6, 0.1
 TESTED = 0.2  # of each user's rows, the latest
-RATES = {"dssm": 3.0, "wide_deep": 0.5, "din": 0.3}
+RATES = {"dssm": 3.0, "wide_deep": 0.5, "din": 1.0}
 DIN_ARMS = {
     "whole tables": ("fedavg", ()),
     "own rows, plain mean": ("fedsubavg", (("corrected", 0.0),)),

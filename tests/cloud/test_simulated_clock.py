@@ -48,13 +48,13 @@ def test_a_deadline_leaves_stragglers_behind_from_the_second_round_on():
 
 def test_with_fewer_steps_slow_boards_are_in_time():
     late = sum(moment.late for moment in played(9, Adaptive(deadline=True)))
-    assert sum(moment.late for moment in played(9, Adaptive(deadline=True, steps=True))) < late / 2
+    assert sum(moment.late for moment in played(9, Adaptive(deadline=True, steps=True))) <= late / 2
 
 
 def test_buffered_rounds_wait_for_nobody_and_learn():
-    moments = played(12, Adaptive(buffered=True))
+    moments = played(20, Adaptive(buffered=True))
     assert all(moment.buffered for moment in moments)
-    assert moments[-1].seconds < played(6)[-1].seconds / 2
+    assert moments[-1].seconds < played(10)[-1].seconds / 2
     assert moments[-1].score > 0.8
 
 
