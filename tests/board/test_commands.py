@@ -48,6 +48,7 @@ def test_samples_are_added_from_a_file_and_from_stdin(board: Board, tmp_path: Pa
         "task": "gestures",
         "added": 4,
         "duplicates": 0,
+        "expired": 0,
         "total": 4,
         "scored": 0,
         "right": 0,

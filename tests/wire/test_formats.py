@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import struct
-import subprocess
-import sys
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -254,26 +252,3 @@ GOLDEN_FOUND = "b0da91c043b59746cdb24f11bb1d5e2c430a67e6e598a705ad422406e4b73e02
 GOLDEN_WANTED = "43e09fbc03eb54012f09f375d9bb5c4fd87d953f778e272d44906ab98866c38a"
 GOLDEN_SAMPLES = "f7567a80860d81d3529cecb059855ba7bf40c2bda99f4d29014b8b9095a7030f"
 GOLDEN_SAMPLE = "167728ac19c8d3496b8da1c3fbb4dd82b26b2bfd130a3052faaffb498bbf8b32"
-
-
-RACE = """
-import sys, threading
-from dataclasses import make_dataclass
-from edgewire.decoding import convert, decode
-sys.setswitchinterval(1e-6)
-for _ in range(100):
-    inner = [make_dataclass(f"I{i}", [(f"f{j}", int) for j in range(6)]) for i in range(6)]
-    outer = make_dataclass("Outer", [(f"a{i}", tuple[kind, ...]) for i, kind in enumerate(inner)])
-    value, together = {f"a{i}": [] for i in range(6)}, threading.Barrier(8)
-    def read():
-        together.wait()
-        convert(outer, value, what="value")
-    threads = [threading.Thread(target=read) for _ in range(8)]
-    for thread in threads: thread.start()
-    for thread in threads: thread.join()
-"""
-
-
-def test_threads_that_meet_a_type_at_once_do_not_crash_the_process() -> None:
-    done = subprocess.run([sys.executable, "-c", RACE], capture_output=True, text=True, timeout=120)
-    assert (done.returncode, done.stderr) == (0, "")
