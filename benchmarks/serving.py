@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.figures import Figure, at_least, at_most, exactly, noted, ratio_in_turn, run
-from cloud_aug import cloud, db, index, pool, pretrain, publications, searchable, tasks
+from cloud_aug import cloud, db, index, pool, pretrain, publications, searchable, tasks, writes
 from cloud_aug.cloud import Cloud
 from edgewire import tensors
 from edgewire.decoding import plain
@@ -307,7 +307,7 @@ def pack_figures(made: Cloud, data: Path, board: Caller, *, rounds: int) -> list
         return [noted("packs against nginx: skipped, nginx is not installed", 0, "")]
     pack = made.blobs.put(np.random.default_rng(2).bytes(PACK_BYTES))
     with made.database.writing() as connection:
-        db.insert_new(connection, db.published_blobs, [{"digest": pack.digest, "task": TASK.id}])
+        writes.insert_new(connection, db.published_blobs, [{"digest": pack.digest, "task": TASK.id}])
     locations = f"location / {{ alias {data}/blobs/; }}"
     with nginx.serving(data / "keys/tls.pem", locations, prefix=("taskset", "-c", str(SERVER_CORE))) as port:
         theirs = http.client.HTTPSConnection("localhost", port, context=board.context, timeout=60)

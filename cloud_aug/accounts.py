@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args
 
 import sqlalchemy as sa
 
-from cloud_aug import audit, db, guesses, passwords
+from cloud_aug import audit, db, guesses, passwords, writes
 from cloud_aug.cloud import Cloud
 from edgewire.errors import Conflict, NotFound, Refused, UsageError
 
@@ -52,7 +52,7 @@ def add(cloud: Cloud, name: str, role: Role, password: str, *, actor: str = audi
             raise Conflict(
                 f"there is an account '{name}'", hint="see 'cloud-aug admin password' and 'cloud-aug admin role'"
             )
-        db.upsert(connection, db.accounts, {**row, "logged_in_at": None, "removed_at": None})
+        writes.upsert(connection, db.accounts, {**row, "logged_in_at": None, "removed_at": None})
         audit.note(connection, at=now, actor=actor, action="add-account", subject=name, role=role)
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import sqlalchemy as sa
 
-from cloud_aug import audit, db
+from cloud_aug import audit, db, writes
 from cloud_aug.cloud import Cloud
 from edgewire.decoding import convert
 from edgewire.errors import Expired, NotGranted, Replayed, Revoked, TokenRefused, Unauthorized
@@ -108,7 +108,7 @@ def _use_nonce(connection: sa.Connection, request: AccessRequest, expires_at: fl
     mine, column = db.nonces.delete().where(db.nonces.c.board == request.board), db.nonces.c
     connection.execute(mine.where(column.expires_at < now - CLOCK_TOLERANCE_S))
     row = {"board": request.board, "nonce": request.nonce, "expires_at": expires_at}
-    if db.insert_new(connection, db.nonces, [row]) != 1:
+    if writes.insert_new(connection, db.nonces, [row]) != 1:
         raise Replayed("this request was sent before", hint="sign a new one")
 
 

@@ -22,10 +22,10 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
-from cloud_aug import audit, changes, db, garbage, journal, keys, migrations, settings
+from cloud_aug import audit, changes, db, garbage, journal, keys, migrations, settings, writes
 from cloud_aug.blobs import Blobs
 from cloud_aug.cloud import Cloud, open_cloud
-from cloud_aug.db import Database
+from cloud_aug.database import Database
 from edgewire.decoding import decode, encode
 from edgewire.errors import Conflict, CorruptFile, NotFound
 from edgewire.files import digest_of_file, write_atomic
@@ -135,7 +135,7 @@ def restore(data: Path, source: Path, *, lost: bool = False, now: float, on_prog
             for withdrawal in sorted(journal.read(cloud.journal)):
                 if _has_task(connection, withdrawal.task):
                     journal.apply(connection, withdrawal)
-            db.upsert(connection, db.service, {"name": "epoch", "value": str(epoch)})
+            writes.upsert(connection, db.service, {"name": "epoch", "value": str(epoch)})
             changes.note(connection)
             audit.note(connection, at=now, actor=audit.SHELL, action="restore", subject=source.name, epoch=epoch)
     cloud.database.close()
@@ -216,7 +216,7 @@ def _replace(rows: sa.Connection, connection: sa.Connection) -> None:
     for table in db.metadata.sorted_tables:
         _copy_rows(rows, connection, table)
     known = [row for row in grants if _has_task(connection, row["task"])]
-    db.insert_new(connection, db.grants, known)
+    writes.insert_new(connection, db.grants, known)
     for secrets in (db.access_tokens, db.sessions):  # boards ask for new ones, people log in again
         connection.execute(secrets.delete())
     db.renumber(connection)
@@ -226,7 +226,7 @@ def _copy_rows(source: sa.Connection, target: sa.Connection, table: sa.Table) ->
     """Add the rows that are not there."""
     found = source.execute(table.select().execution_options(yield_per=ROWS))
     for some in found.partitions(ROWS):
-        db.insert_new(target, table, [dict(row._mapping) for row in some])
+        writes.insert_new(target, table, [dict(row._mapping) for row in some])
 
 
 def _has_task(connection: sa.Connection, task: str) -> bool:

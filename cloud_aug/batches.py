@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 import sqlalchemy as sa
 
-from cloud_aug import db
+from cloud_aug import db, writes
 from edgewire.samples import DIGEST_BYTES, Samples, concatenate, make, raw_digests
 from edgewire.tasks import InputSchema, Task
 
@@ -100,7 +100,7 @@ def _known(connection: sa.Connection, task: str, contributors: Iterable[str]) ->
     """The digests of what each has in the pool."""
     column, found = db.batches.c, dict[str, set[bytes]]()
     query = sa.select(column.contributor, column.digests).where(column.task == task)
-    for some in db.at_once(contributors):
+    for some in writes.at_once(contributors):
         for name, raw in connection.execute(query.where(column.contributor.in_(some))):
             found.setdefault(name, set()).update(_split(bytes(raw)))
     return found
@@ -158,7 +158,7 @@ def by_ids(connection: sa.Connection, schema: InputSchema, ids: Sequence[int], w
     numbers = sorted({i // ROWS for i in ids})
     rows: list[sa.Row[Any]] = []
     query = sa.select(db.batches).join_from(db.batches, db.contributors)
-    for some in db.at_once(numbers):
+    for some in writes.at_once(numbers):
         rows += connection.execute(query.where(which, db.batches.c.id.in_(some))).all()
     wanted: dict[int, list[int]] = {}
     for i in ids:
@@ -178,7 +178,7 @@ def usable_until(connection: sa.Connection, task: str, numbers: Iterable[int], *
     """Those of the batches that may be used, with when the consent to each ends."""
     query = sa.select(db.batches.c.id, db.contributors.c.consent_until).join_from(db.batches, db.contributors)
     query = query.where(usable(task, now=now))
-    found = (connection.execute(query.where(db.batches.c.id.in_(some))) for some in db.at_once(numbers))
+    found = (connection.execute(query.where(db.batches.c.id.in_(some))) for some in writes.at_once(numbers))
     return {int(number): float(until) for rows in found for number, until in rows}
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from cloud_aug import audit, auth, db, keys, tasks
+from cloud_aug import audit, auth, db, keys, tasks, writes
 from cloud_aug.cloud import Cloud
 from edgewire.decoding import convert
 from edgewire.errors import NotFound, Revoked
@@ -27,7 +27,7 @@ def enrol(cloud: Cloud, raw: bytes, *, now: float) -> EnrolReply:
     board = f"b{key_id(unb64(request.public_key))}"
     with cloud.database.writing() as connection:
         row = {"id": board, "public_key": request.public_key, "enrolled_at": now}
-        new = db.insert_new(connection, db.boards, [{**row, "name": request.name, "profile": request.profile}])
+        new = writes.insert_new(connection, db.boards, [{**row, "name": request.name, "profile": request.profile}])
         if _find(connection, board).revoked_at is not None:
             raise Revoked("this board was revoked", hint="make it a new key and enroll again")
         wanted = auth.spend_enrolment_token(connection, request.token, board, now=now)
@@ -88,7 +88,7 @@ def push(cloud: Cloud, task: str, selection: Selection, *, actor: str = audit.SH
         tasks.get(connection, task)
         meant = _meant(connection, selection)
         rows = [{"board": board, "task": task, "granted_at": now} for board in meant]
-        new = db.insert_new(connection, db.grants, rows)
+        new = writes.insert_new(connection, db.grants, rows)
         if new:
             audit.note(connection, at=now, actor=actor, action="push-task", subject=task, boards=new)
     return len(meant), new
@@ -148,7 +148,7 @@ def set_groups(
         if list(had) == wanted:
             return identity, False
         connection.execute(db.board_groups.delete().where(column.board == identity))
-        db.insert_new(connection, db.board_groups, [{"board": identity, "name": name} for name in wanted])
+        writes.insert_new(connection, db.board_groups, [{"board": identity, "name": name} for name in wanted])
         audit.note(connection, at=now, actor=actor, action="group", subject=identity, groups=wanted)
     return identity, True
 
@@ -172,4 +172,4 @@ def _find(connection: sa.Connection, board: str) -> sa.Row[Any]:
 
 def _grant(connection: sa.Connection, board: str, wanted: list[str], *, now: float) -> int:
     rows = [{"board": board, "task": task, "granted_at": now} for task in wanted]
-    return db.insert_new(connection, db.grants, rows)
+    return writes.insert_new(connection, db.grants, rows)

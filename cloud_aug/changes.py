@@ -10,14 +10,14 @@ import secrets
 
 import sqlalchemy as sa
 
-from cloud_aug import db
+from cloud_aug import db, writes
 
 _NAME = "pool-changed"
 
 
 def note(connection: sa.Connection) -> None:
     """Samples were withdrawn, rejected, deleted or restored, or a consent ends sooner."""
-    db.upsert(connection, db.service, {"name": _NAME, "value": secrets.token_hex(8)})
+    writes.upsert(connection, db.service, {"name": _NAME, "value": secrets.token_hex(8)})
 
 
 def word(connection: sa.Connection) -> str:

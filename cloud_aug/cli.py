@@ -77,7 +77,7 @@ def _of_database(error: Exception) -> EdgeError | None:
         return None
     import sqlalchemy as sa
 
-    from cloud_aug.db import first_line, from_database_error
+    from cloud_aug.database import first_line, from_database_error
 
     if not isinstance(error, sa.exc.DBAPIError):
         return None

@@ -8,9 +8,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from cloud_aug import certificates, db, journal, keys, settings
+from cloud_aug import certificates, db, journal, keys, settings, writes
 from cloud_aug.blobs import Blobs, BlobStore
-from cloud_aug.db import Database
+from cloud_aug.database import Database
 from cloud_aug.keys import KeyFolders
 from cloud_aug.migrations import bring_up_to_date
 from cloud_aug.settings import Settings
@@ -110,5 +110,5 @@ def create(
         made = keys.create(cloud.keys, cloud.database, hosts=cloud.settings.hosts, now=now)
         if made:
             with cloud.database.writing() as connection:
-                db.insert_new(connection, db.service, [{"name": "epoch", "value": "1"}])
+                writes.insert_new(connection, db.service, [{"name": "epoch", "value": "1"}])
     return cloud, made

@@ -1,31 +1,13 @@
-"""The cloud's tables, and the one way in: `reading` sees a snapshot, `writing` is one durable transaction.
-
-SQLAlchemy Core, nothing that only one database knows: `sqlite.py` and `postgres.py` have that. Times are seconds since
-1970.
-"""
+"""The cloud's tables. SQLAlchemy Core, nothing that only one database knows: `sqlite.py` and `postgres.py` have that.
+Times are seconds since 1970."""
 
 from __future__ import annotations
 
-import contextlib
-import itertools
-import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
-from types import ModuleType
-from typing import Any, TypeVar
-
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql as postgresql_dialect
-from sqlalchemy.dialects import sqlite as sqlite_dialect
 
-from cloud_aug import postgres, sqlite
-from edgewire.errors import EdgeError, UsageError
+from cloud_aug import postgres
 
 SCHEMA = "0008"
-_VALUES_AT_ONCE = 500  # databases limit how many values one statement may have
-
-T = TypeVar("T")
-
 metadata = sa.MetaData()
 
 
@@ -497,62 +479,6 @@ KEPT = frozenset(
 )
 
 
-class Database:
-    """An engine with its two ways in. Safe to use from many threads. Raises UsageError for an address that is none."""
-
-    def __init__(self, address: str) -> None:
-        try:
-            self._backend = _BACKENDS[sa.make_url(address).get_backend_name()]
-            self.engine = self._backend.connect(address)
-        except (sa.exc.ArgumentError, ImportError) as error:  # not the address itself: it may hold a password
-            raise UsageError(f"database_url cannot be used: {error}", hint="see settings.toml") from None
-        except KeyError as error:
-            hint = "write sqlite:///FILE or postgresql+psycopg://USER@HOST/NAME"
-            raise UsageError(f"database_url cannot be used: {error} is not supported", hint=hint) from None
-        self._writer = self.engine.execution_options(edge_write=True)
-        self._reader = self._backend.reading(self.engine)
-
-    @contextlib.contextmanager
-    def reading(self) -> Iterator[sa.Connection]:
-        """A consistent snapshot."""
-        with self._reader.begin() as connection:
-            yield connection
-
-    @contextlib.contextmanager
-    def writing(self, scope: str = "") -> Iterator[sa.Connection]:
-        """One transaction, on disk when the block ends, undone whole if it raises. No other writes meanwhile.
-
-        scope: what it writes is about this alone (a board); where the database can, other scopes' writers go on.
-        """
-        with self._writer.begin() as connection:
-            self._backend.lock_writers(connection, scope)
-            yield connection
-
-    @contextlib.contextmanager
-    def exclusive(self, lock: Path, *, doing: str) -> Iterator[None]:
-        """Let one process at a time do this, of all that use this database. Raises Busy."""
-        with self._backend.exclusive(self.engine, lock, doing=doing):
-            yield
-
-    def close(self) -> None:
-        """Give back every connection."""
-        self.engine.dispose()
-
-
-_BACKENDS: dict[str, ModuleType] = {"sqlite": sqlite, "postgresql": postgres}
-
-
-def from_database_error(error: sa.exc.DBAPIError) -> EdgeError:
-    """What to tell of a failure that a database reports: full, read-only, busy, away, or broken."""
-    explained: EdgeError = (sqlite if isinstance(error.orig, sqlite3.Error) else postgres).explain(error)
-    return explained
-
-
-def first_line(error: sa.exc.DBAPIError) -> str:
-    """A failure as a log may have it: without statement, parameters and details, which are other people's data."""
-    return postgres.first_line(error)
-
-
 def renumber(connection: sa.Connection) -> None:
     """Let numbers that rows get go on after the highest there is: rows that brought theirs did not count."""
     for table in metadata.sorted_tables if connection.dialect.name == "postgresql" else ():
@@ -564,31 +490,3 @@ def epoch(connection: sa.Connection) -> int:
     """Rises when the service is restored from a backup, so that boards take what they would call outdated."""
     value = connection.execute(sa.select(service.c.value).where(service.c.name == "epoch")).scalar()
     return int(value or 1)
-
-
-def insert_new(connection: sa.Connection, table: sa.Table, rows: Sequence[dict[str, Any]]) -> int:
-    """Insert the rows whose keys are not there yet; returns how many were new."""
-    if not rows:
-        return 0
-    dialect = postgresql_dialect if connection.dialect.name == "postgresql" else sqlite_dialect
-    statement = dialect.insert(table).on_conflict_do_nothing()
-    result = connection.execute(statement, list(rows), execution_options={"preserve_rowcount": True})
-    return max(result.rowcount, 0)
-
-
-def upsert(connection: sa.Connection, table: sa.Table, *rows: dict[str, Any]) -> None:
-    """Insert rows of the same columns, or replace those with the same primary key."""
-    if not rows:
-        return
-    dialect = postgresql_dialect if connection.dialect.name == "postgresql" else sqlite_dialect
-    keys = [column.name for column in table.primary_key.columns]
-    statement = dialect.insert(table)
-    changes = {name: statement.excluded[name] for name in rows[0] if name not in keys}
-    connection.execute(statement.on_conflict_do_update(index_elements=keys, set_=changes), list(rows))
-
-
-def at_once(values: Iterable[T]) -> Iterator[list[T]]:
-    """Values in pieces of as many as one statement may have."""
-    left = iter(values)
-    while some := list(itertools.islice(left, _VALUES_AT_ONCE)):
-        yield some

@@ -11,6 +11,7 @@ import sqlalchemy as sa
 
 from cloud_aug import certificates, db, keys, packs, publications, tasks
 from cloud_aug.cloud import Cloud
+from cloud_aug.database import first_line, from_database_error
 from edgewire.errors import EdgeError, NotReady, from_os_error
 
 Outcome = Literal["ok", "warning", "failed"]
@@ -52,7 +53,7 @@ def _tried(name: str, check: Callable[[], Check]) -> Check:
     except EdgeError as error:
         return Check(name, "failed", error.message, error.hint)
     except sa.exc.DBAPIError as error:
-        return Check(name, "failed", db.from_database_error(error).message, db.first_line(error))
+        return Check(name, "failed", from_database_error(error).message, first_line(error))
     except OSError as error:
         found = from_os_error(error, f"checking {name}")
         return Check(name, "failed", found.message, found.hint)

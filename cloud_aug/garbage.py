@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from cloud_aug import audit, db, packs, publications
 from cloud_aug.blobs import BlobStore
 from cloud_aug.cloud import Cloud
-from cloud_aug.db import Database
+from cloud_aug.database import Database
 from edgewire.decoding import decode, encode
 from edgewire.errors import NotFound
 

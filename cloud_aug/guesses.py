@@ -14,7 +14,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from cloud_aug import db
+from cloud_aug import db, writes
 from cloud_aug.cloud import Cloud
 from edgewire.errors import RateLimited
 
@@ -49,7 +49,7 @@ def spend(cloud: Cloud, name: str, address: str, *, now: float) -> None:
         for who, rule in rules.items():
             failures = (rows[who].failures if who in rows else 0) + 1
             row = {"who": who, "failures": failures, "last_at": now, "blocked_until": now + rule.wait_s(failures)}
-            db.upsert(connection, db.guesses, row)
+            writes.upsert(connection, db.guesses, row)
 
 
 def _rows(connection: sa.Connection, who: Collection[str]) -> dict[str, sa.Row[Any]]:

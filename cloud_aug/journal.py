@@ -16,8 +16,8 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
-from cloud_aug import changes, db
-from cloud_aug.db import Database
+from cloud_aug import changes, db, writes
+from cloud_aug.database import Database
 from edgewire.decoding import decode, encode
 from edgewire.errors import CorruptFile, InvalidMessage
 from edgewire.files import sync_folder
@@ -92,7 +92,7 @@ def reconcile(database: Database, file: Path) -> int:
     with database.writing() as connection:
         for withdrawal in sorted(lacking):
             apply(connection, withdrawal)
-        db.upsert(connection, db.service, {"name": "epoch", "value": str(db.epoch(connection) + 1)})
+        writes.upsert(connection, db.service, {"name": "epoch", "value": str(db.epoch(connection) + 1)})
     return len(lacking)
 
 
@@ -100,7 +100,7 @@ def apply(connection: sa.Connection, withdrawal: Withdrawal) -> int:
     """Delete what the contributor shared before, and end the consent to it; returns how many samples went."""
     key = {"task": withdrawal.task, "contributor": withdrawal.contributor}
     row = {**key, "purposes": "", "consent_until": 0.0, "consented_at": withdrawal.at}
-    db.upsert(connection, db.contributors, {**row, "withdrawals": withdrawal.number})
+    writes.upsert(connection, db.contributors, {**row, "withdrawals": withdrawal.number})
     column = db.batches.c
     before = sa.and_(
         column.task == withdrawal.task,
@@ -108,7 +108,7 @@ def apply(connection: sa.Connection, withdrawal: Withdrawal) -> int:
         column.after < withdrawal.number,
     )
     held = [{**key, "digest": digest, "after": withdrawal.number - 1} for digest in withdrawal.packs]
-    db.insert_new(connection, db.pack_contributors, held)
+    writes.insert_new(connection, db.pack_contributors, held)
     count = connection.execute(sa.select(sa.func.coalesce(sa.func.sum(column.rows), 0)).where(before)).scalar_one()
     connection.execute(db.batches.delete().where(before))
     changes.note(connection)

@@ -16,6 +16,7 @@ from pathlib import Path
 import sqlalchemy as sa
 
 from cloud_aug import certificates, db
+from cloud_aug.database import Database
 from edgewire.decoding import convert
 from edgewire.errors import CorruptFile, NotFound, NotReady
 from edgewire.files import write_atomic
@@ -65,7 +66,7 @@ class KeyFolders:
         return self.offline / f"ca-{fingerprint}.pem"
 
 
-def create(folders: KeyFolders, database: db.Database, *, hosts: Sequence[str], now: float) -> bool:
+def create(folders: KeyFolders, database: Database, *, hosts: Sequence[str], now: float) -> bool:
     """Make every key and the first trust statement, unless there is one; returns whether anything was made."""
     if chain(database):
         return False
@@ -151,7 +152,7 @@ def pseudonym_secret(folders: KeyFolders) -> bytes:
         raise NotReady("the secret behind pseudonyms cannot be read", hint=hint, retry_after_s=60) from None
 
 
-def chain(database: db.Database, *, after: int = 0) -> list[bytes]:
+def chain(database: Database, *, after: int = 0) -> list[bytes]:
     """The trust statements of a version above `after`, oldest first."""
     query = sa.select(db.trust_statements.c.envelope).where(db.trust_statements.c.version > after)
     with database.reading() as connection:

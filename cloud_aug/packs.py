@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from msgspec import UNSET
 
-from cloud_aug import audit, db, publications
+from cloud_aug import audit, db, publications, writes
 from cloud_aug.blobs import BlobStore
 from cloud_aug.cloud import Cloud
 from cloud_aug.publications import Publication
@@ -127,7 +127,7 @@ def record(connection: sa.Connection, secret: Secret, ciphertexts: Mapping[str, 
     """Note which blob holds which pack; from the commit on boards may ask for the keys."""
     shared = {"task": secret.task, "generation": secret.generation}
     rows = [{**shared, "ciphertext": blob, "digest": pack} for pack, blob in ciphertexts.items()]
-    db.insert_new(connection, db.packs, rows)
+    writes.insert_new(connection, db.packs, rows)
 
 
 def stored(connection: sa.Connection, task: str, names: Sequence[str]) -> list[str]:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import sqlalchemy as sa
 
-from cloud_aug import audit, batches, changes, db, tasks
+from cloud_aug import audit, batches, changes, db, tasks, writes
 from cloud_aug.batches import Added, Held, Offer, Status
 from cloud_aug.cloud import Cloud
 from edgewire import readers
@@ -180,7 +180,7 @@ def _contributors(connection: sa.Connection, task: str, names: Iterable[str]) ->
     """The rows of contributors, locked: of two that add the same samples at once, the later sees what the first did."""
     column = db.contributors.c
     query = sa.select(db.contributors).where(column.task == task).order_by(column.contributor).with_for_update()
-    found = (connection.execute(query.where(column.contributor.in_(some))) for some in db.at_once(sorted(names)))
+    found = (connection.execute(query.where(column.contributor.in_(some))) for some in writes.at_once(sorted(names)))
     return {row.contributor: row for rows in found for row in rows}
 
 
@@ -203,7 +203,7 @@ def _record_consents(
     if any(name in known and not now < known[name].consent_until <= consent.until for name in news):
         changes.note(connection)  # one ends sooner than it did, or had ended
     row = {"task": task, "purposes": consent.purpose, "consent_until": consent.until, "consented_at": now}
-    db.upsert(connection, db.contributors, *({**row, "contributor": name} for name in news))
+    writes.upsert(connection, db.contributors, *({**row, "contributor": name} for name in news))
     return len(news)
 
 

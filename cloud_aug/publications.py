@@ -11,7 +11,7 @@ from typing import Any
 import sqlalchemy as sa
 from msgspec import UNSET, UnsetType
 
-from cloud_aug import db, keys, tasks
+from cloud_aug import db, keys, tasks, writes
 from cloud_aug.cloud import Cloud
 from edgewire.decoding import convert, decode, encode, plain
 from edgewire.errors import Gone, NotFound, NotReady, RetryLater
@@ -135,7 +135,7 @@ def is_held(connection: sa.Connection, task: str, base_version: int) -> bool:
 
 def hold(connection: sa.Connection, task: str, base_version: int) -> None:
     """Keep a base out of the manifest."""
-    db.insert_new(connection, db.held_bases, [{"task": task, "base_version": base_version}])
+    writes.insert_new(connection, db.held_bases, [{"task": task, "base_version": base_version}])
 
 
 def let_go(connection: sa.Connection, task: str, base_version: int) -> None:
@@ -218,7 +218,7 @@ def record(connection: sa.Connection, publication: Publication, *, now: float) -
     connection.execute(db.publications.insert().values(row))
     blobs = (publication.base.weights, publication.base.onnx, publication.directory)
     digests = sorted({ref.digest for ref in blobs} | publication.pack_names)
-    db.insert_new(connection, db.published_blobs, [{"digest": d, "task": publication.task} for d in digests])
+    writes.insert_new(connection, db.published_blobs, [{"digest": d, "task": publication.task} for d in digests])
 
 
 def withdrawals_of(connection: sa.Connection, task: str) -> dict[str, int]:
@@ -236,7 +236,7 @@ def record_holders(connection: sa.Connection, task: str, holders: Holders, withd
         for d, names in holders.items()
         for name in names
     ]
-    db.insert_new(connection, db.pack_contributors, rows)
+    writes.insert_new(connection, db.pack_contributors, rows)
     held = db.pack_contributors.c
     query = sa.select(sa.func.min(db.contributors.c.consent_until)).join_from(db.pack_contributors, db.contributors)
     ends = [connection.execute(query.where(held.digest == d, held.task == task)).scalar_one() for d in holders]
@@ -350,5 +350,5 @@ def _seal(cloud: Cloud, connection: sa.Connection, wanted: _Wanted, *, now: floa
     times = (now, now + MANIFEST_LIFETIME_S)
     envelope = seal(key, Statement("manifest", wanted.task, wanted.epoch, wanted.version, *times, wanted.body))
     row = {"task": wanted.task, "version": wanted.version, "body_digest": wanted.body_digest, "key_id": key.id}
-    db.upsert(connection, db.manifests, {**row, "sealed_at": now, "envelope": envelope})
+    writes.upsert(connection, db.manifests, {**row, "sealed_at": now, "envelope": envelope})
     return envelope

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import sqlalchemy as sa
 
-from cloud_aug import db
+from cloud_aug import db, writes
 from cloud_aug.cloud import Cloud
 from cloud_aug.publications import Publication
 from cloud_aug.vectors import SearchIndex
@@ -37,7 +37,7 @@ def record(cloud: Cloud, publication: Publication, index: SearchIndex, styles: n
     column = db.replays.c
     key = {"task": publication.task, "version": publication.version}
     with cloud.database.writing() as connection:
-        db.insert_new(connection, db.replays, [{**key, "queries": 0, "wanted": 0, "found": 0}])
+        writes.insert_new(connection, db.replays, [{**key, "queries": 0, "wanted": 0, "found": 0}])
         this = db.replays.update().where(column.task == publication.task, column.version == publication.version)
         more = {"queries": column.queries + len(styles), "wanted": column.wanted + wanted, "found": column.found + hits}
         connection.execute(this.values(**more))

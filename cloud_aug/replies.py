@@ -13,7 +13,7 @@ from msgspec import UNSET
 from starlette.responses import Response, StreamingResponse
 
 from cloud_aug import logs
-from cloud_aug.db import first_line, from_database_error
+from cloud_aug.database import first_line, from_database_error
 from edgewire.decoding import encode
 from edgewire.errors import EdgeError, RetryLater
 from edgewire.messages import HAVE_HEADER, PARTS_HEADER, ErrorBody, ErrorReply

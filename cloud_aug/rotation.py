@@ -13,7 +13,7 @@ import sqlalchemy as sa
 
 from cloud_aug import audit, certificates, db, keys, packs
 from cloud_aug.cloud import Cloud
-from cloud_aug.db import Database
+from cloud_aug.database import Database
 from cloud_aug.keys import KeyFolders
 from edgewire.files import write_atomic
 from edgewire.trust import Trust, public_text

@@ -16,7 +16,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from cloud_aug import audit, bases, db, keys, publications, searchable, tasks, withdrawals
+from cloud_aug import audit, bases, db, keys, publications, searchable, tasks, withdrawals, writes
 from cloud_aug.blobs import Blobs
 from cloud_aug.cloud import Cloud
 from cloud_aug.publications import Publication
@@ -146,7 +146,7 @@ def _add(connection: sa.Connection, found: Snapshot) -> None:
         rows = [{**row, **{name: unb64(row[name]) for name in binary}} for row in found.rows[table.name]]
         try:
             with connection.begin_nested():
-                db.insert_new(connection, table, rows)
+                writes.insert_new(connection, table, rows)
         except sa.exc.IntegrityError:
             hint = f"run 'cloud-aug index build --task {found.publication.task}' instead"
             raise Conflict("the snapshot names contributors that the pool does not know", hint=hint) from None

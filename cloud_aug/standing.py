@@ -7,7 +7,7 @@ from typing import Any, Literal, get_args
 
 import sqlalchemy as sa
 
-from cloud_aug import db
+from cloud_aug import db, writes
 from cloud_aug.cloud import Cloud
 from edgewire.messages import Report, TelemetryPoint
 
@@ -79,13 +79,13 @@ def measured(connection: sa.Connection, board: str, point: TelemetryPoint, *, no
         "power_w": point.power_w,
         "power_quality": point.power_quality,
     }
-    db.upsert(connection, db.board_states, {"board": board, "told_at": now, **row})
+    writes.upsert(connection, db.board_states, {"board": board, "told_at": now, **row})
 
 
 def reported(connection: sa.Connection, board: str, report: Report, *, now: float) -> None:
     """Note a board's last report of a training."""
     row = {"task": report.task, "base": report.base, "shipped": report.shipped, "gain": report.gain}
-    db.upsert(connection, db.board_states, {"board": board, "reported_at": now, **row})
+    writes.upsert(connection, db.board_states, {"board": board, "reported_at": now, **row})
 
 
 def page(cloud: Cloud, wanted: Wanted, *, now: float) -> Page:

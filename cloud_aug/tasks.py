@@ -7,7 +7,7 @@ from typing import Literal
 
 import sqlalchemy as sa
 
-from cloud_aug import audit, db
+from cloud_aug import audit, db, writes
 from cloud_aug.cloud import Cloud
 from edgewire.decoding import decode, encode
 from edgewire.errors import Conflict, InvalidMessage, NotFound
@@ -44,7 +44,7 @@ def publish(cloud: Cloud, task: Task, *, now: float) -> Literal["new", "changed"
             return "same"
         if old is not None and _in_use(connection, task.id):
             _refuse_changes(decode(Task, old, what="task"), task)
-        db.upsert(connection, db.tasks, {"id": task.id, "document": document, "published_at": now})
+        writes.upsert(connection, db.tasks, {"id": task.id, "document": document, "published_at": now})
         audit.note(connection, at=now, actor=audit.SHELL, action="publish-task", subject=task.id)
     return "new" if old is None else "changed"
 

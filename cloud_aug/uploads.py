@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import sqlalchemy as sa
 
-from cloud_aug import audit, batches, db, pool, standing, tasks
+from cloud_aug import audit, batches, db, pool, standing, tasks, writes
 from cloud_aug.cloud import Cloud
 from cloud_aug.pool import Consent
 from edgewire.decoding import decode, encode
@@ -68,7 +68,7 @@ def report(cloud: Cloud, board: str, task_id: str, upload_id: str, body: bytes, 
             raise TooLarge("this board has sent as many reports as it may", hint="ask the administrator")
         standing.reported(connection, board, told, now=now)
         row = {"board": board, "upload_id": upload_id, "task": task_id, "document": encode(told)}
-        return db.insert_new(connection, db.reports, [row])
+        return writes.insert_new(connection, db.reports, [row])
 
     return _once(cloud, board, task, upload_id, "report", digest(encode(told)), 1, store, now=now)
 

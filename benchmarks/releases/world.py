@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cloud_aug import auth, bases, cloud, db, index, pool, pretrain, tasks
+from cloud_aug import auth, bases, cloud, db, index, pool, pretrain, tasks, writes
 from cloud_aug.cloud import Cloud
 from cloud_aug.releases import orders, outcomes
 from edgectl import enrolment, sync
@@ -180,8 +180,10 @@ def simulate(made: Cloud, count: int) -> dict[str, Simulated]:
         for one in found
     ]  # fmt: skip
     with made.database.writing() as connection:
-        db.insert_new(connection, db.boards, rows)
-        db.insert_new(connection, db.grants, [{"board": one.id, "task": TASK.id, "granted_at": now} for one in found])
+        writes.insert_new(connection, db.boards, rows)
+        writes.insert_new(
+            connection, db.grants, [{"board": one.id, "task": TASK.id, "granted_at": now} for one in found]
+        )
     return {one.id: one for one in found}
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
-from cloud_aug.db import SCHEMA, Database, from_database_error
+from cloud_aug.database import Database, from_database_error
+from cloud_aug.db import SCHEMA
 from edgewire.errors import Outdated
 
 

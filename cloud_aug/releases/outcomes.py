@@ -6,7 +6,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from cloud_aug import auth, db
+from cloud_aug import auth, db, writes
 from cloud_aug.cloud import Cloud
 from cloud_aug.releases import plan as plans
 from cloud_aug.releases import status, waves
@@ -56,7 +56,7 @@ def _seen(connection: sa.Connection, board: str, task: str, told: Outcome, *, no
     """Whether this was told before, ever: what was said since must not be undone by saying it again."""
     name, column = digest(encode(told)), db.uploads.c
     row = {"board": board, "upload_id": told.upload_id, "task": task, "kind": "outcome", "digest": name}
-    if db.insert_new(connection, db.uploads, [{**row, "items": 1, "accepted": 1, "received_at": now}]) == 1:
+    if writes.insert_new(connection, db.uploads, [{**row, "items": 1, "accepted": 1, "received_at": now}]) == 1:
         return False
     query = sa.select(column.kind, column.digest).where(column.board == board, column.upload_id == told.upload_id)
     if tuple(connection.execute(query).one()) != ("outcome", name):

@@ -15,7 +15,7 @@ from typing import Any
 import sqlalchemy as sa
 from msgspec import UNSET
 
-from cloud_aug import audit, db, publications, tasks
+from cloud_aug import audit, db, publications, tasks, writes
 from cloud_aug.cloud import Cloud
 from cloud_aug.releases import golden, plan, status
 from cloud_aug.releases.plan import BACK, LIVE, Candidate, Plan, Selection, State, Wave
@@ -69,7 +69,7 @@ def create(cloud: Cloud, task_id: str, draft: Draft, *, actor: str = audit.SHELL
         if payload is not None:
             refs = (payload.golden, payload.base.onnx, payload.base.weights, payload.directory)
             rows = [{"digest": ref.digest, "task": task_id} for ref in refs]
-            db.insert_new(connection, db.published_blobs, rows)
+            writes.insert_new(connection, db.published_blobs, rows)
         row = {"id": made.id, "task": task_id, "state": "draft", "document": encode(made), "base_version": draft.base}
         more = {"wave": 0, "revision": 1, "reason": "", "created_at": now}
         connection.execute(db.releases.insert().values({**row, **more}))
@@ -166,7 +166,7 @@ def add_boards(connection: sa.Connection, release: str, waves: dict[str, int]) -
         {"release": release, "board": board, "wave": wave, "state": "waiting", "challenge": secrets.token_hex(16)}
         for board, wave in waves.items()
     ]
-    db.insert_new(connection, db.release_boards, rows)
+    writes.insert_new(connection, db.release_boards, rows)
 
 
 def _payload(cloud: Cloud, task_id: str, version: int) -> BasePayload:

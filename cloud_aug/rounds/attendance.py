@@ -8,7 +8,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from cloud_aug import db, keys, tasks
+from cloud_aug import db, keys, tasks, writes
 from cloud_aug.cloud import Cloud
 from cloud_aug.rounds import series as all_series
 from cloud_aug.rounds.plan import Plan, Series
@@ -47,7 +47,7 @@ def join(cloud: Cloud, board: str, task_id: str, body: bytes, *, now: float) -> 
             return JoinReply(_sealed(cloud, connection, made, number, board, now=now), 0.0)
         row = {"series": made.id, "board": board, "at": now, "samples": request.samples}
         told = {"network": request.network, "temperature_c": request.temperature_c}
-        db.upsert(connection, db.presences, {**row, **told})
+        writes.upsert(connection, db.presences, {**row, **told})
         return JoinReply(wait_s=_ask_again_s(connection, made, now=now), note="not invited yet")
 
 
@@ -116,7 +116,7 @@ def present(connection: sa.Connection, made: Series, *, now: float) -> list[str]
 def invite(connection: sa.Connection, made: Series, number: int, boards: Sequence[str], *, now: float) -> None:
     """Note invitations; each board learns of its own when it asks the next time."""
     rows = [{"series": made.id, "number": number, "board": board, "invited_at": now} for board in boards]
-    db.insert_new(connection, db.invitations, [{**row, "gave_up": False} for row in rows])
+    writes.insert_new(connection, db.invitations, [{**row, "gave_up": False} for row in rows])
     column = db.presences.c
     connection.execute(db.presences.delete().where(column.series == made.id, column.board.in_(boards)))
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import sqlalchemy as sa
 
-from cloud_aug import db
+from cloud_aug import db, writes
 from cloud_aug.cloud import Cloud
 from cloud_aug.rounds import attendance
 from cloud_aug.rounds.plan import Plan, Series, settings_of
@@ -131,7 +131,7 @@ def _record(
             row = {"board": board, "upload_id": meta.upload_id, "series": made.id, "number": number}
             row |= {"digest": digest(body), "size": len(body), "samples": meta.samples, "score": meta.score}
             row |= {"received_at": now, "dropped": "", "kept": True}
-            if db.insert_new(connection, db.updates, [row]) != 1:
+            if writes.insert_new(connection, db.updates, [row]) != 1:
                 raise Conflict(f"this board has answered round {number} already", hint="join the next round")
     if not open_yet:
         raise _late(cloud, made, number, board)

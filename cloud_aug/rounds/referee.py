@@ -15,8 +15,8 @@ from typing import Any, Literal
 
 import sqlalchemy as sa
 
-from cloud_aug import db
 from cloud_aug.cloud import Cloud
+from cloud_aug.database import first_line
 from cloud_aug.rounds import attendance, counting
 from cloud_aug.rounds import series as all_series
 from cloud_aug.rounds.plan import Series
@@ -64,7 +64,7 @@ class Referee:
         try:
             advance_all(self._cloud, clock=self._clock)
         except sa.exc.DBAPIError as error:
-            _log.warning("rounds wait for the database: %s", db.first_line(error))
+            _log.warning("rounds wait for the database: %s", first_line(error))
         except Exception:
             _log.exception("rounds could not be moved on")
         else:
@@ -84,7 +84,7 @@ def advance_all(cloud: Cloud, *, clock: Callable[[], float]) -> None:
         except (EdgeError, OSError) as error:  # a full disk, a store that is away: tried again
             _log.warning("series %s waits: %s", made.id, error)
         except sa.exc.DBAPIError as error:
-            _log.warning("series %s waits: %s", made.id, db.first_line(error))
+            _log.warning("series %s waits: %s", made.id, first_line(error))
 
 
 def advance(cloud: Cloud, series: str, *, clock: Callable[[], float]) -> bool:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import sqlalchemy as sa
 
-from cloud_aug import audit, db, publications, tasks
+from cloud_aug import audit, db, publications, tasks, writes
 from cloud_aug.cloud import Cloud
 from cloud_aug.rounds.plan import Plan, Series, algorithm_of, settings_of
 from edgelearn.federated.algorithm import Algorithm, Server
@@ -129,7 +129,7 @@ def begin(connection: sa.Connection, made: Series, number: int, server: str, ord
     row = {"series": made.id, "number": number, "state": state, "reason": "", "server": server}
     row |= {"order_blob": order.digest, "order_bytes": order.size, "entropy": secrets.token_bytes(16)}
     connection.execute(db.rounds.insert().values(**row, begun_at=now, deadline_at=now + span_s))
-    db.insert_new(connection, db.published_blobs, [{"digest": order.digest, "task": made.task}])
+    writes.insert_new(connection, db.published_blobs, [{"digest": order.digest, "task": made.task}])
 
 
 # What the tables say

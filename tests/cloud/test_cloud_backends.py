@@ -15,6 +15,7 @@ from cloud_aug import batches, cloud, db, index, keys, migrations, pool, publica
 from cloud_aug.app import create_app
 from cloud_aug.blobs import Blobs, BlobStore
 from cloud_aug.cloud import Cloud, Stores
+from cloud_aug.database import from_database_error
 from edgewire.errors import Busy, CorruptFile, EdgeError, NotFound, NotReady, RetryLater, UsageError
 from edgewire.samples import make, to_bytes
 from tests.cloud import toys
@@ -83,7 +84,7 @@ def test_boards_write_beside_each_other_but_not_beside_the_administrator(postgre
             for scope in ("", "b1"):
                 with pytest.raises(sa.exc.OperationalError) as refused, waiting.begin_nested():
                     db.postgres.lock_writers(waiting, scope)
-                assert isinstance(db.from_database_error(refused.value), RetryLater)
+                assert isinstance(from_database_error(refused.value), RetryLater)
     made.database.close()
 
 

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from cloud_aug import boards, census, cloud, db, migrations, publications, settings, tasks
+from cloud_aug import boards, census, cloud, db, migrations, publications, settings, tasks, writes
 from cloud_aug.blobs import LEFTOVER_AGE_S, Blobs
+from cloud_aug.database import Database
 from edgewire.errors import Busy, CorruptFile, NotFound, Outdated, UsageError
 from tests.cloud import toys
 
@@ -88,7 +89,7 @@ def test_a_transaction_that_fails_leaves_nothing(folder):
 
     def fail() -> None:
         with made.database.writing() as connection:
-            db.insert_new(connection, db.service, [{"name": "x", "value": "1"}])
+            writes.insert_new(connection, db.service, [{"name": "x", "value": "1"}])
             raise RuntimeError
 
     with pytest.raises(RuntimeError):
@@ -101,9 +102,9 @@ def test_insert_new_counts_only_what_is_new(folder):
     made = cloud.open_cloud(folder)
     with made.database.writing() as connection:
         rows = [{"name": name, "value": "1"} for name in "abc"]
-        assert db.insert_new(connection, db.service, rows[:2]) == 2
-        assert db.insert_new(connection, db.service, rows) == 1
-        assert db.insert_new(connection, db.service, []) == 0
+        assert writes.insert_new(connection, db.service, rows[:2]) == 2
+        assert writes.insert_new(connection, db.service, rows) == 1
+        assert writes.insert_new(connection, db.service, []) == 0
 
 
 def test_a_folder_without_a_cloud_says_what_to_do(tmp_path):
@@ -173,7 +174,7 @@ def test_samples_are_readable_by_the_owner_only_even_in_an_open_folder(tmp_path)
 @pytest.mark.parametrize("address", ["nonsense", "nosuch://host/x", "postgresql+asyncpg://u:hidden@host/x"])
 def test_a_database_address_that_is_none_is_named_without_its_password(tmp_path, address):
     with pytest.raises(UsageError) as refused:
-        db.Database(address).close()
+        Database(address).close()
     assert "hidden" not in str(refused.value)
 
 
