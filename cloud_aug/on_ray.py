@@ -16,6 +16,7 @@ import platform
 import re
 import secrets
 import socket
+import time
 import traceback
 import warnings
 from collections import deque
@@ -35,6 +36,7 @@ from edgewire.files import digest
 
 PART_LIMIT_BYTES = 256 << 20  # of a part or a result as JSON; the largest names the pieces of a class
 CONNECT_S = 5.0
+ATTEMPTS, PAUSE_S = 4, 2.0
 RETRIES = 3  # of what lost its worker: a part that kills whoever takes it must end the build, not the cluster
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
 _WHAT_COMPUTES = ("edgectl", "faiss-cpu", "numpy", "onnxruntime")  # other versions of these may give other bytes
@@ -52,7 +54,7 @@ def cluster(address: str) -> Iterator[None]:
         os.environ.setdefault("RAY_worker_niceness", "0")  # Ray's 15 is for machines that do something else besides
     ray = _ray()
     try:
-        ray.init(address or "local", include_dashboard=None if address else False, **_QUIET)
+        _join(ray, address)
     except (ConnectionError, RuntimeError, OSError) as error:
         hint = "is this machine part of the cluster, with the same Ray and the same token? see docs/scaling.md"
         raise Offline(f"no Ray cluster at {address or 'this machine'}: {_first_line(error)}", hint=hint) from None
@@ -60,6 +62,18 @@ def cluster(address: str) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def _join(ray: Any, address: str) -> None:
+    """Again where nobody answers yet: a cluster takes connections some seconds before it answers them."""
+    for attempt in range(ATTEMPTS):
+        try:
+            ray.init(address or "local", include_dashboard=None if address else False, **_QUIET)
+            return
+        except ConnectionError:
+            if attempt == ATTEMPTS - 1:
+                raise
+            time.sleep(PAUSE_S)
 
 
 _QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}

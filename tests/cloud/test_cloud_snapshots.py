@@ -13,10 +13,10 @@ import pytest
 from cloud_aug import cloud, garbage, index, packs, pool, publications, snapshots, withdrawals
 from cloud_aug.cloud import Cloud
 from edgewire.errors import Conflict, CorruptFile, NotFound
-from edgewire.samples import from_bytes, sample_digests
+from edgewire.samples import sample_digests
 from tests.cloud import toys
 from tests.cloud.backends import files_only
-from tests.cloud.test_cloud_exchange import queries, search
+from tests.cloud.test_cloud_exchange import find, queries
 from tests.cloud.toys import TASK
 
 
@@ -53,8 +53,7 @@ def test_an_earlier_publication_comes_back_as_the_newest_and_the_pool_stays(clie
     done = restore(cloud, folder)
     assert (done.changed, done.publication.version, done.publication.content) == (True, 3, before.content)
     assert statuses(client, bearer, done.publication) == [200] * len(before.packs)
-    found = from_bytes(search(client, bearer, queries(cloud, k=100)).content, TASK, what="answer", limit_bytes=1 << 20)
-    assert len(found) == 108
+    assert len(find(client, bearer, queries(cloud, k=100))) == 108
     assert index.build(cloud, "toy", seed=0, now=time.time(), on_progress=toys.quiet).publication.contributors == 9
 
 
@@ -66,8 +65,7 @@ def test_what_was_withdrawn_since_stays_withdrawn(client, cloud, bearer, tmp_pat
     grow(cloud, tmp_path)
     publication = restore(cloud, folder).publication
     assert sorted(statuses(client, bearer, publication)) == [200] * (len(publication.packs) - 1) + [410]
-    answer = search(client, bearer, queries(cloud, k=100)).content
-    assert not theirs & set(sample_digests(from_bytes(answer, TASK, what="answer", limit_bytes=1 << 20)))
+    assert not theirs & set(sample_digests(find(client, bearer, queries(cloud, k=100))))
     with cloud.database.reading() as connection:
         (gone,) = set(publications.withdrawn_packs(connection, "toy")) & {ref.digest for ref in publication.packs}
     (ref,) = [ref for ref in publication.packs if ref.digest == gone]

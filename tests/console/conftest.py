@@ -60,7 +60,7 @@ def visit(client: TestClient) -> Visit:
     return Visit(client)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # while it is there, nobody else in this process can run an event loop
 def browser() -> Iterator[Browser]:
     """The system's Chromium: the tests download none."""
     program = next(
