@@ -63,6 +63,16 @@ def engine(name: EngineName, address: str) -> Iterator[bool]:
         yield True
 
 
+# Of federated learning, played or real.
+Sets = Annotated[list[str] | None, typer.Option("--set", help="An option of the algorithm, NAME=NUMBER; repeatable.")]
+Epochs = Annotated[int, typer.Option("--epochs", min=1, help="Passes of a board over its samples.")]
+Batch = Annotated[int, typer.Option("--batch-size", min=0, help="0: all samples of a board.")]
+Rate = Annotated[float, typer.Option("--learning-rate", min=1e-9, help="Of a board.")]
+Noise = Annotated[float, typer.Option("--noise", min=0, help="Of each board's own, over twice the clip; 0: none.")]
+Clip = Annotated[float, typer.Option("--clip", min=1e-9, help="Longest update that is sent with noise.")]
+Compression = Annotated[str, typer.Option(help="Of updates: none, topk, eight-bit, one-bit or sparse.")]
+
+
 def opened(data: Path | None, *, offline: Path | None = None) -> Cloud:
     """The data folder, opened."""
     from cloud_aug.cloud import open_cloud
@@ -105,3 +115,12 @@ def moment(seconds: float | None) -> str | None:
     if seconds is None:
         return None
     return datetime.datetime.fromtimestamp(seconds, datetime.timezone.utc).strftime("%Y-%m-%d %H:%M")
+
+
+def option_of(text: str) -> tuple[str, float]:
+    """'mu=0.1' as name and number. Raises UsageError."""
+    name, _, value = text.partition("=")
+    try:
+        return name, float(value)
+    except ValueError:
+        raise UsageError(f"'{text}' is no option of an algorithm", hint="write for example --set mu=0.1") from None

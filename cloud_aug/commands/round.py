@@ -9,9 +9,23 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cloud_aug.commands.options import Data, Json, TaskOption, moment, opened, span_s
+from cloud_aug.commands.options import (
+    Batch,
+    Clip,
+    Compression,
+    Data,
+    Epochs,
+    Json,
+    Noise,
+    Rate,
+    Sets,
+    TaskOption,
+    moment,
+    opened,
+    option_of,
+    span_s,
+)
 from cloud_aug.output import show, table
-from edgewire.errors import UsageError
 
 if TYPE_CHECKING:
     from cloud_aug.cloud import Cloud
@@ -26,17 +40,10 @@ WATCH_S = 2.0
 
 Series = Annotated[str, typer.Argument(metavar="SERIES", help="Its id, see 'round status'.")]
 Name = Annotated[str, typer.Option("--algorithm", help="One of docs/algorithms.md.")]
-Sets = Annotated[list[str] | None, typer.Option("--set", help="An option of the algorithm, NAME=NUMBER; repeatable.")]
 Rounds = Annotated[int, typer.Option("--rounds", min=1, help="How many have to close.")]
 Cohort = Annotated[int, typer.Option("--cohort", min=1, help="Boards in a round at most.")]
 Quorum = Annotated[int, typer.Option("--quorum", min=1, help="Updates without which a round has failed.")]
-Epochs = Annotated[int, typer.Option("--epochs", min=1, help="Passes of a board over its samples.")]
-Batch = Annotated[int, typer.Option("--batch-size", min=0, help="0: all samples of a board.")]
-Rate = Annotated[float, typer.Option("--learning-rate", help="Of a board.")]
 Seed = Annotated[int, typer.Option("--seed", min=0, help="Of cohorts and of boards' training.")]
-Compression = Annotated[str, typer.Option(help="Of updates: none, topk, eight-bit or one-bit.")]
-Noise = Annotated[float, typer.Option("--noise", min=0, help="Of each board's own, over twice the clip; 0: none.")]
-Clip = Annotated[float, typer.Option("--clip", help="Longest update that is sent with noise.")]
 Selection = Annotated[str, typer.Option(help="random or absent (longest away first). [default: the algorithm's]")]
 Profiles = Annotated[list[str] | None, typer.Option("--profile", help="Ask boards of this profile only; repeatable.")]
 Networks = Annotated[
@@ -96,7 +103,7 @@ def create(
 
     plan = _plan(
         algorithm=algorithm,
-        options=dict(map(_option, options or [])),
+        options=dict(map(option_of, options or [])),
         rounds=rounds,
         cohort=cohort,
         quorum=quorum,
@@ -135,14 +142,6 @@ def _plan(**values: object) -> Plan:
     from edgewire.decoding import convert
 
     return convert(Plan, values, what="the plan")
-
-
-def _option(text: str) -> tuple[str, float]:
-    name, _, value = text.partition("=")
-    try:
-        return name, float(value)
-    except ValueError:
-        raise UsageError(f"'{text}' is no option of an algorithm", hint="write for example --set mu=0.1") from None
 
 
 @app.command()

@@ -10,9 +10,22 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cloud_aug.commands.options import Address, EngineName, EngineOption, Json, engine
+from cloud_aug.commands.options import (
+    Address,
+    Batch,
+    Clip,
+    Compression,
+    EngineName,
+    EngineOption,
+    Epochs,
+    Json,
+    Noise,
+    Rate,
+    Sets,
+    engine,
+    option_of,
+)
 from cloud_aug.output import progress, show, table
-from edgewire.errors import UsageError
 
 if TYPE_CHECKING:
     from cloud_aug.simulation.boards import Players
@@ -26,7 +39,6 @@ Source = Annotated[Path, typer.Argument(metavar="SAMPLES", help="A data file or 
 Test = Annotated[Path | None, typer.Option("--test", help="Samples to test on.  [default: a sixth of SAMPLES]")]
 TaskFile = Annotated[Path | None, typer.Option("--task-file", help="A task's JSON.  [default: drafted from SAMPLES]")]
 Name = Annotated[str, typer.Option("--algorithm", help="One of docs/algorithms.md, or your own as module:Class.")]
-Sets = Annotated[list[str] | None, typer.Option("--set", help="An option of the algorithm, NAME=NUMBER; repeatable.")]
 Split = Annotated[str, typer.Option(help="iid, shards, dirichlet, user, quantity, feature or concept.")]
 Skew = Annotated[
     float | None,
@@ -38,10 +50,6 @@ Skew = Annotated[
 Boards = Annotated[int, typer.Option("--boards", min=1, max=10_000)]
 Rounds = Annotated[int, typer.Option("--rounds", min=1, max=20_000)]
 Share = Annotated[float, typer.Option("--share", min=0, max=1, help="Of the boards, invited to a round; at least one.")]
-Epochs = Annotated[int, typer.Option("--epochs", min=1, help="Passes of a board over its samples.")]
-Batch = Annotated[int, typer.Option("--batch-size", min=0, help="0: all samples of a board.")]
-Rate = Annotated[float, typer.Option("--learning-rate", min=1e-9, help="Of a board.")]
-Compression = Annotated[str, typer.Option(help="Of updates: none, topk, eight-bit, one-bit or sparse.")]
 Down = Annotated[
     str, typer.Option("--down", help="How weights go to boards: none (whole), eight-bit, or changes since last time.")
 ]
@@ -52,8 +60,6 @@ Turns = Annotated[
 ]
 Attack = Annotated[str, typer.Option("--attack", help="What attackers send: flip, noise, nan or greedy.")]
 Attackers = Annotated[float, typer.Option("--attackers", min=0, max=1, help="Share of the boards that attack.")]
-Noise = Annotated[float, typer.Option("--noise", min=0, help="Of each board's own, over twice the clip; 0: none.")]
-Clip = Annotated[float, typer.Option("--clip", min=1e-9, help="Longest update that is sent with noise.")]
 Seed = Annotated[int, typer.Option("--seed", min=0, help="The same seed gives the same bytes.")]
 Out = Annotated[Path | None, typer.Option("--out", help="Where rounds are kept: a run that was cut off goes on.")]
 
@@ -94,7 +100,7 @@ def simulate(
 
     plan = Plan(
         algorithm=algorithm,
-        options=tuple(sorted(map(_option, options or []))),
+        options=tuple(sorted(map(option_of, options or []))),
         rounds=rounds,
         share=share,
         settings=LocalSettings(epochs, batch_size, learning_rate),
@@ -114,14 +120,6 @@ def simulate(
         simulation = _simulation(World(split, boards, skew, seed), plan, folder, files, _players(on_ray))
         history = simulation.run(lambda done: bar("rounds", done.number + 1, rounds))
     _show(plan, history, simulation.epsilon(), as_json=as_json)
-
-
-def _option(text: str) -> tuple[str, float]:
-    name, _, value = text.partition("=")
-    try:
-        return name, float(value)
-    except ValueError:
-        raise UsageError(f"'{text}' is no option of an algorithm", hint="write for example --set mu=0.1") from None
 
 
 @contextlib.contextmanager
