@@ -19,6 +19,8 @@ from tests.cloud.backends import CREDENTIALS
 OBJECT_STORE_BYTES = 100 << 20
 START_S = 300.0  # a crowded machine takes a minute
 
+TOKEN = secrets.token_hex(32)  # one for all clusters of these tests: a process that joined one keeps its token
+
 
 class RayNodes:
     """A head and a worker. environment: what whoever joins them must have set."""
@@ -27,7 +29,7 @@ class RayNodes:
         self.folder = Path(tempfile.mkdtemp(prefix="ray-", dir="/tmp"))  # its sockets' paths must be short
         token = self.folder / "token"
         token.touch(mode=0o600)
-        token.write_text(secrets.token_hex(32))
+        token.write_text(TOKEN)
         self.environment = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token)}
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))

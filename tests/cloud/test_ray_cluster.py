@@ -33,6 +33,14 @@ pytestmark = [
 NOW = 1e9
 
 
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    """As the command has it: results depend on the number."""
+    from edgelearn.device import use_threads
+
+    use_threads(1)
+
+
 @pytest.fixture(scope="module")
 def nodes() -> Iterator[RayNodes]:
     """The cluster, and this process with its token."""
