@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from cloud_aug import db
 from cloud_aug.cloud import Cloud
 from edgewire.decoding import decode
-from edgewire.errors import NotFound, NotReady
+from edgewire.errors import NotReady
 from edgewire.messages import Base, RecipeFigure
 
 
@@ -33,16 +33,6 @@ def find(connection: sa.Connection, task: str, *, version: int | None = None) ->
     query = sa.select(column.document).where(column.task == task).order_by(column.version.desc()).limit(1)
     document = connection.execute(query if version is None else query.where(column.version == version)).scalar()
     return None if document is None else decode(BaseRecord, bytes(document), what="base")
-
-
-def find_version(connection: sa.Connection, task: str, version: int) -> BaseRecord:
-    """One base of a task. Raises NotFound."""
-    column = db.bases.c
-    query = sa.select(column.document).where(column.task == task, column.version == version)
-    document = connection.execute(query).scalar()
-    if document is None:
-        raise NotFound(f"task '{task}' has no base {version}", hint="see 'cloud-aug task list'")
-    return decode(BaseRecord, bytes(document), what="base")
 
 
 def newest(cloud: Cloud, task: str) -> BaseRecord:

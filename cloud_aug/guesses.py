@@ -7,7 +7,6 @@ name's failures. A name's wait stays short: else a stranger could lock its owner
 from __future__ import annotations
 
 import hashlib
-import ipaddress
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +14,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from cloud_aug import db, writes
+from cloud_aug.addresses import network
 from cloud_aug.cloud import Cloud
 from edgewire.errors import RateLimited
 
@@ -72,17 +72,6 @@ def forget(connection: sa.Connection, name: str, address: str | None = None) -> 
         connection.execute(db.guesses.delete().where(mine, column.failures <= 1))
         fewer = {"failures": column.failures - 1, "blocked_until": 0.0}
         connection.execute(db.guesses.update().where(mine).values(fewer))
-
-
-def network(address: str) -> str:
-    """Who an address belongs to: of IPv6 the /64, since one household has all of it."""
-    try:
-        parsed = ipaddress.ip_address(address.partition("%")[0])
-    except ValueError:
-        return "unknown"
-    if isinstance(parsed, ipaddress.IPv6Address) and parsed.ipv4_mapped is None:
-        return str(ipaddress.ip_network((parsed, 64), strict=False))
-    return str(getattr(parsed, "ipv4_mapped", None) or parsed)
 
 
 def _make_room(connection: sa.Connection) -> None:

@@ -15,7 +15,9 @@ import os
 import platform
 import re
 import secrets
+import signal
 import socket
+import threading
 import time
 import traceback
 import warnings
@@ -38,6 +40,7 @@ PART_LIMIT_BYTES = 256 << 20  # of a part or a result as JSON; the largest names
 CONNECT_S = 5.0
 ATTEMPTS, PAUSE_S = 4, 2.0
 RETRIES = 3  # of what lost its worker: a part that kills whoever takes it must end the build, not the cluster
+_SET = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_USAGE_STATS_ENABLED", "RAY_worker_niceness")
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
 _WHAT_COMPUTES = ("edgectl", "faiss-cpu", "numpy", "onnxruntime")  # other versions of these may give other bytes
 
@@ -46,22 +49,41 @@ _WHAT_COMPUTES = ("edgectl", "faiss-cpu", "numpy", "onnxruntime")  # other versi
 def cluster(address: str) -> Iterator[None]:
     """Ray, for as long as the context lasts. address: HOST:PORT of a cluster that this machine belongs to; '' starts
     one here, which ends with the context. Raises UsageError without Ray or a token, Offline if nobody answers."""
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # Ray reads all of these when it is imported
-    if address:
-        _check(address)
-    else:
-        os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32))
-        os.environ.setdefault("RAY_worker_niceness", "0")  # Ray's 15 is for machines that do something else besides
-    ray = _ray()
-    try:
-        _join(ray, address)
-    except (ConnectionError, RuntimeError, OSError) as error:
-        hint = "is this machine part of the cluster, with the same Ray and the same token? see docs/scaling.md"
-        raise Offline(f"no Ray cluster at {address or 'this machine'}: {_first_line(error)}", hint=hint) from None
+    with _as_before():
+        os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # Ray reads all of these when it is imported
+        if address:
+            _check(address)
+        else:
+            os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32))
+            os.environ.setdefault("RAY_worker_niceness", "0")  # Ray's 15 is for machines that do something else too
+        ray = _ray()
+        try:
+            _join(ray, address)
+        except (ConnectionError, RuntimeError, OSError) as error:
+            hint = "is this machine part of the cluster, with the same Ray and the same token? see docs/scaling.md"
+            why = _first_line(error.__cause__ or error)
+            raise Offline(f"no Ray cluster at {address or 'this machine'}: {why}", hint=hint) from None
+        try:
+            yield
+        finally:
+            ray.shutdown()
+
+
+@contextlib.contextmanager
+def _as_before() -> Iterator[None]:
+    """Leaves no trace of a cluster in the process: its token would be shown to the next one in place of that one's
+    file, and Ray goes on handling SIGTERM when it has left."""
+    handler, environment = signal.getsignal(signal.SIGTERM), {name: os.environ.get(name) for name in _SET}
     try:
         yield
     finally:
-        ray.shutdown()
+        for name, value in environment.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, handler)
 
 
 def _join(ray: Any, address: str) -> None:

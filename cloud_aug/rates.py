@@ -8,12 +8,12 @@ there to protect the service.
 
 from __future__ import annotations
 
-import ipaddress
 import logging
 import threading
 
 import sqlalchemy as sa
 
+from cloud_aug.addresses import network
 from cloud_aug.cloud import Cloud
 from edgewire.errors import RateLimited
 
@@ -57,7 +57,7 @@ class Rates:
 
     def spend_stranger(self, address: str, *, now: float) -> None:
         """Count a request without a valid token. Raises RateLimited."""
-        who = f"address {_network(address)}"
+        who = f"address {network(address)}"
         if len(self._addresses) < ADDRESSES:
             self._addresses.add(who)
         hint = "boards behind one address share its limit; ask the administrator for a higher one"
@@ -92,15 +92,6 @@ class Rates:
                 connection.exec_driver_sql(self._forget, (minute,))
                 self._minute, self._addresses = minute, set()
             return int(connection.exec_driver_sql(self._count, (who, minute)).scalar_one())
-
-
-def _network(address: str) -> str:
-    """What one caller is likely to have: an IPv4 address, or the /64 of an IPv6 one."""
-    try:
-        found = ipaddress.ip_address(address)
-    except ValueError:
-        return address[:64]
-    return str(found) if found.version == 4 else str(ipaddress.ip_network((int(found), 64), strict=False))
 
 
 def _file_engine(address: str) -> sa.Engine:

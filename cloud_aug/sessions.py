@@ -15,6 +15,7 @@ import sqlalchemy as sa
 
 from cloud_aug import accounts, audit, db, guesses, passwords
 from cloud_aug.accounts import Role
+from cloud_aug.addresses import network
 from cloud_aug.cloud import Cloud
 from edgewire.errors import NotFound, Unauthorized
 
@@ -66,7 +67,7 @@ def _open(cloud: Cloud, name: str, stored: str, *, address: str, shown: str, now
         row = {"hash": _hash(secret), "account": name, "created_at": now, "seen_at": now}
         connection.execute(db.sessions.insert().values(row))
         connection.execute(db.accounts.update().where(db.accounts.c.name == name).values(logged_in_at=now))
-        where = guesses.network(address)
+        where = network(address)
         audit.note(connection, at=now, actor=f"console:{name}", action="log-in", subject=name, address=where)
     return secret
 
@@ -105,5 +106,5 @@ def _hash(secret: str) -> str:
 
 def _note(cloud: Cloud, name: str, action: str, address: str, *, now: float) -> None:
     with cloud.database.writing() as connection:
-        where = guesses.network(address)
+        where = network(address)
         audit.note(connection, at=now, actor="console", action=action, subject=name, address=where)

@@ -19,7 +19,6 @@ from edgewire.messages import Base, BlobRef, BoardId, Digest, Name, Recipe, Uplo
 
 RELEASE_HEADER = "Edge-Release"  # with a manifest: there are orders for this board, under this etag
 ORDERS_LIMIT_BYTES = 256 << 10
-OUTCOME_LIMIT_BYTES = 32 << 10
 ORDER_LIFETIME_S = 7 * 86400.0
 _PROOF_BYTES = 64 << 10
 

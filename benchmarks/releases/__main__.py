@@ -122,7 +122,7 @@ def measured(scale: Scale) -> list[Figure]:
 
 def _bad(fleet: Fleet, name: str) -> list[Figure]:
     with fleet.cloud.database.reading() as connection:
-        onnx = fleet.cloud.blobs.read(bases.find_version(connection, world.TASK.id, 1).base.onnx.digest)
+        onnx = fleet.cloud.blobs.read(world.first_base(connection).onnx.digest)
     world.smuggle(fleet.cloud, BAD[name](onnx))
     judged = Judged()
     found = fleet.release(bases.newest(fleet.cloud, world.TASK.id).base.version, judged)

@@ -12,6 +12,8 @@ from cloud_aug import pool, tasks
 from cloud_aug.cloud import Cloud
 from cloud_aug.rounds.plan import Series
 from edgelearn.federated.contribution import Value
+from edgewire.samples import Samples, concatenate
+from edgewire.tasks import Task
 
 MOST_SAMPLES = 2000
 
@@ -35,10 +37,7 @@ def _judge(cloud: Cloud, series: Series) -> Value:
     from edgewire.messages import WEIGHTS_LIMIT_BYTES
 
     task = tasks.load(cloud, series.task)
-    samples = pool.load(cloud, task, now=time.time()).samples
-    if len(samples) == 0:
-        raise ValueError("the pool has no samples to judge by")
-    some = samples.take(np.unique(np.linspace(0, len(samples) - 1, min(MOST_SAMPLES, len(samples))).astype(np.int64)))
+    some = _spread(cloud, task)
     raw = cloud.blobs.read(series.base.weights.digest)
     base = tensors.unpack(raw, what="base weights", limit_bytes=WEIGHTS_LIMIT_BYTES)[0]
 
@@ -47,3 +46,18 @@ def _judge(cloud: Cloud, series: Series) -> Value:
         return -float(log_losses(learner.logits(weights), some.y).mean())
 
     return value
+
+
+def _spread(cloud: Cloud, task: Task) -> Samples:
+    """Samples of the whole pool, evenly spaced. One contributor's are in memory at a time. Raises ValueError."""
+    now = time.time()
+    people = pool.people(cloud, task.id, now=now)
+    total, start, some = sum(people.values()), 0, list[Samples]()
+    wanted = np.unique(np.linspace(0, max(0, total - 1), min(MOST_SAMPLES, total)).astype(np.int64))
+    for _, held in pool.each(cloud, task, people, now=now):
+        end = start + len(held.samples)
+        some.append(held.samples.take(wanted[(wanted >= start) & (wanted < end)] - start))
+        start = end
+    if start == 0:
+        raise ValueError("the pool has no samples to judge by")
+    return concatenate(some, task.input)

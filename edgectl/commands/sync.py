@@ -42,8 +42,8 @@ def sync(
 ) -> None:
     """Talk to the cloud: send what waits, fetch task, base model and samples that resemble yours.
 
-    The only command, besides enroll and doctor, that uses the network. Run it as often as you like: what is there
-    already is not fetched again, and what was cut off goes on where it stopped.
+    The only command, besides enroll, doctor and round join, that uses the network. Run it as often as you like: what
+    is there already is not fetched again, and what was cut off goes on where it stopped.
     """
     from edgewire.errors import UsageError
     from edgewire.files import exclusive

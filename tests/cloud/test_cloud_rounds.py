@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from cloud_aug import boards, db
-from cloud_aug.rounds import counting, receiving, referee, results
+from cloud_aug.rounds import counting, judging, receiving, referee, results
 from cloud_aug.rounds import series as all_series
 from cloud_aug.rounds.status import list_all, status
 from edgewire import tensors
@@ -55,6 +55,22 @@ def test_three_boards_play_a_series_and_the_model_is_their_mean_by_samples(cloud
     assert (told.state, told.closed, told.failed) == ("finished", 2, 0)
     assert [(r.answered, r.invited, r.samples, r.state) for r in told.history] == [(3, 3, 50, "closed")] * 2
     assert a_bias(cloud, made.id) == pytest.approx(before + 2 * 30 / 50)
+
+
+def test_a_board_without_whom_the_round_would_be_better_is_left_out(cloud, clock, players):
+    made = begun(cloud, clock, algorithm="leave-one-out", rounds=1)
+    gathered(players, made.id)
+    before = float(players[0].order(players[0].join()).main["head.bias"][0])
+    for player, value in zip(players, (0.0, 0.0, -1.0), strict=True):
+        assert player.play(value).status_code == 200
+    assert move_on(cloud, made.id, clock).state == "finished"
+    assert a_bias(cloud, made.id) == before
+
+
+def test_weights_are_judged_by_samples_from_all_over_the_pool(cloud, monkeypatch):
+    monkeypatch.setattr(judging, "MOST_SAMPLES", 10)
+    some = judging._spread(cloud, toys.TASK)
+    assert (len(some), len(set(some.user.tolist()))) == (10, 6)
 
 
 def test_a_round_begins_only_when_the_task_allows_it_and_one_at_a_time(cloud, clock, players):

@@ -12,6 +12,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from cloud_aug import auth, logs, rates, settings
+from cloud_aug.addresses import network
 from cloud_aug.app import create_app
 from cloud_aug.settings import Limits
 from tests.cloud import toys
@@ -131,6 +132,20 @@ def test_an_address_without_a_valid_token_may_ask_so_often_and_boards_of_that_ad
         assert client.get("/v1/tasks/toy/manifest", headers=headers).status_code == 200
         clock.now += 60
         assert client.get("/v1/trust").status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("address", "whose"),
+    [
+        ("192.0.2.7", "192.0.2.7"),
+        ("::ffff:192.0.2.7", "192.0.2.7"),
+        ("2001:db8:1:2:3::4", "2001:db8:1:2::/64"),
+        ("fe80::1%eth0", "fe80::/64"),
+        ("somebody", "unknown"),
+    ],
+)
+def test_an_address_belongs_to_one_caller_however_it_comes(address, whose):
+    assert network(address) == whose
 
 
 def test_counters_of_the_minute_before_are_forgotten_and_addresses_beyond_a_number_share_one(cloud, monkeypatch):

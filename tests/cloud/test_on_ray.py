@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import errno
+import os
+import signal
 import sys
 import tracemalloc
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -46,6 +49,32 @@ def test_without_ray_the_extra_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     monkeypatch.setenv("RAY_AUTH_MODE", "token")
     with pytest.raises(UsageError, match=r"edgectl\[scale\]"), on_ray.cluster(""):
+        pass
+
+
+def test_a_cluster_leaves_no_trace_in_the_process(monkeypatch):
+    monkeypatch.delenv("RAY_AUTH_TOKEN", raising=False)
+    monkeypatch.setenv("RAY_AUTH_MODE", "elsewhere")
+    before = dict(os.environ)
+
+    def join(*_asked: object, **_more: object) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+    monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(init=join, shutdown=lambda: None))
+    handler = signal.getsignal(signal.SIGTERM)
+    with on_ray.cluster(""):
+        assert len(os.environ["RAY_AUTH_TOKEN"]) == 64
+    assert dict(os.environ) == before
+    assert signal.getsignal(signal.SIGTERM) is handler
+
+
+def test_why_a_cluster_is_not_joined_is_said(monkeypatch):
+    def join(*_asked: object, **_more: object) -> None:
+        raise ConnectionError("no") from RuntimeError("it wants another token\nand more")
+
+    monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(init=join))
+    monkeypatch.setattr(on_ray, "PAUSE_S", 0.0)
+    with pytest.raises(Offline, match="this machine: it wants another token; "), on_ray.cluster(""):
         pass
 
 

@@ -27,7 +27,6 @@ from tests.cloud.test_simulation import PLAN, TEN, bits, crowd, played
 pytestmark = [
     pytest.mark.skipif(not ray_nodes.installed(), reason="Ray is not installed: pip install 'edgectl[scale]'"),
     pytest.mark.slow,
-    pytest.mark.xdist_group("ray"),
 ]
 
 NOW = 1e9
