@@ -1,4 +1,4 @@
-"""`cloud-aug simulate`: federated rounds of many boards, in this process or on a Ray cluster."""
+"""`cloud-aug simulate`: federated rounds of many boards, on processes of this machine or on a Ray cluster."""
 
 from __future__ import annotations
 
@@ -61,6 +61,9 @@ Turns = Annotated[
 Attack = Annotated[str, typer.Option("--attack", help="What attackers send: flip, noise, nan or greedy.")]
 Attackers = Annotated[float, typer.Option("--attackers", min=0, max=1, help="Share of the boards that attack.")]
 Seed = Annotated[int, typer.Option("--seed", min=0, help="The same seed gives the same bytes.")]
+ProcessCount = Annotated[
+    int, typer.Option("--processes", min=1, max=256, help="Play boards on so many, each with all samples in memory.")
+]
 Out = Annotated[Path | None, typer.Option("--out", help="Where rounds are kept: a run that was cut off goes on.")]
 
 
@@ -89,6 +92,7 @@ def simulate(
     clip: Clip = 1.0,
     seed: Seed = 0,
     out: Out = None,
+    processes: ProcessCount = 1,
     engine_name: EngineOption = EngineName.plain,
     address: Address = "",
     as_json: Json = False,
@@ -115,9 +119,9 @@ def simulate(
         noise=noise,
         clip=clip,
     )
-    with _folder(out) as folder, engine(engine_name, address) as on_ray, progress() as bar:
+    with _folder(out) as folder, _players(engine_name, address, processes) as players, progress() as bar:
         files = (samples, test, task_file)
-        simulation = _simulation(World(split, boards, skew, seed), plan, folder, files, _players(on_ray))
+        simulation = _simulation(World(split, boards, skew, seed), plan, folder, files, players)
         history = simulation.run(lambda done: bar("rounds", done.number + 1, rounds))
     _show(plan, history, simulation.epsilon(), as_json=as_json)
 
@@ -134,12 +138,24 @@ def _folder(out: Path | None) -> Iterator[Path]:
         yield folder
 
 
-def _players(on_ray: bool) -> Players | None:
-    if not on_ray:
-        return None
-    from cloud_aug.on_ray import BoardsOnRay
+@contextlib.contextmanager
+def _players(name: EngineName, address: str, processes: int) -> Iterator[Players | None]:
+    from edgewire.errors import UsageError
 
-    return BoardsOnRay()
+    with engine(name, address) as on_ray:
+        if on_ray:
+            from cloud_aug.on_ray import BoardsOnRay
+
+            if processes > 1:
+                raise UsageError("--processes are of this machine", hint="leave out --engine ray, or --processes")
+            yield BoardsOnRay()
+        elif processes > 1:
+            from cloud_aug.simulation.processes import Processes
+
+            with Processes(processes) as players:
+                yield players
+        else:
+            yield None
 
 
 def _simulation(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import subprocess
 import sys
 from dataclasses import replace
@@ -14,13 +15,15 @@ import pytest
 
 from cloud_aug.simulation.plan import Plan
 from cloud_aug.simulation.play import Simulation
+from cloud_aug.simulation.processes import Processes
 from cloud_aug.simulation.world import World
 from edgelearn.compression.catalogue import CODECS
 from edgelearn.crowd import Crowd
+from edgelearn.device import use_threads
 from edgelearn.federated.algorithm import LocalSettings
 from edgelearn.federated.catalogue import ALGORITHMS
 from edgewire import samples
-from edgewire.errors import Conflict, UsageError
+from edgewire.errors import Conflict, Offline, UsageError
 from edgewire.files import exclusive
 from tests.cloud import toys
 
@@ -28,6 +31,12 @@ PLAN = Plan(rounds=3, share=0.5, settings=LocalSettings(epochs=2, batch_size=8, 
 
 
 TEN = World(boards=10)
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    """As the command has it: results depend on the number."""
+    use_threads(1)
 
 
 def crowd(world: World = TEN, *, judged: bool = True) -> Crowd:
@@ -87,6 +96,34 @@ def test_a_round_that_was_cut_off_in_the_middle_is_played_again_from_its_start(t
     with pytest.raises(KeyboardInterrupt):
         first.next_round()
     assert bits(played(tmp_path / "parts", plan)) == bits(whole)
+
+
+def test_several_processes_give_the_same_bits(tmp_path):
+    plan = replace(PLAN, algorithm="scaffold", compression="topk", late=2, drop=0.2)
+    with Processes(2) as players:
+        there = Simulation(crowd(), plan, tmp_path / "there", world="{}", players=players)
+        there.run()
+    here = played(tmp_path / "here", plan)
+    assert bits(there) == bits(here)
+    assert there.history == here.history
+
+
+def test_a_process_that_is_killed_ends_the_round_and_the_run_goes_on(tmp_path):
+    plan = replace(PLAN, rounds=2)
+    with Processes(2) as players:
+        first = Simulation(crowd(), plan, tmp_path / "there", world="{}", players=players)
+        first.next_round()
+        for child in multiprocessing.active_children():
+            child.kill()
+        with pytest.raises(Offline, match="was killed"):
+            first.next_round()
+    assert bits(played(tmp_path / "there", plan)) == bits(played(tmp_path / "here", plan))
+
+
+def test_what_a_board_refuses_on_another_process_comes_back_as_it_was(tmp_path):
+    noisy = replace(PLAN, algorithm="scaffold", noise=1.0)
+    with Processes(1) as players, pytest.raises(UsageError, match="sends more"):
+        Simulation(crowd(), noisy, tmp_path, world="{}", players=players).run()
 
 
 def test_memories_of_earlier_rounds_are_deleted(tmp_path):
@@ -247,7 +284,7 @@ def simulate(*arguments: str) -> tuple[int, dict[str, Any]]:
 
 
 def test_the_command_goes_on_where_it_was_and_reports_every_round(tmp_path):
-    file, out = str(toys.data_file(tmp_path / "people.npz")), ("--out", str(tmp_path / "run"))
+    file, out = str(toys.data_file(tmp_path / "people.npz")), ("--processes", "2", "--out", str(tmp_path / "run"))
     code, first = simulate(file, *out)
     assert (code, first["schema_version"], first["epsilon"]) == (0, 1, None)
     assert [done["number"] for done in first["rounds"]] == [0, 1]
