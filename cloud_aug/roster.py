@@ -21,6 +21,14 @@ from edgewire.samples import DIGEST_BYTES
 ENTRY = np.dtype([("id", "<i8"), ("person", "<i4"), ("sorted", "<u4"), ("digest", "u1", (DIGEST_BYTES,))])
 
 
+_WORDS = ENTRY.itemsize // 8
+
+
+def _words(entries: np.ndarray) -> np.ndarray:
+    """The same memory as uint64 (n, _WORDS): numpy copies these twenty times as fast as entries with fields."""
+    return entries.view(np.uint64).reshape(-1, _WORDS)
+
+
 def to_bytes(ids: np.ndarray, people: np.ndarray, digests: np.ndarray) -> bytes:
     """The entries of one class. ids, people: int (n,), people ascending; digests: uint8 (n, 32)."""
     entries = np.empty(len(ids), ENTRY)
@@ -52,11 +60,11 @@ class Roster:
 
     def entries(self, rows: np.ndarray) -> np.ndarray:
         """ENTRY (n,) of these rows, int (n,)."""
-        found, label = np.empty(len(rows), ENTRY), np.searchsorted(self.starts, rows, side="right") - 1
+        found, label = np.empty((len(rows), _WORDS), np.uint64), np.searchsorted(self.starts, rows, side="right") - 1
         for i, (start, entries) in enumerate(zip(self.starts, self._classes, strict=True)):
             here = np.flatnonzero(label == i)
-            found[here] = entries[rows[here] - start]
-        return found
+            found[here] = _words(entries).take(rows[here] - start, axis=0)
+        return found.view(ENTRY)[:, 0]
 
     def own(self, contributor: str) -> list[np.ndarray]:
         """A contributor's numbers in the index of each class, int (n,)."""
