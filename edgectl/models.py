@@ -18,7 +18,6 @@ from typing import Annotated, Any
 from msgspec import Meta
 
 from edgectl.home import Home
-from edgectl.releases import overlay
 from edgewire.decoding import convert, decode, plain
 from edgewire.errors import CorruptFile, InvalidMessage, NothingToDo
 from edgewire.files import digest_of_file, point_symlink, sync_folder, write_atomic
@@ -113,6 +112,8 @@ class Models:
 
     def release_of(self, base: str) -> str:
         """The release that brought this base to this board, '' where the manifest did."""
+        from edgectl.releases import overlay
+
         return overlay.release_of(self._home, self._task_id, base)
 
     def install(self, lineage: Lineage, files: dict[str, bytes]) -> Slot:

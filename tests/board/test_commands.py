@@ -304,6 +304,12 @@ def test_help_and_status_import_nothing_heavy(board: Board, line: list[str]) -> 
     assert (done.returncode, done.stderr) == (0, b"")
 
 
+def test_what_a_personal_model_infers_with_imports_no_cryptography() -> None:
+    """Nothing is verified there, and it is a tenth of the memory."""
+    script = "import sys, edgectl.inference, edgectl.serving; sys.exit('cryptography' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=False).returncode == 0
+
+
 def test_kill_9_while_adding_leaves_all_or_nothing(board: Board, tmp_path: Path) -> None:
     """Killed at many moments of one add, the store is whole, and the next add completes it."""
     n, seen = 3000, set()
