@@ -307,6 +307,23 @@ def test_lists_are_searched_as_deep_as_recall_needs_and_depth_travels_with_the_c
     assert np.array_equal(shallow, again)
 
 
+def test_what_codes_lose_is_not_looked_for_in_every_list(monkeypatch):
+    monkeypatch.setattr(vectors, "FLAT_BELOW", 100)
+    monkeypatch.setattr(vectors, "RECALL", 0.5)
+    rows = blobs_of_vectors(4000)
+    index = vectors._trained("IVF100,SQ4", rows, 4000, 16)
+    for part in rows():
+        index.add(part)
+    proof = index, rows, next(rows())[:50], np.arange(50)
+    monkeypatch.setattr(vectors, "_SPARE", 1.0)
+    probes, recall = vectors._prove(*proof)
+    assert 0.5 < recall < 0.99
+    assert probes <= 32
+    monkeypatch.setattr(vectors, "RECALL", recall + 0.01)
+    with pytest.raises(EdgeError, match="the old one goes on"):
+        vectors._prove(*proof)
+
+
 def test_an_index_that_finds_too_little_is_not_published(made, monkeypatch):
     before = publications.require(made, "toy")
     monkeypatch.setattr(vectors, "_prove", lambda *_: (_ for _ in ()).throw(EdgeError("finds 80 %")))
