@@ -135,10 +135,6 @@ def _build(made: Cloud, folder: Path, people: int) -> dict[str, float]:
         "index_bytes": sum(one.memory_bytes for one in document.classes),
         "roster_bytes": vectors * roster.ENTRY.itemsize,
         "budget_bytes": document.budget_bytes,
-        "recall": sum(one.recall * one.vectors for one in document.classes) / vectors,
-        "lowest_recall": min(one.recall for one in document.classes),
-        "probes": max(one.probes for one in document.classes),
-        "approximate": float(any(one.probes for one in document.classes)),
     }
 
 
@@ -149,11 +145,18 @@ def _search(made: Cloud, folder: Path, people: int) -> dict[str, float]:
 
     publication = publications.require(made, "myo")
     held = searchable.load(made, publication.search.digest).index
+    classes = searchable.read(made, publication.search.digest)[0].classes
     x, _ = synthetic.contributor(10_000_019, QUERIES)
     styles = held.styles(Encoder(made.blobs.read(publication.base.onnx.digest)).embed(x))
     ours = [_timed(lambda: held.search(styles, NEIGHBOURS)) for _ in range(ROUNDS)]
     exact = [_timed(lambda: held.search(styles, NEIGHBOURS, exhaustive=True)) for _ in range(3)]
-    return {"search_ms": 1000 * statistics.median(ours), "exhaustive_ms": 1000 * statistics.median(exact)}
+    return {
+        "recall": sum(one.recall * one.vectors for one in classes) / sum(one.vectors for one in classes),
+        "lowest_recall": min(one.recall for one in classes),
+        "probes": max(one.probes for one in classes),
+        "search_ms": 1000 * statistics.median(ours),
+        "exhaustive_ms": 1000 * statistics.median(exact),
+    }
 
 
 @_step
@@ -203,6 +206,7 @@ def _figures(samples: int, seen: dict[str, float]) -> Sequence[Figure]:
     asked = f"search of {QUERIES} queries, {NEIGHBOURS} of each class"
     changed, changed_bytes = 100 * seen["changed_packs"], 100 * seen["changed_bytes"]
     speed = seen["ingested_bytes"] / mib
+    recall = f"exact search; the worst class {seen['lowest_recall']:.3f}, up to {seen['probes']:.0f} lists"
     payload = f"payload {samples * 416 / mib:.0f} MiB"
     served = f"bare faiss {1000 * seen['served_bare_s']:.1f} ms, over HTTPS {1000 * seen['served_ours_s']:.1f} ms"
     processor_us = 1e6 * seen["ingest_processor_s"] * 416 / seen["ingested_bytes"]
@@ -219,7 +223,7 @@ def _figures(samples: int, seen: dict[str, float]) -> Sequence[Figure]:
         noted(n + "packs on disk", seen["packs_bytes"] / mib, "MiB", anchor=payload),
         at_most(n + "index in memory", memory, "MiB", budget, anchor="limits.index_mib"),
         noted(n + "roster beside the index, mapped", seen["roster_bytes"] / mib, "MiB"),
-        at_least(n + "recall@100 on held-out queries", seen["recall"], "", 0.95, anchor="exact search"),
+        at_least(n + "recall@100 on held-out queries", seen["recall"], "", 0.95, anchor=recall),
         noted(n + "build", seen["build_s"], "s"),
         noted(n + asked, seen["search_ms"], "ms", anchor=f"into every list {seen['exhaustive_ms']:.0f} ms"),
         at_least(
