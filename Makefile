@@ -17,7 +17,7 @@ demo: venv  ## the whole loop on this machine; DATA=myo|wisdm|FILE.npz for other
 	$(PYTHON_IN_VENV) -m demo $(if $(DATA),--data '$(DATA)')
 
 test: venv  ## all tests, on two processes
-	$(PYTHON_IN_VENV) -m pytest -n 2 --dist loadfile
+	$(PYTHON_IN_VENV) -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 lint: venv  ## style, types, import contracts, shell scripts, Dockerfile
 	$(PYTHON_IN_VENV) -m ruff check .
