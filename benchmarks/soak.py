@@ -117,9 +117,17 @@ class Member:
 
 
 def soak(
-    folder: Path, *, seconds: float, boards: int = 3, workers: int = 1, seed: int = 0, stores: Stores | None = None
+    folder: Path,
+    *,
+    seconds: float = 0.0,
+    kills: int = 0,
+    boards: int = 3,
+    workers: int = 1,
+    seed: int = 0,
+    stores: Stores | None = None,
 ) -> Outcome:
-    """Play it through. Raises what a board would not expect to be answered."""
+    """Play it through for so long, and for so many kills at least. Raises what a board would not expect to be
+    answered."""
     made = toys.filled(folder / "cloud", stores)
     data, place, rng = made.settings.data, Place(), random.Random(seed)
     members = [Member(made, place, seed + i) for i in range(boards)]
@@ -136,7 +144,7 @@ def soak(
     for thread in threads:
         thread.start()
     outcome, end = Outcome(), time.monotonic() + seconds
-    while time.monotonic() < end and not failures:
+    while (outcome.kills < kills or time.monotonic() < end) and not failures:
         if outcome.kills == 1:
             backups.back_up(made, folder / "backup", with_blobs=True, now=time.time(), on_progress=toys.quiet)
         _live_and_die(data, place, rng, workers)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
-import onnxruntime
 
 from edgewire.errors import CorruptFile
+
+if TYPE_CHECKING:
+    import onnxruntime
 
 BATCH_SIZE = 256
 
@@ -46,6 +50,8 @@ class Encoder:
 
 
 def _session(onnx: bytes) -> onnxruntime.InferenceSession:
+    import onnxruntime  # here: a service opens no model, and starts without it
+
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = 3

@@ -18,14 +18,17 @@ from edgewire.errors import EdgeError
 CERTIFICATE_CHECK_TICKS = 20  # ticks of 0.1 s
 KEEP_ALIVE_S = 30
 REQUEST_HEAD_S = 30.0  # for a request's line and headers
+FAREWELL_S = 2.0  # when the service ends: for the last bytes of an answer to arrive, and the other side to close
 
 _log = logging.getLogger(__name__)
 
 
 class Connection(H11Protocol):
-    """Closes a connection on which no whole request came for a while: each idle one holds a file descriptor."""
+    """Closes a connection on which no whole request came for a while: each idle one holds a file descriptor. And waits
+    briefly when the service ends: TLS closes on both sides, but who is idle may not look for minutes."""
 
     _timer: asyncio.TimerHandle | None = None
+    _ending = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -41,6 +44,20 @@ class Connection(H11Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_waiting()
         super().connection_lost(exc)
+
+    def shutdown(self) -> None:
+        self._ending = True
+        super().shutdown()
+        if self._idle:
+            self._leave_soon()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self._ending:
+            self._leave_soon()
+
+    def _leave_soon(self) -> None:
+        self.loop.call_later(FAREWELL_S, self.transport.abort)
 
     @property
     def _idle(self) -> bool:

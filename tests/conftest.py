@@ -6,9 +6,15 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests import places
 from tests.cloud import postgres_server
 from tests.cloud.backends import Backend, Files, ObjectStore, Services
 from tests.cloud.postgres_server import PostgresServer
+
+
+def pytest_configure() -> None:
+    """Before any folder is made."""
+    places.choose()
 
 
 @pytest.fixture(scope="session")

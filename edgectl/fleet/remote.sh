@@ -40,6 +40,8 @@ alive() {
     read -r pid start _ <"$run/pid" 2>/dev/null || return 1
     [ -n "${start:-}" ] && [ "$(began "$pid")" = "$start" ]
 }
+# What was begun before this boot will never tell.
+restarted() { [ -s "$run/boot" ] && [ "$(cat "$run/boot")" != "$boot" ]; }
 tell() {
     mark begin "$(($(wc -c <"$run/out")))"
     head -c "$body" "$run/out"
@@ -149,7 +151,7 @@ do)
         waited=0
         while [ ! -s "$run/rc" ]; do
             # Just begun, it has no number yet; just ended, its result is about to be there.
-            if alive; then waited=0; elif [ "$((waited += 1))" -gt 50 ]; then break; fi
+            if alive; then waited=0; elif restarted || [ "$((waited += 1))" -gt 50 ]; then break; fi
             nap
         done
     fi

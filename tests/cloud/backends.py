@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import itertools
 import os
 import re
 import secrets
 import shutil
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -29,7 +33,9 @@ class Backend(Protocol):
 
     def stores(self) -> Stores: ...
 
-    def copy(self, cloud: Path, target: Path) -> Path: ...
+    def copied(self, cloud: Path, target: Path) -> AbstractContextManager[Path]:
+        """A copy for one test."""
+        ...
 
 
 class Files:
@@ -40,8 +46,9 @@ class Files:
 
         return Stores()
 
-    def copy(self, cloud: Path, target: Path) -> Path:
-        return Path(shutil.copytree(cloud, target))
+    @contextlib.contextmanager
+    def copied(self, cloud: Path, target: Path) -> Iterator[Path]:
+        yield Path(shutil.copytree(cloud, target))
 
 
 @dataclass
@@ -61,21 +68,24 @@ class Services:
         name = self._name()
         return Stores(self.postgres.create(name), f"s3://{BUCKET}/{name}", self.endpoint)
 
-    def copy(self, cloud: Path, target: Path) -> Path:
+    @contextlib.contextmanager
+    def copied(self, cloud: Path, target: Path) -> Iterator[Path]:
         from cloud_aug import settings
 
-        name, copied = self._name(), Path(shutil.copytree(cloud, target, ignore=shutil.ignore_patterns("cache")))
-        old = settings.load(cloud)
-        before = old.object_store.rpartition("/")[2]
+        name, folder = self._name(), Path(shutil.copytree(cloud, target, ignore=shutil.ignore_patterns("cache")))
+        before = settings.load(cloud).object_store.rpartition("/")[2]
         self.postgres.create(name, copy_of=before)
-        bucket = self.bucket()
+        bucket = self.bucket
         for entry in bucket.objects.filter(Prefix=f"{before}/"):
             source = {"Bucket": BUCKET, "Key": entry.key}
-            bucket.Object(entry.key.replace(before, name, 1)).copy(source)
-        file = copied / settings.FILE_NAME
+            bucket.Object(entry.key.replace(before, name, 1)).copy_from(CopySource=source)
+        file = folder / settings.FILE_NAME
         file.write_text(re.sub(rf"\b{before}\b", name, file.read_text()))
-        return copied
+        yield folder
+        self.postgres.drop(name)  # hundreds of them would keep the server busy with cleaning
+        bucket.objects.filter(Prefix=f"{name}/").delete()
 
+    @functools.cached_property
     def bucket(self) -> Any:
         """The bucket, as an administrator has it."""
         import boto3

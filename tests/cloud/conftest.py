@@ -21,9 +21,10 @@ def _published_once(backend: Backend, tmp_path_factory: pytest.TempPathFactory) 
 
 
 @pytest.fixture
-def data(backend: Backend, _published_once: Path, tmp_path: Path) -> Path:
+def data(backend: Backend, _published_once: Path, tmp_path: Path) -> Iterator[Path]:
     """A data folder with the toy task, its pool, a base and a publication."""
-    return backend.copy(_published_once, tmp_path / "cloud")
+    with backend.copied(_published_once, tmp_path / "cloud") as copied:
+        yield copied
 
 
 @pytest.fixture

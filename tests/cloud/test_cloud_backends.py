@@ -200,7 +200,7 @@ def damage(store: BlobStore, object_store, postgres, tmp_path: Path) -> Callable
             store.path(digest).write_bytes(b"bytez")
         else:
             key = f"{tmp_path.name}/{digest[:2]}/{digest}"
-            Services(postgres, object_store.endpoint).bucket().put_object(Key=key, Body=b"bytez")
+            Services(postgres, object_store.endpoint).bucket.put_object(Key=key, Body=b"bytez")
 
     return change
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -36,9 +37,12 @@ def _held_once(backend: Backend, tmp_path_factory: pytest.TempPathFactory) -> Pa
 
 
 @pytest.fixture
-def held(backend: Backend, _held_once: Path, tmp_path: Path) -> Cloud:
+def held(backend: Backend, _held_once: Path, tmp_path: Path) -> Iterator[Cloud]:
     """A cloud whose manifest names base 1; base 2 is published and held back."""
-    return open_cloud(backend.copy(_held_once, tmp_path / "cloud"))
+    with backend.copied(_held_once, tmp_path / "cloud") as copied:
+        opened = open_cloud(copied)
+        yield opened
+        opened.database.close()
 
 
 def state(cloud: Cloud, release: str) -> tuple[str, int]:

@@ -138,6 +138,7 @@ def test_a_signal_lets_a_request_under_way_end_and_refuses_new_ones(data: Path, 
         connection.sendall(body[10:])
         assert connection.recv(65536).startswith(b"HTTP/1.1 4"), "an answer, if not the one it hoped for"
         assert server.process.wait(PATIENCE_S) in (0, -signal.SIGTERM)
+    assert "shutdown exceeded" not in "".join(server.lines), "this client, which does not close, was waited for"
 
 
 def _inside(server: toys.Server, made: Cloud) -> float:

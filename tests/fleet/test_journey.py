@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -31,10 +32,15 @@ echo "[install] done: $2/bin/edgectl"
 """
 
 
+@pytest.fixture(scope="module")
+def _cloud_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return toys.published(tmp_path_factory.mktemp("fleet") / "cloud", hosts=(OPERATOR,))
+
+
 @pytest.fixture
-def world(tmp_path: Path) -> Iterator[Net]:
+def world(_cloud_once: Path, tmp_path: Path) -> Iterator[Net]:
     """Three boards in boxes: sshd runs, their keys are unknown, they have no edgectl. And a host named `cloud`."""
-    data = toys.published(tmp_path / "cloud-data", hosts=(OPERATOR,))
+    data = Path(shutil.copytree(_cloud_once, tmp_path / "cloud-data"))
     with namespaces.net(tmp_path) as net:
         for number, name in enumerate(("kitchen", "attic", "cellar")):
             host = net.add(name, sshd=False)

@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,10 @@ class Box:
         kept = {name: value for name, value in os.environ.items() if not name.startswith("EDGECTL_")}
         own = {"EDGECTL_STATE": str(self.state), "EDGECTL_THREADS": "1", "EDGECTL_MODE": self.mode}
         return {**kept, **own, "XDG_CONFIG_HOME": str(self.folder / "config")}
+
+    def copied(self, folder: Path) -> Box:
+        """The same board as it is now, somewhere else."""
+        return replace(self, folder=Path(shutil.copytree(self.folder, folder, symlinks=True)))
 
     def start(self, *arguments: str | Path) -> subprocess.Popen[str]:
         command = [sys.executable, "-m", "edgectl", *map(str, arguments)]
@@ -98,6 +102,46 @@ def place(_toy_cloud: Path, tmp_path: Path) -> Iterator[Place]:
     data = Path(shutil.copytree(_toy_cloud, tmp_path / "cloud"))
     with toys.serving(data) as server:
         yield Place(data, server, tmp_path)
+
+
+@pytest.fixture(scope="session")
+def _served_once(_toy_cloud: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+    folder = tmp_path_factory.mktemp("shared")
+    data = Path(shutil.copytree(_toy_cloud, folder / "cloud"))
+    with toys.serving(data) as server:
+        yield Place(data, server, folder)
+
+
+@pytest.fixture
+def shared(_served_once: Place, tmp_path: Path) -> Place:
+    """The toy cloud, served once for all tests that leave it as it is, but for boards of their own."""
+    return replace(_served_once, folder=tmp_path)
+
+
+@pytest.fixture(scope="session")
+def _synced_once(_served_once: Place) -> Box:
+    return synced(_served_once)
+
+
+@pytest.fixture(scope="session")
+def _trained_once(_synced_once: Box, tmp_path_factory: pytest.TempPathFactory) -> Box:
+    made = _synced_once.copied(tmp_path_factory.mktemp("trained") / "one")
+    train(made)
+    return made
+
+
+def synced(place: Place) -> Box:
+    """A board with twelve samples of its file one.npz."""
+    made = place.board("one")
+    made.report("sync")
+    made.report("data", "add", own_file(made.folder / "one.npz"), "--part", "local")
+    return made
+
+
+def train(board: Box) -> None:
+    """A first model of the board's own, after it fetched what its samples want."""
+    board.report("sync")
+    assert board.report("train", "--recipe", "local", "--no-veto")["version"] == 1
 
 
 def own_file(path: Path, *, shift: float = 1.0, per_class: int = 4, seed: int = 50, test_per_class: int = 20) -> Path:

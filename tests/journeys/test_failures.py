@@ -11,52 +11,51 @@ from pathlib import Path
 import pytest
 
 from tests.cloud import toys
-from tests.journeys.conftest import Box, Place, own_file
+from tests.journeys.conftest import Box, Place, synced
 
 
 @pytest.fixture
-def board(place: Place) -> Box:
-    """Enrolled, synced, with twelve samples."""
-    made = place.board("one")
-    made.report("sync")
-    made.report("data", "add", own_file(place.folder / "one.npz"), "--part", "local")
-    return made
+def board(_synced_once: Box, tmp_path: Path) -> Box:
+    """Enrolled, synced, with twelve samples, at a cloud that is changed by nobody."""
+    return _synced_once.copied(tmp_path / "one")
 
 
-def test_a_used_token_and_a_wrong_file_are_refused(place: Place) -> None:
-    token = place.token("shared")
-    first, second = place.board("first", enrolled=False), place.board("second", enrolled=False)
+def test_a_used_token_and_a_wrong_file_are_refused(shared: Place) -> None:
+    token = shared.token("shared")
+    first, second = shared.board("first", enrolled=False), shared.board("second", enrolled=False)
     first.report("enroll", token)
     assert "token" in second.fails(11, "enroll", token)
     assert not first.report("enroll", token)["changed"]
-    nonsense = place.folder / "nonsense.json"
+    nonsense = shared.folder / "nonsense.json"
     nonsense.write_text("{}")
     assert "malformed" in second.fails(2, "enroll", nonsense)
 
 
-def test_commands_of_a_board_that_belongs_nowhere_say_so(place: Place) -> None:
-    stranger = place.board("stranger", enrolled=False)
-    for command in (["sync"], ["train"], ["infer", place.token("x")]):
+def test_commands_of_a_board_that_belongs_nowhere_say_so(shared: Place) -> None:
+    stranger = shared.board("stranger", enrolled=False)
+    for command in (["sync"], ["train"], ["infer", shared.token("x")]):
         assert "enroll" in stranger.fails(10, *command)
 
 
-def test_a_server_that_is_down_is_an_error_to_retry_and_the_board_goes_on(place: Place, board: Box) -> None:
+def test_a_server_that_is_down_is_an_error_to_retry_and_the_board_goes_on(place: Place) -> None:
+    board = synced(place)
     place.server.process.terminate()
     place.server.process.wait(30)
     assert "try again" in board.fails(3, "sync", "--max-seconds", "5")
     assert board.report("train", "--recipe", "local", "--no-veto")["changed"]
-    assert board.report("infer", place.folder / "one.npz")["version"] == 1
+    assert board.report("infer", board.folder / "one.npz")["version"] == 1
 
 
-def test_a_revoked_board_is_refused_at_once_but_keeps_inferring(place: Place, board: Box) -> None:
+def test_a_revoked_board_is_refused_at_once_but_keeps_inferring(place: Place) -> None:
+    board = synced(place)
     board_id = place.cloud("boards", "list")["boards"][0]["board"]
     place.cloud("boards", "revoke", board_id)
     assert "revoked" in board.fails(11, "sync")
-    assert board.report("infer", place.folder / "one.npz")["predictions"]
+    assert board.report("infer", board.folder / "one.npz")["predictions"]
 
 
-def test_training_without_samples_or_without_a_sync_says_what_to_do(place: Place) -> None:
-    empty = place.board("empty")
+def test_training_without_samples_or_without_a_sync_says_what_to_do(shared: Place) -> None:
+    empty = shared.board("empty")
     assert "sync" in empty.fails(1, "train")
     empty.report("sync")
     assert "data add" in empty.fails(5, "train")
@@ -71,13 +70,13 @@ def test_two_trainings_at_once_are_one_too_many(board: Box) -> None:
         assert "another process" in board.fails(9, "model", "rollback")
 
 
-def test_a_corrupt_personal_model_is_refused_and_rolled_back(place: Place, board: Box) -> None:
+def test_a_corrupt_personal_model_is_refused_and_rolled_back(board: Box) -> None:
     board.report("train", "--recipe", "local", "--no-veto")
     model = board.state / "models/toy/current/model.onnx"
     model.write_bytes(model.read_bytes()[:-1] + b"x")
-    assert "rollback" in board.fails(8, "infer", place.folder / "one.npz")
+    assert "rollback" in board.fails(8, "infer", board.folder / "one.npz")
     assert board.report("model", "rollback")["version"] is None
-    assert board.report("infer", place.folder / "one.npz")["version"] is None
+    assert board.report("infer", board.folder / "one.npz")["version"] is None
 
 
 def test_a_forged_manifest_on_disk_is_refused(board: Box) -> None:
@@ -127,25 +126,25 @@ def _after_kills(board: Box, command: list[str | Path], *, kills: int = 6, longe
     assert done.returncode == 0, done.stderr
 
 
-def test_a_sync_killed_at_many_points_ends_whole(place: Place) -> None:
-    board = place.board("killed")
+def test_a_sync_killed_at_many_points_ends_whole(shared: Place) -> None:
+    board = shared.board("killed")
     _after_kills(board, ["sync"], longest_s=1.2)
     assert not list(board.state.glob("tasks/toy/blobs/*.part"))
     assert not board.report("sync")["changed"]
 
 
-def test_a_training_killed_at_many_points_leaves_a_model_that_serves(place: Place, board: Box) -> None:
+def test_a_training_killed_at_many_points_leaves_a_model_that_serves(board: Box) -> None:
     board.report("train", "--recipe", "local", "--no-veto")
     for kill in range(6):
         process = board.start("train", "--recipe", "matched", "--no-veto", "--force", "--seed", str(kill))
         time.sleep(1.0 + 0.4 * kill)
         process.send_signal(signal.SIGKILL)
         process.communicate()
-        assert board.report("infer", place.folder / "one.npz")["version"] >= 1
+        assert board.report("infer", board.folder / "one.npz")["version"] >= 1
     assert board.report("train", "--recipe", "matched", "--no-veto", "--force")["changed"]
 
 
-def test_a_commit_killed_at_many_points_leaves_one_of_the_two_models_serving(place: Place, board: Box) -> None:
+def test_a_commit_killed_at_many_points_leaves_one_of_the_two_models_serving(board: Box) -> None:
     board.report("train", "--recipe", "local", "--no-veto")
     board.report("train", "--recipe", "matched", "--no-veto", "--stage")
     started = time.monotonic()
@@ -157,11 +156,11 @@ def test_a_commit_killed_at_many_points_leaves_one_of_the_two_models_serving(pla
         time.sleep(whole_s * (0.5 + 0.5 * kill / 8))  # before that Python starts
         process.send_signal(signal.SIGKILL)
         process.communicate()
-        serving = board.report("infer", place.folder / "one.npz")["version"]
+        serving = board.report("infer", board.folder / "one.npz")["version"]
         assert serving in (1, 2)
 
 
-def test_a_full_disk_while_training_keeps_the_old_model(place: Place, board: Box, tmp_path: Path) -> None:
+def test_a_full_disk_while_training_keeps_the_old_model(board: Box, tmp_path: Path) -> None:
     import subprocess
 
     board.report("train", "--recipe", "local", "--no-veto")
@@ -182,18 +181,18 @@ def test_a_full_disk_while_training_keeps_the_old_model(place: Place, board: Box
         done = cramped.run("train", "--recipe", "matched", "--no-veto")
         assert done.returncode == 6, done.stderr
         assert "full" in done.stderr
-        assert cramped.report("infer", place.folder / "one.npz")["version"] == 1
+        assert cramped.report("infer", board.folder / "one.npz")["version"] == 1
     finally:
         subprocess.run(["umount", str(small)], check=True)
 
 
-def test_a_token_that_expired_is_refused(place: Place) -> None:
-    done = toys.run("boards", "token", "--task", "toy", "--valid-for", "1s", data=place.data)
+def test_a_token_that_expired_is_refused(shared: Place) -> None:
+    done = toys.run("boards", "token", "--task", "toy", "--valid-for", "1s", data=shared.data)
     assert done.returncode == 0, done.stderr
-    token = place.folder / "short.json"
+    token = shared.folder / "short.json"
     token.write_text(done.stdout)
     time.sleep(1.1)
-    late = place.board("late", enrolled=False)
+    late = shared.board("late", enrolled=False)
     assert "expired" in late.fails(11, "enroll", token)
 
 

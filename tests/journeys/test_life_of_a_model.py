@@ -12,17 +12,20 @@ import numpy as np
 import pytest
 
 from tests.cloud import toys
-from tests.journeys.conftest import Box, Place, own_file
+from tests.journeys.conftest import Box, Place, synced, train
 
 
 @pytest.fixture
-def board(place: Place) -> Box:
-    """Enrolled, synced, with twelve samples and a model of its own."""
-    made = place.board("one")
-    made.report("sync")
-    made.report("data", "add", own_file(place.folder / "one.npz"), "--part", "local")
-    made.report("sync")
-    assert made.report("train", "--recipe", "local", "--no-veto")["version"] == 1
+def board(_trained_once: Box, tmp_path: Path) -> Box:
+    """With twelve samples and a model of its own, at a cloud that is changed by nobody."""
+    return _trained_once.copied(tmp_path / "one")
+
+
+@pytest.fixture
+def followed(place: Place) -> Box:
+    """The same at a cloud of its own."""
+    made = synced(place)
+    train(made)
     return made
 
 
@@ -41,8 +44,8 @@ def answers(board: Box, file: Path) -> tuple[int, list[str]]:
     return said["version"], [one["label"] for one in said["predictions"]]
 
 
-def test_when_a_new_base_arrives_the_old_model_serves_until_a_new_one_is_ready(place: Place, board: Box) -> None:
-    file = place.folder / "one.npz"
+def test_when_a_new_base_arrives_the_old_model_serves_until_a_new_one_is_ready(place: Place, followed: Box) -> None:
+    board, file = followed, followed.folder / "one.npz"
     before, old_base = answers(board, file), board.report("model", "show")["base"]
     new_base(place)
     synced = board.report("sync")["tasks"][0]
@@ -67,8 +70,8 @@ def test_when_a_new_base_arrives_the_old_model_serves_until_a_new_one_is_ready(p
     assert len(shown["kept"]) > 0
 
 
-def test_a_training_says_that_a_new_base_is_its_reason_and_can_be_undone(place: Place, board: Box) -> None:
-    file = place.folder / "one.npz"
+def test_a_training_says_that_a_new_base_is_its_reason_and_can_be_undone(place: Place, followed: Box) -> None:
+    board, file = followed, followed.folder / "one.npz"
     before = answers(board, file)
     assert board.report("train", "--recipe", "local", "--no-veto")["skipped"]
     new_base(place)
@@ -88,14 +91,14 @@ def wave(path: Path, *, count: int, shift: float, seed: int) -> Path:
     return path
 
 
-def test_drift_shows_in_the_status_and_is_a_reason_to_train(place: Place, board: Box) -> None:
-    steady = board.report("data", "add", wave(place.folder / "steady.npz", count=60, shift=1.0, seed=1))
+def test_drift_shows_in_the_status_and_is_a_reason_to_train(board: Box, tmp_path: Path) -> None:
+    steady = board.report("data", "add", wave(tmp_path / "steady.npz", count=60, shift=1.0, seed=1))
     assert steady["right"] >= 57
     running = board.report("status")["tasks"][0]["running"]
     assert (running["versions"][-1]["version"], running["versions"][-1]["samples"]) == (1, 60)
     assert running["drift"]["state"] == "none"
 
-    moved = board.report("data", "add", wave(place.folder / "moved.npz", count=60, shift=6.0, seed=2))
+    moved = board.report("data", "add", wave(tmp_path / "moved.npz", count=60, shift=6.0, seed=2))
     assert moved["right"] < 45
     drift = board.report("status")["tasks"][0]["running"]["drift"]
     assert drift["state"] == "drift"
@@ -105,17 +108,17 @@ def test_drift_shows_in_the_status_and_is_a_reason_to_train(place: Place, board:
     assert trained["due"].startswith("drift: the errors of")
     assert trained["changed"]
     assert board.report("status")["tasks"][0]["running"]["drift"]["state"] != "drift"
-    later = board.report("data", "add", wave(place.folder / "later.npz", count=30, shift=6.0, seed=3))
+    later = board.report("data", "add", wave(tmp_path / "later.npz", count=30, shift=6.0, seed=3))
     assert later["right"] > moved["right"] / 2  # of half as many
 
 
-def test_a_training_within_a_budget_ends_in_time_or_changes_nothing(place: Place, board: Box) -> None:
-    before = answers(board, place.folder / "one.npz")
+def test_a_training_within_a_budget_ends_in_time_or_changes_nothing(board: Box) -> None:
+    before = answers(board, board.folder / "one.npz")
     command = ("train", "--recipe", "local", "--no-veto", "--force")
     assert "--max-memory-mib" in board.fails(6, *command, "--max-memory-mib", "50")
     done = board.run(*command, "--max-seconds", "1", "--json")
     assert done.returncode in (0, 4), done.stderr
     if done.returncode == 4:
         assert "still serves" in done.stderr
-    assert answers(board, place.folder / "one.npz")[0] >= before[0]
+    assert answers(board, board.folder / "one.npz")[0] >= before[0]
     assert board.report(*command, "--max-seconds", "1000")["cut"] == ""

@@ -39,8 +39,8 @@ def test_two_boards_and_a_cloud_go_through_the_whole_loop(place: Place) -> None:
     assert {info["name"] for info in place.cloud("boards", "list")["boards"]} == {"one", "two"}
 
 
-def test_accuracy_through_https_equals_accuracy_with_the_same_functions_called_directly(place: Place) -> None:
-    board, file = place.board("one"), own_file(place.folder / "one.npz", shift=-1.0)
+def test_accuracy_through_https_equals_accuracy_with_the_same_functions_called_directly(shared: Place) -> None:
+    board, file = shared.board("one"), own_file(shared.folder / "one.npz", shift=-1.0)
     board.report("sync")
     board.report("data", "add", file, "--part", "local")
     board.report("sync")
@@ -48,7 +48,7 @@ def test_accuracy_through_https_equals_accuracy_with_the_same_functions_called_d
     scored = board.report("eval", file, "--part", "test", "--recipes", ",".join(recipes))
     through_https = {row["recipe"]: row["accuracy"] for row in scored["models"] if row["name"].startswith("trained")}
 
-    service = open_cloud(place.data)
+    service = open_cloud(shared.data)
     shared = pool.load(service, toys.TASK, now=time.time())
     home = Home(board.state)
     manifest = tasks.known_task(home, enrolment.load(home), None, time.time())
@@ -97,8 +97,8 @@ def _candidates(board: Box) -> int:
         return len(prepare(home, manifest, store, seed=0, device="cpu", threads=1).setting.candidates)
 
 
-def test_models_are_staged_committed_and_rolled_back(place: Place) -> None:
-    board, file = place.board("one"), own_file(place.folder / "one.npz")
+def test_models_are_staged_committed_and_rolled_back(shared: Place) -> None:
+    board, file = shared.board("one"), own_file(shared.folder / "one.npz")
     board.report("sync")
     board.report("data", "add", file, "--part", "local")
     board.report("sync")
@@ -116,22 +116,22 @@ def test_models_are_staged_committed_and_rolled_back(place: Place) -> None:
     assert states == {1: "previous", 2: "current"}
 
 
-def test_training_again_with_nothing_new_changes_nothing_and_new_samples_make_a_new_version(place: Place) -> None:
-    board, file = place.board("one"), own_file(place.folder / "one.npz")
+def test_training_again_with_nothing_new_changes_nothing_and_new_samples_make_a_new_version(shared: Place) -> None:
+    board, file = shared.board("one"), own_file(shared.folder / "one.npz")
     board.report("sync")
     board.report("data", "add", file, "--part", "local")
     first = board.report("train", "--recipe", "local", "--no-veto")
     again = board.report("train", "--recipe", "local", "--no-veto")
     assert (first["changed"], again["changed"], again["version"]) == (True, False, 1)
-    board.report("data", "add", own_file(place.folder / "more.npz", seed=51), "--part", "local")
+    board.report("data", "add", own_file(shared.folder / "more.npz", seed=51), "--part", "local")
     assert board.report("train", "--recipe", "local", "--no-veto")["version"] == 2
 
 
-def test_two_boards_with_one_seed_and_the_same_samples_make_the_same_bytes(place: Place) -> None:
-    file = own_file(place.folder / "same.npz")
+def test_two_boards_with_one_seed_and_the_same_samples_make_the_same_bytes(shared: Place) -> None:
+    file = own_file(shared.folder / "same.npz")
     models = []
     for name in ("one", "two"):
-        board = place.board(name)
+        board = shared.board(name)
         board.report("sync")
         board.report("data", "add", file, "--part", "local")
         board.report("train", "--recipe", "mpda", "--no-veto", "--seed", "7")
@@ -139,8 +139,8 @@ def test_two_boards_with_one_seed_and_the_same_samples_make_the_same_bytes(place
     assert models[0] == models[1]
 
 
-def test_one_sample_per_class_is_a_normal_case_and_the_output_says_what_decided(place: Place) -> None:
-    board, file = place.board("one"), own_file(place.folder / "one.npz", per_class=1)
+def test_one_sample_per_class_is_a_normal_case_and_the_output_says_what_decided(shared: Place) -> None:
+    board, file = shared.board("one"), own_file(shared.folder / "one.npz", per_class=1)
     board.report("sync")
     board.report("data", "add", file, "--part", "local")
     done = board.run("train", "--json")
@@ -157,10 +157,10 @@ def test_a_board_that_was_granted_another_key_of_the_server_follows_it(place: Pl
     assert enrolment.load(Home(board.state)).trust.version == 2
 
 
-def test_inference_on_csv_from_standard_input_prints_a_line_per_sample(place: Place) -> None:
-    board = place.board("one")
+def test_inference_on_csv_from_standard_input_prints_a_line_per_sample(shared: Place) -> None:
+    board = shared.board("one")
     board.report("sync")
-    csv = place.folder / "some.csv"
+    csv = shared.folder / "some.csv"
     csv.write_text("a,b\n-3,-2\n3,-2\n0,3\n")
     done = board.run("infer", csv)
     assert [line.split("\t")[0] for line in done.stdout.splitlines()] == ["left", "right", "top"]
