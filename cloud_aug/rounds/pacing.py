@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import sqlalchemy as sa
@@ -23,9 +22,9 @@ from edgelearn.federated.adaptive import (
     buffer_now,
     buffering_gain,
     deadline_s,
+    expected,
     local_steps,
     seen,
-    typical,
 )
 from edgelearn.federated.catalogue import ALGORITHMS
 from edgelearn.federated.local import steps_of
@@ -97,12 +96,8 @@ class Forecast:
         ]
 
     def pace(self, board: str) -> Pace:
-        """Its own, or that of the median board. Raises ValueError where nobody's is known."""
-        return self.known.get(board) or self._typical
-
-    @cached_property
-    def _typical(self) -> Pace:
-        return typical(list(self.known.values()))
+        """What is expected of it. Raises ValueError where nobody's pace is known."""
+        return expected(board, self.known)
 
 
 def forecast(connection: sa.Connection, made: Series, order_bytes: int, *, now: float) -> Forecast:
