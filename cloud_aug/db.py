@@ -6,18 +6,17 @@ from __future__ import annotations
 import sqlalchemy as sa
 
 from cloud_aug import postgres
+from cloud_aug.db_rounds import invitations as invitations
+from cloud_aug.db_rounds import paces as paces
+from cloud_aug.db_rounds import presences as presences
+from cloud_aug.db_rounds import rounds as rounds
+from cloud_aug.db_rounds import series as series
+from cloud_aug.db_rounds import updates as updates
+from cloud_aug.metadata import byte_ordered as byte_ordered
+from cloud_aug.metadata import metadata as metadata
+from cloud_aug.metadata import row_id as row_id
 
-SCHEMA = "0008"
-metadata = sa.MetaData()
-
-
-def byte_ordered(length: int) -> sa.types.TypeEngine[str]:
-    """Text that is sorted by its bytes on every database: what is built in this order must not differ between them."""
-    return sa.String(length).with_variant(sa.String(length, collation="C"), "postgresql")
-
-
-# A number for each row: on PostgreSQL of 64 bits, which SQLite's always are.
-row_id = sa.Integer().with_variant(sa.BigInteger(), "postgresql")
+SCHEMA = "0009"
 
 
 service = sa.Table(
@@ -381,83 +380,6 @@ release_boards = sa.Table(
     ),
     sa.Index("release_boards_of_wave", "release", "wave", "state"),
     sa.Index("release_boards_of_board", "board"),
-)
-
-# A series of federated rounds of one task (cloud_aug.rounds).
-series = sa.Table(
-    "series",
-    metadata,
-    sa.Column("id", sa.String(16), primary_key=True),
-    sa.Column("task", sa.ForeignKey("tasks.id"), nullable=False),
-    sa.Column("document", sa.LargeBinary, nullable=False),  # rounds.plan.Series as JSON
-    sa.Column("state", sa.String(10), nullable=False),
-    sa.Column("reason", sa.Text, nullable=False),
-    sa.Column("created_at", sa.Float, nullable=False),
-    sa.Column("changed_at", sa.Float, nullable=False),
-)
-
-rounds = sa.Table(
-    "rounds",
-    metadata,
-    sa.Column("series", sa.ForeignKey("series.id"), primary_key=True),
-    sa.Column("number", sa.Integer, primary_key=True, autoincrement=False),  # from 1
-    sa.Column("state", sa.String(10), nullable=False),
-    sa.Column("reason", sa.Text, nullable=False),
-    sa.Column("begun_at", sa.Float, nullable=False),
-    sa.Column("deadline_at", sa.Float, nullable=False),  # of its state
-    sa.Column("closed_at", sa.Float),
-    sa.Column("entropy", sa.LargeBinary, nullable=False),  # of the server's noise: drawn once, so that it can be redone
-    sa.Column("server", sa.String(64), nullable=False),  # digest: weights and state before it
-    sa.Column("order_blob", sa.String(64), nullable=False),  # digest: what its boards are sent
-    sa.Column("order_bytes", sa.Integer, nullable=False),
-    sa.Column("result", sa.String(64)),  # digest: weights and state after it
-    sa.Column("late", sa.Integer, nullable=False, server_default="0"),
-    sa.Column("refused", sa.Integer, nullable=False, server_default="0"),
-)
-
-invitations = sa.Table(
-    "invitations",
-    metadata,
-    sa.Column("series", sa.String(16), primary_key=True),
-    sa.Column("number", sa.Integer, primary_key=True, autoincrement=False),
-    sa.Column("board", sa.ForeignKey("boards.id"), primary_key=True),
-    sa.Column("invited_at", sa.Float, nullable=False),
-    sa.Column("heard_at", sa.Float),  # its last sign of life; NULL: it has not fetched the invitation yet
-    sa.Column("gave_up", sa.Boolean, nullable=False),
-    sa.ForeignKeyConstraint(["series", "number"], ["rounds.series", "rounds.number"]),
-)
-
-# Boards that said they could take part.
-presences = sa.Table(
-    "presences",
-    metadata,
-    sa.Column("series", sa.ForeignKey("series.id"), primary_key=True),
-    sa.Column("board", sa.ForeignKey("boards.id"), primary_key=True),
-    sa.Column("at", sa.Float, nullable=False),
-    sa.Column("samples", sa.Integer, nullable=False),
-    sa.Column("network", sa.String(10), nullable=False),
-    sa.Column("temperature_c", sa.Float),
-)
-
-# A row only once the update's blob is on disk; what has a row is acknowledged.
-updates = sa.Table(
-    "updates",
-    metadata,
-    sa.Column("board", sa.ForeignKey("boards.id"), primary_key=True),
-    sa.Column("upload_id", sa.String(32), primary_key=True),
-    sa.Column("series", sa.String(16), nullable=False),
-    sa.Column("number", sa.Integer, nullable=False),  # of the round whose weights it started from
-    sa.Column("digest", sa.String(64), nullable=False),
-    sa.Column("size", sa.Integer, nullable=False),
-    sa.Column("samples", sa.Integer, nullable=False),
-    sa.Column("score", sa.Float),  # of the weights that the board was sent, on its own samples
-    sa.Column("received_at", sa.Float, nullable=False),
-    sa.Column("counted_in", sa.Integer),  # number of the round in which it counts
-    sa.Column("dropped", sa.String(20), nullable=False),  # why it never counts; '': it does, or may
-    sa.Column("kept", sa.Boolean, nullable=False),  # whether its blob still is
-    sa.ForeignKeyConstraint(["series", "number"], ["rounds.series", "rounds.number"]),
-    sa.UniqueConstraint("series", "number", "board"),
-    sa.Index("updates_counted", "series", "counted_in"),
 )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
-from msgspec import Meta
+from msgspec import UNSET, Meta, UnsetType
 
 from edgewire import tensors
 from edgewire.decoding import convert, plain
@@ -46,7 +46,7 @@ class Invitation:
     """Body of a statement of type 'round'. base: weights of which the order holds those that are trained; order: what
     to start from; boards: how many might take part; noise, clip: of the board's own, 0: none; seed: of its training;
     memory: the board's last update in this series that counts, whose memory goes with it ('': none); until: seconds
-    since 1970."""
+    since 1970; max_steps: local steps after which it stops early, left out where there is no limit."""
 
     series: SeriesId
     number: RoundNumber
@@ -64,6 +64,7 @@ class Invitation:
     memory: Annotated[str, Meta(pattern=r"^([0-9a-f]{32})?$")]
     heartbeat_s: Annotated[float, Meta(gt=0)]
     until: float
+    max_steps: Annotated[int, Meta(ge=1, le=1 << 31)] | UnsetType = UNSET
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,8 @@ class SignReply:
 @dataclass(frozen=True)
 class UpdateMeta:
     """The JSON part of an update. score: of the weights that the board was sent, on its own samples, by the task's
-    metric; None: it does not tell."""
+    metric; None: it does not tell; train_s: that its local steps took by its own clock, left out by boards that do not
+    tell."""
 
     series: SeriesId
     number: RoundNumber
@@ -102,6 +104,7 @@ class UpdateMeta:
     steps: Annotated[int, Meta(ge=1, le=1 << 53)]
     score: Annotated[float, Meta(ge=0, le=1)] | None = None
     format: Literal["update/1"] = "update/1"
+    train_s: Annotated[float, Meta(ge=0, le=1e9)] | UnsetType = UNSET
 
 
 @dataclass(frozen=True)

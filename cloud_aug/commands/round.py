@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,7 +30,7 @@ from cloud_aug.output import show, table
 
 if TYPE_CHECKING:
     from cloud_aug.cloud import Cloud
-    from cloud_aug.rounds.plan import Plan
+    from cloud_aug.rounds.plan import Plan, Rule
     from cloud_aug.rounds.results import Model
     from cloud_aug.rounds.status import RoundStatus, SeriesStatus
 
@@ -37,6 +38,17 @@ app = typer.Typer(no_args_is_help=True, help="Federated rounds: boards improve t
 
 SHOWN_ROUNDS = 15
 WATCH_S = 2.0
+
+
+class AdaptTo(str, enum.Enum):
+    """What may follow boards' pace; all: whatever the algorithm bears."""
+
+    deadline = "deadline"
+    steps = "steps"
+    frequency = "frequency"
+    switch = "switch"
+    all = "all"
+
 
 Series = Annotated[str, typer.Argument(metavar="SERIES", help="Its id, see 'round status'.")]
 Name = Annotated[str, typer.Option("--algorithm", help="One of docs/algorithms.md.")]
@@ -58,6 +70,10 @@ Failures = Annotated[int, typer.Option("--failures", min=1, help="Rounds in a ro
 Staleness = Annotated[int, typer.Option("--staleness", min=0, help="Rounds by which fedbuff's updates may be late.")]
 Norm = Annotated[float, typer.Option("--max-norm", help="Of one update; longer ones are refused.")]
 Most = Annotated[int, typer.Option("--max-samples", min=1, help="That one board may claim to have.")]
+Adapt = Annotated[
+    list[AdaptTo] | None,
+    typer.Option("--adapt", help="Let this follow the pace that boards were seen to have; repeatable."),
+]
 Kept = Annotated[int, typer.Option("--keep-updates", min=0, help="Rounds whose single updates stay on disk.")]
 Start = Annotated[bool, typer.Option("--start", help="Start it at once.")]
 Which = Annotated[str, typer.Option("--round", help="Its number, last, or best by the boards' own score.")]
@@ -94,6 +110,7 @@ def create(
     max_norm: Norm = 1000.0,
     max_samples: Most = 1_000_000,
     kept_updates: Kept = 3,
+    adapt: Adapt = None,
     start: Start = False,
     data: Data = None,
     as_json: Json = False,
@@ -125,6 +142,7 @@ def create(
         max_norm=max_norm,
         max_samples=max_samples,
         kept_updates=kept_updates,
+        adapt=_rules(algorithm, adapt or []),
     )
     cloud = opened(data)
     made = all_series.create(cloud, task, plan, now=time.time())
@@ -134,6 +152,14 @@ def create(
     text += f"{made.boards} boards may take part"
     text += "; it runs" if start else f"\nnext: cloud-aug round start {made.id}"
     show({"series": made.id, "plan": plan, "boards": made.boards, "started": start}, text, as_json=as_json)
+
+
+def _rules(algorithm: str, wanted: list[AdaptTo]) -> tuple[Rule, ...]:
+    from cloud_aug.rounds.plan import RULES, rules_of
+
+    if AdaptTo.all in wanted:
+        return rules_of(algorithm)
+    return tuple(rule for rule in RULES if rule in {one.value for one in wanted})
 
 
 def _plan(**values: object) -> Plan:
@@ -268,12 +294,15 @@ def _listed(found: list[SeriesStatus]) -> str:
 
 def _lines(one: SeriesStatus) -> str:
     rows = [_row(done) for done in one.history[-SHOWN_ROUNDS:]]
-    header = ("round", "state", "answered", "late", "refused", "silent", "down", "up", "score", "deadline", "reason")
+    boards = ("answered", "late", "refused", "silent", "steps", "expected", "took")
+    header = ("round", "state", "counts by", *boards, "down", "up", "score", "deadline", "reason")
     lines = [
         f"series {one.id} of '{one.task}': {one.algorithm}, {one.state}{': ' if one.reason else ''}{one.reason}",
         f"{one.closed} of {one.rounds} rounds closed, {one.failed} failed; {one.present} boards wait",
         table(rows, header) if rows else "no round yet",
     ]
+    if one.adapt:
+        lines.insert(2, f"following boards' pace: {', '.join(one.adapt)}")
     if one.best_round is not None:
         lines.append(f"best: round {one.best_round}, {_percent(one.best_score)} on the boards' own samples")
     if one.epsilon is not None:
@@ -283,8 +312,21 @@ def _lines(one: SeriesStatus) -> str:
 
 def _row(one: RoundStatus) -> tuple[object, ...]:
     came = (f"{one.answered}/{one.invited}", one.late, one.refused, one.silent)
+    paced = (_steps(one), _seconds(one.expected_s), _seconds(one.took_s))
     until = moment(one.deadline_at) if one.closed_at is None else None
-    return (one.number, one.state, *came, one.bytes_down, one.bytes_up, _percent(one.score), until, one.reason)
+    moved = (one.bytes_down, one.bytes_up, _percent(one.score))
+    return (one.number, one.state, one.counts_by, *came, *paced, *moved, until, one.reason)
+
+
+def _steps(one: RoundStatus) -> str | None:
+    """How many local steps boards were limited to."""
+    if one.steps_least is None or one.steps_least == one.steps_most:
+        return None if one.steps_least is None else str(one.steps_least)
+    return f"{one.steps_least}-{one.steps_most}"
+
+
+def _seconds(value: float | None) -> str | None:
+    return None if value is None else f"{value:.1f} s"
 
 
 def _percent(share: float | None) -> str | None:

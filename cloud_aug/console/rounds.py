@@ -34,6 +34,8 @@ def one_series(visitor: Looking, series: SeriesPath) -> Response:
     scores = [(one.number, 100 * one.score) for one in found.history if one.score is not None]
     answered = [(float(one.number), float(one.answered)) for one in found.history]
     invited = [(float(one.number), float(one.invited)) for one in found.history]
+    expected = [(float(one.number), one.expected_s) for one in found.history if one.expected_s is not None]
+    took = [(float(one.number), one.took_s) for one in found.history if one.took_s is not None]
     sent = [(float(one.number), one.bytes_up / 1024) for one in found.history]
     return pages.page(
         "series.html",
@@ -43,6 +45,7 @@ def one_series(visitor: Looking, series: SeriesPath) -> Response:
         charts=[
             charts.lines("Score of the model by round, points", [Series("score", scores)]),
             charts.lines("Boards by round", [Series("invited", invited), Series("answered", answered)]),
+            charts.lines("Turn of the median board, seconds", [Series("took", took), Series("expected", expected)]),
             charts.lines("Sent up by round, KiB", [Series("bytes", sent)]),
         ],
     )

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
+from msgspec import UNSET
 
 from cloud_aug import db, keys, tasks, writes
 from cloud_aug.cloud import Cloud
+from cloud_aug.rounds import pacing
 from cloud_aug.rounds import series as all_series
-from cloud_aug.rounds.plan import Plan, Series
+from cloud_aug.rounds.pacing import Turn
+from cloud_aug.rounds.plan import Plan, Series, may_buffer
 from edgelearn.federated.catalogue import ALGORITHMS
 from edgelearn.federated.cohort import at_random, by_coin, longest_absent
 from edgewire.decoding import decode, plain
@@ -36,19 +39,21 @@ def join(cloud: Cloud, board: str, task_id: str, body: bytes, *, now: float) -> 
     if not found:
         return JoinReply(wait_s=NOTHING_RUNS_S, note="no rounds are running for this task")
     made = found[0]
-    # who takes late updates invites at once: boards must not be counted by two at a time
-    scope = "" if takes_late(made.plan) else board
+    # who waits for nobody invites at once: boards must not be counted by two at a time
+    scope = "" if may_buffer(made.plan) else board
     with cloud.database.writing(scope) as connection:
         if why := _unfit(connection, made.plan, board, request):
             return JoinReply(wait_s=NOTHING_RUNS_S, note=why)
-        number = _invited(connection, made, board) or _invite_at_once(connection, made, board, now=now)
+        number = _invited(connection, made, board)
+        number = number or _invite_at_once(connection, made, board, request.samples, now=now)
         if number:
             _heard(connection, made.id, number, board, now=now)
             return JoinReply(_sealed(cloud, connection, made, number, board, now=now), 0.0)
         row = {"series": made.id, "board": board, "at": now, "samples": request.samples}
         told = {"network": request.network, "temperature_c": request.temperature_c}
         writes.upsert(connection, db.presences, {**row, **told})
-        return JoinReply(wait_s=_ask_again_s(connection, made, now=now), note="not invited yet")
+        wait_s = _ask_again_s(connection, made, board, request.samples, now=now)
+        return JoinReply(wait_s=wait_s, note="not invited yet")
 
 
 def sign(cloud: Cloud, board: str, task_id: str, series: str, number: int, body: bytes, *, now: float) -> SignReply:
@@ -56,7 +61,7 @@ def sign(cloud: Cloud, board: str, task_id: str, series: str, number: int, body:
     told = decode(Sign, body, what="sign of life", limit_bytes=JOIN_LIMIT_BYTES)
     with cloud.database.writing(board) as connection:
         made = of_task(connection, series, task_id)
-        check_invited(connection, made, number, board)
+        invitation_of(connection, made, number, board)
         if told.state == "giving-up":
             connection.execute(_invitation(series, number, board).values(gave_up=True))
         _heard(connection, series, number, board, now=now)
@@ -71,16 +76,18 @@ def of_task(connection: sa.Connection, series: str, task_id: str) -> Series:
     return made
 
 
-def check_invited(connection: sa.Connection, made: Series, number: int, board: str) -> None:
-    """Raises Refused for a round that this board was not invited to, or that never was."""
-    column = db.invitations.c
-    mine = sa.select(column.board).where(column.series == made.id, column.number == number, column.board == board)
-    if connection.execute(mine).first() is None:
+def invitation_of(connection: sa.Connection, made: Series, number: int, board: str) -> Any:
+    """What a board was asked for, and the round's order. Raises Refused for a round that this board was not invited to,
+    or that never was."""
+    column, rounds = db.invitations.c, db.rounds.c
+    origin = sa.and_(rounds.series == column.series, rounds.number == column.number)
+    query = sa.select(db.invitations, rounds.order_blob, rounds.order_bytes)
+    mine = query.join_from(db.invitations, db.rounds, origin)
+    mine = mine.where(column.series == made.id, column.number == number, column.board == board)
+    row = connection.execute(mine).one_or_none()
+    if row is None:
         raise Refused(f"this board was not invited to round {number}", hint="join first")
-
-
-def takes_late(plan: Plan) -> bool:
-    return ALGORITHMS[plan.algorithm].takes_late
+    return row
 
 
 def wanted(connection: sa.Connection, made: Series, number: int) -> bool:
@@ -88,7 +95,7 @@ def wanted(connection: sa.Connection, made: Series, number: int) -> bool:
     last = all_series.last_round(connection, made.id)
     if last is None or last.state not in all_series.UNSETTLED:
         return False
-    if takes_late(made.plan):
+    if last.buffered:
         return bool(0 <= last.number - number <= made.plan.staleness)
     return bool(last.number == number and last.state == "open")
 
@@ -113,12 +120,19 @@ def present(connection: sa.Connection, made: Series, *, now: float) -> list[str]
     return sorted(set(connection.execute(came).scalars()) & set(all_series.entitled(connection, made.task)))
 
 
-def invite(connection: sa.Connection, made: Series, number: int, boards: Sequence[str], *, now: float) -> None:
-    """Note invitations; each board learns of its own when it asks the next time."""
-    rows = [{"series": made.id, "number": number, "board": board, "invited_at": now} for board in boards]
-    writes.insert_new(connection, db.invitations, [{**row, "gave_up": False} for row in rows])
+def told_samples(connection: sa.Connection, made: Series, boards: Sequence[str]) -> dict[str, int]:
+    """How many samples these boards said they have; who said nothing is left out."""
     column = db.presences.c
-    connection.execute(db.presences.delete().where(column.series == made.id, column.board.in_(boards)))
+    told = sa.select(column.board, column.samples).where(column.series == made.id, column.board.in_(boards))
+    return {row.board: row.samples for row in connection.execute(told.order_by(column.board))}
+
+
+def invite(connection: sa.Connection, made: Series, number: int, turns: Mapping[str, Turn], *, now: float) -> None:
+    """Note invitations, and what is asked of whom; each board learns of its own when it asks the next time."""
+    same = {"series": made.id, "number": number, "invited_at": now, "gave_up": False}
+    writes.insert_new(connection, db.invitations, [{**same, "board": b, **vars(turn)} for b, turn in turns.items()])
+    column = db.presences.c
+    connection.execute(db.presences.delete().where(column.series == made.id, column.board.in_(list(turns))))
 
 
 def _unfit(connection: sa.Connection, plan: Plan, board: str, request: JoinRequest) -> str:
@@ -139,7 +153,7 @@ def _invited(connection: sa.Connection, made: Series, board: str) -> int | None:
     column, last = db.invitations.c, all_series.last_round(connection, made.id)
     if last is None:
         return None
-    since = last.number - (made.plan.staleness if takes_late(made.plan) else 0)
+    since = last.number - (made.plan.staleness if last.buffered else 0)
     mine = sa.select(column.number).where(column.series == made.id, column.number >= since, column.board == board)
     query = mine.where(~column.gave_up).order_by(column.number.desc())
     number = connection.execute(query.limit(1)).scalar()
@@ -148,26 +162,29 @@ def _invited(connection: sa.Connection, made: Series, board: str) -> int | None:
     return int(number)
 
 
-def _invite_at_once(connection: sa.Connection, made: Series, board: str, *, now: float) -> int | None:
-    """Where late updates count, whoever comes starts from the newest weights, while there is a place."""
+def _invite_at_once(connection: sa.Connection, made: Series, board: str, samples: int, *, now: float) -> int | None:
+    """Where nobody is waited for, whoever comes starts from the newest weights, while there is a place."""
     last = all_series.last_round(connection, made.id)
-    if not takes_late(made.plan) or last is None or last.state != "open":
+    if last is None or not last.buffered or last.state != "open":
         return None
     column = db.invitations.c
     known = sa.select(column.number).where(column.series == made.id, column.board == board)
     if connection.execute(known.where(column.number == last.number)).first() is not None:
         return None  # it has sent its update to these weights, or gave up
-    if len(_busy(connection, made, last.number, now=now) - {board}) >= made.plan.cohort:
+    if len({row.board for row in at_work(connection, made, last, now=now)} - {board}) >= made.plan.cohort:
         return None
-    invite(connection, made, last.number, [board], now=now)
+    forecast = pacing.forecast_of(connection, made, board, last.order_bytes, now=now)
+    turn = forecast.turn(board, samples, last.within_s)
+    invite(connection, made, last.number, {board: turn}, now=now)
     return int(last.number)
 
 
-def _busy(connection: sa.Connection, made: Series, newest: int, *, now: float) -> set[str]:
-    """Boards that are at work on an update that would count."""
-    rows = invited_rows(connection, made.id, newest - made.plan.staleness)
-    answered = {(row.number, row.board) for row in _answers(connection, made.id, newest - made.plan.staleness)}
-    return {r.board for r in rows if (r.number, r.board) not in answered and alive(r, made.plan, now=now)}
+def at_work(connection: sa.Connection, made: Series, last: Any, *, now: float) -> list[Any]:
+    """Invitations of boards that are at work on an update that would count in this round."""
+    since = last.number - (made.plan.staleness if last.buffered else 0)
+    answered = {(row.number, row.board) for row in _answers(connection, made.id, since)}
+    rows = invited_rows(connection, made.id, since)
+    return [row for row in rows if (row.number, row.board) not in answered and alive(row, made.plan, now=now)]
 
 
 def alive(row: Any, plan: Plan, *, now: float) -> bool:
@@ -204,15 +221,21 @@ def _invitation(series: str, number: int, board: str) -> sa.Update:
 
 
 def _heard(connection: sa.Connection, series: str, number: int, board: str, *, now: float) -> None:
-    connection.execute(_invitation(series, number, board).values(heard_at=now))
+    started = sa.func.coalesce(db.invitations.c.started_at, now)
+    connection.execute(_invitation(series, number, board).values(heard_at=now, started_at=started))
 
 
-def _ask_again_s(connection: sa.Connection, made: Series, *, now: float) -> float:
-    """Later and later while a round lasts: whoever waits loses a tenth of that at most."""
-    last = all_series.last_round(connection, made.id)
+def _ask_again_s(connection: sa.Connection, made: Series, board: str, samples: int, *, now: float) -> float:
+    """Later and later while a round lasts: whoever waits loses a tenth of that at most. Where nobody is waited for,
+    and the plan says so, a board is not asked more often than it could answer."""
+    last, plan = all_series.last_round(connection, made.id), made.plan
     waited_s = 0.0 if last is None else now - last.begun_at
-    pause_s = max(made.boards / ASKING_PER_S, waited_s / 10)
-    return max(_SOONEST_S, min(pause_s, made.plan.silence_s / _BEATS))
+    pause_s = max(_SOONEST_S, min(max(made.boards / ASKING_PER_S, waited_s / 10), plan.silence_s / _BEATS))
+    if "frequency" not in plan.adapt or last is None or not last.buffered:
+        return pause_s
+    forecast = pacing.forecast_of(connection, made, board, last.order_bytes, now=now)
+    turn_s = forecast.turn(board, samples, last.within_s).expected_s or 0.0
+    return max(pause_s, min(turn_s, plan.gather_s / 2))  # a round that gathers boards must not miss it
 
 
 def _sealed(cloud: Cloud, connection: sa.Connection, made: Series, number: int, board: str, *, now: float) -> str:
@@ -220,6 +243,7 @@ def _sealed(cloud: Cloud, connection: sa.Connection, made: Series, number: int, 
     column = db.rounds.c
     row = connection.execute(sa.select(db.rounds).where(column.series == made.id, column.number == number)).one()
     plan, until = made.plan, max(row.deadline_at, now + made.plan.silence_s)
+    steps = invitation_of(connection, made, number, board).steps
     told = Invitation(
         series=made.id, number=number, board=board,
         base=made.base.weights, order=BlobRef(row.order_blob, row.order_bytes),
@@ -227,6 +251,7 @@ def _sealed(cloud: Cloud, connection: sa.Connection, made: Series, number: int, 
         compression=plan.compression, noise=plan.noise, clip=plan.clip,
         seed=_seed(plan.seed, number, board), memory=_memory(connection, made, board),
         heartbeat_s=max(_SOONEST_S, plan.silence_s / _BEATS), until=until,
+        max_steps=UNSET if steps is None else steps,
     )  # fmt: skip
     key = keys.current_signing(cloud.keys, keys.newest(connection))
     statement = Statement("round", made.task, db.epoch(connection), number, now, until, plain(told))
@@ -239,9 +264,7 @@ def _seed(seed: int, number: int, board: str) -> int:
 
 
 def _memory(connection: sa.Connection, made: Series, board: str) -> str:
-    """The board's last update that counts; where late ones count, that is every one that was taken."""
+    """The board's last update that counts, or will: one of a round that is open keeps it from being invited."""
     column = db.updates.c
     query = sa.select(column.upload_id).where(column.series == made.id, column.board == board, column.dropped == "")
-    if not takes_late(made.plan):
-        query = query.where(column.counted_in.is_not(None))
     return str(connection.execute(query.order_by(column.number.desc()).limit(1)).scalar() or "")

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 
 from cloud_aug import db
 from cloud_aug.cloud import Cloud
-from cloud_aug.rounds import attendance, receiving
+from cloud_aug.rounds import receiving
 from cloud_aug.rounds import series as all_series
 from cloud_aug.rounds.judging import judge
 from cloud_aug.rounds.plan import Series, algorithm_of
@@ -43,7 +43,8 @@ def count(cloud: Cloud, made: Series, number: int) -> Counted:
         row = connection.execute(_round_query(made.id, number)).one()
         rows = _frozen(connection, made.id, number)
     damaged: list[tuple[str, str]] = []
-    algorithm = algorithm_of(made, value=judge(cloud, made), rng=lambda _: _generator(row.entropy))
+    value = judge(cloud, made)
+    algorithm = algorithm_of(made, value=value, rng=lambda _: _generator(row.entropy), buffered=row.buffered)
     before = all_series.load_server(cloud, row.server, number - 1)
     server, problem = _closed(algorithm, before, _updates(cloud, made, rows, damaged))
     if not problem and not _finite(server):
@@ -95,7 +96,7 @@ def pending(connection: sa.Connection, made: Series, number: int) -> list[Any]:
     """Updates that would count if round `number` closed now."""
     column = db.updates.c
     query = _with_boards().where(column.series == made.id, column.dropped == "", column.counted_in.is_(None))
-    if attendance.takes_late(made.plan):
+    if _buffered(connection, made.id, number):
         query = query.where(column.number >= number - made.plan.staleness)
     else:
         query = query.where(column.number == number)
@@ -117,25 +118,18 @@ def freeze(connection: sa.Connection, made: Series, number: int) -> None:
         connection.execute(mine.values(counted_in=number))
     gone = sa.select(db.boards.c.id).where(db.boards.c.revoked_at.is_not(None))
     connection.execute(waiting.where(column.board.in_(gone)).values(dropped="revoked"))
-    if attendance.takes_late(made.plan):
+    if _buffered(connection, made.id, number):
         too_old = waiting.where(column.number < number - made.plan.staleness)
         connection.execute(too_old.values(dropped="too late"))
 
 
 def drop(connection: sa.Connection, made: Series, number: int, why: str) -> None:
-    """Updates of a round that failed never count; those that wait where late ones count do so for the next."""
+    """Updates of a round that failed never count; those that wait where nobody is waited for do so for the next."""
     column = db.updates.c
     frozen = column.counted_in == number
-    mine = frozen if attendance.takes_late(made.plan) else sa.or_(frozen, column.number == number)
+    mine = frozen if _buffered(connection, made.id, number) else sa.or_(frozen, column.number == number)
     these = db.updates.update().where(column.series == made.id, mine, column.dropped == "")
     connection.execute(these.values(dropped=why, counted_in=None))
-
-
-def drop_waiting(connection: sa.Connection, series: str, why: str) -> None:
-    """Updates that wait for a round that will not come."""
-    column = db.updates.c
-    waiting = db.updates.update().where(column.series == series, column.dropped == "", column.counted_in.is_(None))
-    connection.execute(waiting.values(dropped=why))
 
 
 def mark_damaged(connection: sa.Connection, damaged: Iterable[tuple[str, str]]) -> None:
@@ -158,6 +152,13 @@ def forget_old(connection: sa.Connection, made: Series, number: int) -> list[str
 def set_round(connection: sa.Connection, series: str, number: int, **values: Any) -> None:
     this = db.rounds.update().where(db.rounds.c.series == series, db.rounds.c.number == number)
     connection.execute(this.values(**values))
+
+
+def state_of(connection: sa.Connection, series: str, number: int) -> str | None:
+    """None for a round that there is not."""
+    column = db.rounds.c
+    query = sa.select(column.state).where(column.series == series, column.number == number)
+    return connection.execute(query).scalar()
 
 
 def failed_in_a_row(connection: sa.Connection, series: str) -> int:
@@ -183,6 +184,12 @@ def _frozen(connection: sa.Connection, series: str, number: int) -> list[Any]:
     query = sa.select(db.updates, rounds.order_blob).join_from(db.updates, db.rounds, origin)
     frozen = query.where(column.series == series, column.counted_in == number, column.dropped == "")
     return list(connection.execute(frozen.order_by(column.number, column.board)))
+
+
+def _buffered(connection: sa.Connection, series: str, number: int) -> bool:
+    column = db.rounds.c
+    query = sa.select(column.buffered).where(column.series == series, column.number == number)
+    return bool(connection.execute(query).scalar_one())
 
 
 def _with_boards() -> sa.Select[Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 import numpy as np
 from msgspec import Meta
@@ -19,6 +19,8 @@ from edgewire.rounds import Local, Network
 
 Count = Annotated[int, Meta(ge=1, le=1_000_000)]
 Span = Annotated[float, Meta(gt=0, le=30 * 86400)]
+Rule = Literal["deadline", "steps", "frequency", "switch"]
+RULES: tuple[Rule, ...] = get_args(Rule)
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,9 @@ class Plan:
     When: gather_s: how long boards may come before the cohort is drawn; deadline_s: of a round from then on; silence_s:
     who gave no sign of life for so long is not waited for; failures: rounds in a row that fail before the series stops.
     What is taken: staleness: rounds that an update may be late, where the algorithm counts late ones; max_norm,
-    max_samples: of one update. kept_updates: rounds whose single updates stay on disk."""
+    max_samples: of one update. kept_updates: rounds whose single updates stay on disk.
+    adapt: what follows the pace that boards were seen to have (`pacing`): the deadline of a round, the local steps of
+    each board, how often boards come where nobody waits for them, and whether anybody does (switch)."""
 
     algorithm: str = "fedavg"
     options: dict[str, float] = field(default_factory=dict)
@@ -55,6 +59,7 @@ class Plan:
     max_norm: Annotated[float, Meta(gt=0)] = 1e3
     max_samples: Count = 1_000_000
     kept_updates: Annotated[int, Meta(ge=0, le=1_000_000)] = 3
+    adapt: tuple[Rule, ...] = ()
 
     def problems(self) -> list[str]:
         """What the field types cannot say; empty when the plan is sound."""
@@ -63,6 +68,9 @@ class Plan:
             found.append(f"there is no algorithm '{self.algorithm}': choose one of {', '.join(ALGORITHMS)}")
         elif ALGORITHMS[self.algorithm].submodels:
             found.append(f"'{self.algorithm}' sends boards parts of tables, and here they get whole models")
+        elif wrong := [rule for rule in self.adapt if rule not in rules_of(self.algorithm)]:
+            known = ", ".join(rules_of(self.algorithm)) or "nothing"
+            found.append(f"with '{self.algorithm}' '{wrong[0]}' cannot follow boards' pace: {known} can")
         if self.compression not in CODECS:
             found.append(f"there is no compression '{self.compression}': choose one of {', '.join(CODECS)}")
         if self.quorum > self.cohort:
@@ -87,14 +95,41 @@ class Series:
     start: str
 
 
+def rules_of(algorithm: str) -> tuple[Rule, ...]:
+    """What may follow boards' pace with this algorithm; () for one that there is not."""
+    kind = ALGORITHMS.get(algorithm)
+    if kind is None or kind.invites == "coin":  # who is drawn by coin may be away for long
+        return ()
+    if kind.takes_late:
+        return ("steps", "frequency")
+    if algorithm == "fedsgd":  # one step, whatever is ordered
+        return ("deadline",)
+    # FedBuff's mean of what comes would undo what other algorithms do with a whole round
+    return RULES if algorithm in ("fedavg", "fedprox") else ("deadline", "steps")
+
+
+def may_buffer(plan: Plan) -> bool:
+    """Whether a round may be one in which nobody is waited for."""
+    return ALGORITHMS[plan.algorithm].takes_late or "switch" in plan.adapt
+
+
+def counts_by(plan: Plan, *, buffered: bool) -> str:
+    """The algorithm that counts a round. Where a series has changed over boards train as ever, and FedBuff counts."""
+    return "fedbuff" if buffered and not ALGORITHMS[plan.algorithm].takes_late else plan.algorithm
+
+
 def settings_of(local: Local) -> LocalSettings:
     return LocalSettings(local.epochs, local.batch_size, local.learning_rate)
 
 
-def algorithm_of(series: Series, *, value: Value, rng: Callable[[int], np.random.Generator]) -> Algorithm:
-    """The algorithm of a series, for the server. Raises UsageError for options that it does not have."""
-    surroundings = Surroundings(series.boards, float(series.plan.cohort), value, rng)
+def algorithm_of(
+    series: Series, *, value: Value, rng: Callable[[int], np.random.Generator], buffered: bool = False
+) -> Algorithm:
+    """The algorithm of a series' round, for the server. Raises UsageError for options that it does not have."""
+    plan, name = series.plan, counts_by(series.plan, buffered=buffered)
+    surroundings = Surroundings(series.boards, float(plan.cohort), value, rng)
+    known = plan.options if name == plan.algorithm else {k: v for k, v in plan.options.items() if k == "server_rate"}
     try:
-        return make(ALGORITHMS[series.plan.algorithm], surroundings, series.plan.options)
+        return make(ALGORITHMS[name], surroundings, known)
     except (TypeError, ValueError) as error:
-        raise UsageError(f"algorithm '{series.plan.algorithm}': {error}") from None
+        raise UsageError(f"algorithm '{name}': {error}") from None

@@ -3,6 +3,7 @@ same id, one changes nothing and gets the same answer."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
@@ -11,7 +12,7 @@ import sqlalchemy as sa
 
 from cloud_aug import db, writes
 from cloud_aug.cloud import Cloud
-from cloud_aug.rounds import attendance
+from cloud_aug.rounds import attendance, pacing
 from cloud_aug.rounds.plan import Plan, Series, settings_of
 from edgelearn.compression.catalogue import CODECS
 from edgelearn.federated import turn
@@ -41,48 +42,49 @@ def receive(
     """
     with cloud.database.reading() as connection:
         made = attendance.of_task(connection, series, task_id)
-        attendance.check_invited(connection, made, number, board)
+        asked = attendance.invitation_of(connection, made, number, board)
         known = _known(connection, board, upload_id)
-        row = _round(connection, made, number)
         open_yet = attendance.wanted(connection, made, number)
     if known is not None:
         return _again(known, made, number, body)
     if not open_yet:
         raise _late(cloud, made, number, board)
     try:
-        meta = _checked(cloud, made, row, board, upload_id, body)
+        meta = _checked(cloud, made, asked, upload_id, body)
     except (InvalidMessage, TooLarge):
         _count(cloud, made, number, board, "refused")
         raise
     cloud.blobs.put(body)  # on disk; a row comes next, and only then an answer
-    return _record(cloud, made, number, board, meta, body, now=now)
+    return _record(cloud, made, asked, meta, body, now=now)
 
 
 def read(cloud: Cloud, made: Series, row: Any) -> Update:
     """An update that has a row, as the algorithm takes it. Raises CorruptFile or NotFound if its blob is damaged,
     UpdateRefused, InvalidMessage."""
     parts, meta = unpack_update(cloud.blobs.read(row.digest), limit_bytes=UPDATE_LIMIT_BYTES)
-    return _opened(made, row.order_blob, cloud, parts, meta)
+    return _opened(made, row.order_blob, cloud, parts, meta, limits_of(made.plan))
 
 
-def _checked(cloud: Cloud, made: Series, row: Any, board: str, upload_id: str, body: bytes) -> UpdateMeta:
-    limit = min(UPDATE_LIMIT_BYTES, 2 * row.order_bytes + UPDATE_SPARE_BYTES)
+def _checked(cloud: Cloud, made: Series, asked: Any, upload_id: str, body: bytes) -> UpdateMeta:
+    limit = min(UPDATE_LIMIT_BYTES, 2 * asked.order_bytes + UPDATE_SPARE_BYTES)
     parts, meta = unpack_update(body, limit_bytes=limit)
-    if (meta.series, meta.number, meta.board, meta.upload_id) != (made.id, row.number, board, upload_id):
+    if (meta.series, meta.number, meta.board, meta.upload_id) != (made.id, asked.number, asked.board, upload_id):
         raise InvalidMessage("the update is of another round, board or upload than its address")
+    limits = limits_of(made.plan)
+    limits = limits if asked.steps is None else replace(limits, steps=min(limits.steps, asked.steps))
     try:
-        _opened(made, row.order_blob, cloud, parts, meta)
+        _opened(made, asked.order_blob, cloud, parts, meta, limits)
     except UpdateRefused as refused:
         raise InvalidMessage(f"the update is refused: {refused}") from None
     return meta
 
 
-def _opened(made: Series, order_blob: str, cloud: Cloud, parts: Parts, meta: UpdateMeta) -> Update:
+def _opened(made: Series, order_blob: str, cloud: Cloud, parts: Parts, meta: UpdateMeta, limits: Limits) -> Update:
     """Decompressed and checked. How large it can become follows from the order, whatever it claims."""
     plan, like = made.plan, shapes(cloud, order_blob)
     order = Order(meta.number - 1, like.main, settings_of(plan.local), like.extra)
     sent = Update(meta.board, meta.number - 1, meta.samples, meta.steps, parts.main, parts.extra)
-    return turn.receive(sent, order, CODECS[plan.compression], limits_of(plan))
+    return turn.receive(sent, order, CODECS[plan.compression], limits)
 
 
 def limits_of(plan: Plan) -> Limits:
@@ -106,20 +108,14 @@ def _known(connection: sa.Connection, board: str, upload_id: str) -> Any:
     return connection.execute(query).one_or_none()
 
 
-def _round(connection: sa.Connection, made: Series, number: int) -> Any:
-    column = db.rounds.c
-    return connection.execute(sa.select(db.rounds).where(column.series == made.id, column.number == number)).one()
-
-
 def _again(known: Any, made: Series, number: int, body: bytes) -> UpdateReply:
     if (known.series, known.number, known.digest) != (made.id, number, digest(body)):
         raise Conflict(f"upload {known.upload_id} was something else", hint="make a new id for new content")
     return UpdateReply(False, known.counted_in or 0)
 
 
-def _record(
-    cloud: Cloud, made: Series, number: int, board: str, meta: UpdateMeta, body: bytes, *, now: float
-) -> UpdateReply:
+def _record(cloud: Cloud, made: Series, asked: Any, meta: UpdateMeta, body: bytes, *, now: float) -> UpdateReply:
+    board, number = asked.board, asked.number
     with cloud.database.writing(board) as connection:
         known = _known(connection, board, meta.upload_id)
         if known is not None:
@@ -133,6 +129,7 @@ def _record(
             row |= {"received_at": now, "dropped": "", "kept": True}
             if writes.insert_new(connection, db.updates, [row]) != 1:
                 raise Conflict(f"this board has answered round {number} already", hint="join the next round")
+            pacing.learn(connection, made, asked, meta, len(body), now=now)
     if not open_yet:
         raise _late(cloud, made, number, board)
     return UpdateReply(True)

@@ -17,7 +17,7 @@ import sqlalchemy as sa
 
 from cloud_aug.cloud import Cloud
 from cloud_aug.database import first_line
-from cloud_aug.rounds import attendance, counting
+from cloud_aug.rounds import attendance, counting, pacing
 from cloud_aug.rounds import series as all_series
 from cloud_aug.rounds.plan import Series
 from edgelearn.federated.catalogue import ALGORITHMS
@@ -152,8 +152,8 @@ def _of_gathering(connection: sa.Connection, made: Series, last: sa.Row[Any], no
 def _of_open(connection: sa.Connection, made: Series, last: sa.Row[Any], now: float) -> tuple[Move, str]:
     plan, over = made.plan, now >= last.deadline_at
     came, quorum = len(counting.pending(connection, made, last.number)), quorum_of(made)
-    if attendance.takes_late(plan):
-        if came >= quorum:
+    if last.buffered:
+        if came >= (quorum if over else enough_of(made)):
             return "count", ""
         return ("fail", f"{came} updates came in time, {quorum} are needed") if over else ("wait", "")
     asked = attendance.invited_rows(connection, made.id, last.number)
@@ -176,10 +176,25 @@ def quorum_of(made: Series) -> int:
     return 0 if by_coin(made) else made.plan.quorum
 
 
+def enough_of(made: Series) -> int:
+    """Updates that close a round in which nobody is waited for: FedBuff's K. A series that has changed over to it takes
+    half of what a cohort may be."""
+    plan = made.plan
+    if ALGORITHMS[plan.algorithm].takes_late:
+        return plan.quorum
+    return max(plan.quorum, min(plan.cohort, made.boards) // 2)
+
+
 def _open(connection: sa.Connection, made: Series, last: sa.Row[Any], *, now: float) -> None:
     boards = attendance.draw(connection, made, last.number, now=now)
-    attendance.invite(connection, made, last.number, boards, now=now)
-    counting.set_round(connection, made.id, last.number, state="open", deadline_at=now + made.plan.deadline_s)
+    samples = attendance.told_samples(connection, made, boards)
+    forecast = pacing.forecast(connection, made, last.order_bytes, now=now)
+    within_s = forecast.within_s(samples)
+    turns = {board: forecast.turn(board, samples.get(board), within_s) for board in boards}
+    attendance.invite(connection, made, last.number, turns, now=now)
+    failed = counting.state_of(connection, made.id, last.number - 1) == "failed"
+    until = now + forecast.deadline_s(within_s, failed=failed)
+    counting.set_round(connection, made.id, last.number, state="open", deadline_at=until, within_s=within_s)
 
 
 def _freeze(connection: sa.Connection, made: Series, last: sa.Row[Any]) -> None:
@@ -192,13 +207,19 @@ def _fail(connection: sa.Connection, made: Series, last: sa.Row[Any], reason: st
     """The weights stay; the next round begins with them, unless too many have failed in a row."""
     _log.warning("series %s: round %d failed: %s", made.id, last.number, reason)
     counting.set_round(connection, made.id, last.number, state="failed", reason=reason, closed_at=now)
+    _learn_of_overdue(connection, made, last, now=now)
     counting.drop(connection, made, last.number, "round failed")
     failed = counting.failed_in_a_row(connection, made.id)
     if failed >= made.plan.failures:
         all_series.set_state(connection, made.id, "failed", f"{failed} rounds in a row failed: {reason}", now=now)
     else:
         order = BlobRef(last.order_blob, last.order_bytes)
-        all_series.begin(connection, made, last.number + 1, last.server, order, now=now)
+        all_series.begin(connection, made, last, last.server, order, now=now)
+
+
+def _learn_of_overdue(connection: sa.Connection, made: Series, last: sa.Row[Any], *, now: float) -> None:
+    at_work = attendance.at_work(connection, made, last, now=now)
+    pacing.learn_of_overdue(connection, made, at_work, last.order_bytes, now=now)
 
 
 def _count(cloud: Cloud, made: Series, number: int, *, now: float) -> None:
@@ -219,11 +240,12 @@ def _count(cloud: Cloud, made: Series, number: int, *, now: float) -> None:
             _fail(connection, made, last, counted.problem, now=now)
             return
         counting.set_round(connection, made.id, number, state="closed", result=counted.server, closed_at=now)
+        _learn_of_overdue(connection, made, last, now=now)
         old = counting.forget_old(connection, made, number)
         if counting.closed(connection, made.id) >= made.plan.rounds:
             all_series.set_state(connection, made.id, "finished", "", now=now)
-            counting.drop_waiting(connection, made.id, "series over")
+            all_series.drop_waiting(connection, made.id, "series over")
         else:
-            all_series.begin(connection, made, number + 1, counted.server, counted.order, now=now)
+            all_series.begin(connection, made, last, counted.server, counted.order, now=now)
     for digest in old:
         cloud.blobs.remove(digest)

@@ -12,6 +12,7 @@ import sqlalchemy as sa
 
 from cloud_aug import audit, db, publications, tasks, writes
 from cloud_aug.cloud import Cloud
+from cloud_aug.rounds import pacing
 from cloud_aug.rounds.plan import Plan, Series, algorithm_of, settings_of
 from edgelearn.federated.algorithm import Algorithm, Server
 from edgewire.decoding import decode, encode
@@ -115,21 +116,35 @@ def begin_or_extend(connection: sa.Connection, made: Series, server: str, order:
     """The round that a running series needs: what was open has its whole time again, else the next begins."""
     last = last_round(connection, made.id)
     if last is None or last.state not in UNSETTLED:
-        begin(connection, made, 1 if last is None else last.number + 1, server, order, now=now)
+        begin(connection, made, last, server, order, now=now)
         return
     span_s = made.plan.gather_s if last.state == "gathering" else made.plan.deadline_s
     this = db.rounds.update().where(db.rounds.c.series == made.id, db.rounds.c.number == last.number)
     connection.execute(this.values(deadline_at=now + span_s))
 
 
-def begin(connection: sa.Connection, made: Series, number: int, server: str, order: BlobRef, *, now: float) -> None:
-    """Open round `number`. Whoever waits for updates from anybody, or draws boards by coin, need not gather them."""
-    invites_late = _algorithm(made).takes_late
-    state, span_s = ("open", made.plan.deadline_s) if invites_late else ("gathering", made.plan.gather_s)
-    row = {"series": made.id, "number": number, "state": state, "reason": "", "server": server}
+def begin(
+    connection: sa.Connection, made: Series, before: sa.Row[Any] | None, server: str, order: BlobRef, *, now: float
+) -> None:
+    """Open the round after `before`. Whoever takes updates from anybody need not gather boards."""
+    number, buffered_before = (1, False) if before is None else (before.number + 1, before.buffered)
+    forecast = pacing.forecast(connection, made, order.size, now=now)
+    buffered = forecast.buffers(before=buffered_before)
+    if buffered_before and not buffered:
+        drop_waiting(connection, made.id, "changed over")
+    state, span_s = ("open", made.plan.deadline_s) if buffered else ("gathering", made.plan.gather_s)
+    row = {"series": made.id, "number": number, "state": state, "reason": "", "server": server, "buffered": buffered}
     row |= {"order_blob": order.digest, "order_bytes": order.size, "entropy": secrets.token_bytes(16)}
+    row |= {"within_s": forecast.within_s(forecast.held) if buffered else None}
     connection.execute(db.rounds.insert().values(**row, begun_at=now, deadline_at=now + span_s))
     writes.insert_new(connection, db.published_blobs, [{"digest": order.digest, "task": made.task}])
+
+
+def drop_waiting(connection: sa.Connection, series: str, why: str) -> None:
+    """Updates that wait for a round that will not come never count."""
+    column = db.updates.c
+    waiting = db.updates.update().where(column.series == series, column.dropped == "", column.counted_in.is_(None))
+    connection.execute(waiting.values(dropped=why))
 
 
 # What the tables say

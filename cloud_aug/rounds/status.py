@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,7 +10,7 @@ import sqlalchemy as sa
 
 from cloud_aug import db
 from cloud_aug.cloud import Cloud
-from cloud_aug.rounds.plan import Series
+from cloud_aug.rounds.plan import Series, counts_by
 from edgelearn.federated.catalogue import ALGORITHMS
 from edgelearn.privacy.accountant import gaussian_epsilon, sampled_epsilon
 from edgewire.decoding import decode
@@ -22,7 +23,9 @@ DELTA = 1e-5  # of every ε that is told
 class RoundStatus:
     """state: gathering, open, closing, closed or failed. answered: updates that counted, or wait to; late, refused:
     that never will; silent: invited boards that neither answered nor gave a sign of life lately. score: of the model
-    that the round made, as the boards of the next one found on their own samples; None: not known (yet)."""
+    that the round made, as the boards of the next one found on their own samples; None: not known (yet).
+    counts_by: the algorithm that counts it; steps_least, steps_most: local steps that boards were limited to, None: to
+    none; expected_s, took_s: of the median board, from its start to its update, None: not known."""
 
     number: int
     state: str
@@ -39,12 +42,18 @@ class RoundStatus:
     bytes_up: int
     samples: int
     score: float | None
+    counts_by: str
+    steps_least: int | None
+    steps_most: int | None
+    expected_s: float | None
+    took_s: float | None
 
 
 @dataclass(frozen=True)
 class SeriesStatus:
     """state: created, running, stopped, finished or failed. closed: rounds that were closed, of `rounds`; failed: that
-    were not; present: boards that could be invited; epsilon: what it cost so far at δ = 1e-5, None without noise."""
+    were not; present: boards that could be invited; adapt: what follows boards' pace; epsilon: what it cost so far at
+    δ = 1e-5, None without noise."""
 
     id: str
     task: str
@@ -56,6 +65,7 @@ class SeriesStatus:
     failed: int
     cohort: int
     quorum: int
+    adapt: tuple[str, ...]
     present: int
     base_version: int
     created_at: float
@@ -101,6 +111,7 @@ def _status(connection: sa.Connection, row: sa.Row[Any], *, now: float, history:
         failed=states.count("failed"),
         cohort=plan.cohort,
         quorum=plan.quorum,
+        adapt=plan.adapt,
         present=int(connection.execute(present).scalar_one()),
         base_version=made.base.version,
         created_at=row.created_at,
@@ -160,17 +171,17 @@ def _round(
 ) -> RoundStatus:
     invited, came = db.invitations.c, db.updates.c
     asked = connection.execute(
-        sa.select(invited.board, invited.heard_at, invited.invited_at, invited.gave_up).where(
-            invited.series == series.id, invited.number == row.number
-        )
+        sa.select(db.invitations).where(invited.series == series.id, invited.number == row.number)
     ).all()
     answers = connection.execute(
-        sa.select(came.board, came.number, came.size, came.samples, came.counted_in, came.dropped).where(
+        sa.select(db.updates).where(
             came.series == series.id, sa.or_(came.number == row.number, came.counted_in == row.number)
         )
     ).all()
     counting = [a for a in answers if a.dropped == "" and a.counted_in in (row.number, None)]
-    mine = {answer.board for answer in answers if answer.number == row.number}
+    mine = {answer.board: answer for answer in answers if answer.number == row.number}
+    steps = [ask.steps for ask in asked if ask.steps is not None]
+    took_s = [mine[a.board].received_at - a.started_at for a in asked if a.board in mine and a.started_at is not None]
     silent = [
         ask
         for ask in asked
@@ -189,10 +200,19 @@ def _round(
         refused=row.refused,
         silent=len(silent),
         bytes_down=row.order_bytes * sum(ask.heard_at is not None for ask in asked),
-        bytes_up=sum(answer.size for answer in answers if answer.number == row.number),
+        bytes_up=sum(answer.size for answer in mine.values()),
         samples=sum(answer.samples for answer in counting),
         score=score,
+        counts_by=counts_by(series.plan, buffered=row.buffered),
+        steps_least=min(steps, default=None),
+        steps_most=max(steps, default=None),
+        expected_s=_median([ask.expected_s for ask in asked if ask.expected_s is not None]),
+        took_s=_median(took_s),
     )
+
+
+def _median(values: list[float]) -> float | None:
+    return statistics.median(values) if values else None
 
 
 def _quiet(ask: Any, series: Series, *, now: float) -> bool:

@@ -15,11 +15,12 @@ import numpy as np
 
 from cloud_aug.simulation.plan import Plan, algorithm_of, codec_of
 from edgelearn.crowd import Crowd
-from edgelearn.federated.adaptive import Pace, buffer_now, buffering_gain, deadline_s, local_steps, typical
+from edgelearn.federated.adaptive import SLACK, Pace, buffer_now, buffering_gain, deadline_s, expected, local_steps
 from edgelearn.federated.algorithm import Algorithm, Order, Update
 from edgelearn.federated.cohort import at_random
 from edgelearn.federated.fedavg import FedAvg
 from edgelearn.federated.fedbuff import FedBuff
+from edgelearn.federated.local import steps_of
 from edgelearn.federated.turn import Memory, close, play, receive
 from edgelearn.federated.updates import Limits
 from edgewire import tensors
@@ -142,8 +143,8 @@ class Paced:
         settings = self.plan.settings
         steps = wanted = self._wanted(board)
         if self._adaptive.steps and math.isfinite(limit_s):
-            expected = self._expected(board)
-            steps = local_steps(expected, wanted=wanted, moved_bytes=self._moved_bytes, within_s=limit_s / 1.2)
+            pace, within_s = expected(board, self._known), limit_s / SLACK
+            steps = local_steps(pace, wanted=wanted, moved_bytes=self._moved_bytes, within_s=within_s)
         luck = np.exp(self._rng.normal(0, self._clock.luck, 2)).tolist()
         seen = Pace(self._paces[board].steps_per_s * luck[0], self._paces[board].bytes_per_s * luck[1])
         order = self._algorithm.order(self._server, replace(settings, max_steps=steps))
@@ -157,16 +158,12 @@ class Paced:
             return math.inf
         return deadline_s([self._full_s(board) for board in self.crowd.boards])
 
-    def _expected(self, board: str) -> Pace:
-        return self._known.get(board) or typical(list(self._known.values()))
-
     def _full_s(self, board: str) -> float:
         """What a board should take for all that is wanted of it."""
-        return self._expected(board).seconds(steps=self._wanted(board), moved_bytes=self._moved_bytes)
+        return expected(board, self._known).seconds(steps=self._wanted(board), moved_bytes=self._moved_bytes)
 
     def _wanted(self, board: str) -> int:
-        samples, settings = self.crowd.samples(board), self.plan.settings
-        return settings.epochs * math.ceil(samples / (settings.batch_size or samples))
+        return steps_of(self.crowd.samples(board), self.plan.settings)
 
     def _prefers_buffered(self) -> bool:
         if not (self._adaptive.switch and self._known):

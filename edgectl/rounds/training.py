@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TypeVar
@@ -63,9 +64,17 @@ class Governed:
 
 
 def train(
-    home: Home, enrolment: Enrolment, manifest: Manifest, store: Store, *, threads: int, on_step: Callable[[], None]
+    home: Home,
+    enrolment: Enrolment,
+    manifest: Manifest,
+    store: Store,
+    *,
+    threads: int,
+    on_step: Callable[[], None],
+    monotonic: Callable[[], float] = time.monotonic,
 ) -> Trained:
-    """The caller holds the lock. The same invitation and samples give the same update, but for noise.
+    """The caller holds the lock. The same invitation and samples give the same update, but for noise and the time that
+    it took.
 
     Raises NotFound where nothing waits, Refused where the signed task does not allow it, NothingToDo without samples,
     UnsupportedBoard for what this version does not know, ResourcesRefused if budget or governor end it, CorruptFile.
@@ -86,6 +95,7 @@ def train(
     except ValueError as error:
         raise CorruptFile(f"the order does not fit task '{manifest.task.id}': {error}", hint="edgectl sync") from None
     told = score(manifest.task.metric, learner.logits(parts.main), learner.y)
+    began = monotonic()
     try:
         update, memory = _play(invitation, parts, Governed(learner, on_step), folder.memory(invitation))
     except Spent as spent:
@@ -93,6 +103,7 @@ def train(
     upload_id = secrets.token_hex(16)
     series, number = invitation.series, invitation.number
     meta = UpdateMeta(series, number, invitation.board, upload_id, update.num_samples, update.steps, told)
+    meta = replace(meta, train_s=max(0.0, monotonic() - began))
     folder.keep_update(Parts(update.delta, update.extra), meta, memory)
     size = (folder.path / "update.safetensors").stat().st_size
     return Trained(manifest.task.id, series, number, True, meta.samples, meta.steps, told, size)
@@ -106,7 +117,8 @@ def check_allowed(manifest: Manifest) -> None:
 
 def _play(invitation: Invitation, parts: Parts, learner: Governed, memory: turn.Memory) -> tuple[Update, turn.Memory]:
     local = invitation.local
-    settings = LocalSettings(local.epochs, local.batch_size, local.learning_rate)
+    most = invitation.max_steps if isinstance(invitation.max_steps, int) else 0
+    settings = LocalSettings(local.epochs, local.batch_size, local.learning_rate, most)
     return turn.play(
         _algorithm(invitation),
         _known(CODECS, "compression", invitation.compression),

@@ -6,15 +6,15 @@ Whoever runs rounds measures each board's pace and asks these; nothing here look
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-BUFFERED_FROM, SYNCHRONOUS_BELOW = (
-    2.0,
-    1.5,
-)  # gain at which to change over: a late update is worth less than a fresh one
+# gain at which to change over: a late update is worth less than a fresh one
+BUFFERED_FROM, SYNCHRONOUS_BELOW = 2.0, 1.5
+SHARE, SLACK = 0.7, 1.2  # of a cohort that is waited for; how many times longer than they should take
+LEAST_PART, SHORTEST_S = 0.01, 1e-3  # of a turn that each of its two parts takes; a turn
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,27 @@ class Pace:
             _harmonic(self.steps_per_s, seen.steps_per_s, trust), _harmonic(self.bytes_per_s, seen.bytes_per_s, trust)
         )
 
+    def slowed(self, times: float) -> Pace:
+        """A board that takes so many times longer for everything."""
+        return Pace(self.steps_per_s / times, self.bytes_per_s / times)
+
+
+def seen(*, steps: int, moved_bytes: float, span_s: float, trained_s: float | None) -> Pace:
+    """What a turn tells of a board. span_s: from the order to the update, by the clock of whoever runs the rounds;
+    trained_s: of that its steps took, as the board says, None: it does not (half is taken for it).
+
+    Whatever a board says, the same turn is expected to take the same span; it can only say which part was which.
+
+    >>> seen(steps=20, moved_bytes=600, span_s=16, trained_s=10)
+    Pace(steps_per_s=2.0, bytes_per_s=100.0)
+    >>> seen(steps=20, moved_bytes=600, span_s=16, trained_s=1e9).seconds(steps=20, moved_bytes=600)
+    16.0
+    """
+    span_s = max(span_s, SHORTEST_S)
+    told_s = span_s / 2 if trained_s is None else trained_s
+    trained_s = min(max(told_s, LEAST_PART * span_s), (1 - LEAST_PART) * span_s)
+    return Pace(steps / trained_s, moved_bytes / (span_s - trained_s))
+
 
 def typical(paces: Sequence[Pace]) -> Pace:
     """What to expect of a board that never took part: the median of the others. Raises ValueError for nobody."""
@@ -52,7 +73,12 @@ def typical(paces: Sequence[Pace]) -> Pace:
     return Pace(float(np.median(speed)), float(np.median(network)))
 
 
-def deadline_s(expected_s: Sequence[float], *, share: float = 0.7, slack: float = 1.2) -> float:
+def expected(board: str, known: Mapping[str, Pace]) -> Pace:
+    """Its own pace, or that of the others. Raises ValueError where nobody's is known."""
+    return known.get(board) or typical(list(known.values()))
+
+
+def deadline_s(expected_s: Sequence[float], *, share: float = SHARE, slack: float = SLACK) -> float:
     """How long to wait for a cohort: as long as `share` of its boards should take, and some slack.
 
     >>> deadline_s([1, 2, 3, 100], share=0.75, slack=2)  # three of four

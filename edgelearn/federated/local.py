@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
 
@@ -21,6 +22,15 @@ def batches(num_samples: int, settings: LocalSettings, rng: np.random.Generator)
         rows = rng.permutation(num_samples)
         for start in range(0, num_samples, size):
             yield rows[start : start + size]
+
+
+def steps_of(num_samples: int, settings: LocalSettings) -> int:
+    """How many steps `batches` makes, if nothing stops them.
+
+    >>> steps_of(25, LocalSettings(epochs=2, batch_size=10))
+    6
+    """
+    return settings.epochs * math.ceil(num_samples / (settings.batch_size or num_samples))
 
 
 def local_sgd(

@@ -305,6 +305,16 @@ def test_the_governor_is_asked_after_every_step(ready: Synced, service: Service)
     assert len(steps) == service.received[0][0].steps == 6
 
 
+def test_a_board_takes_no_more_steps_than_it_is_ordered_and_tells_how_long_they_took(
+    ready: Synced, service: Service
+) -> None:
+    service.changes = {"max_steps": 2}
+    turn(ready, service)
+    meta = service.received[0][0]
+    assert meta.steps == 2
+    assert isinstance(meta.train_s, float)
+
+
 def test_own_noise_is_bounded_by_the_clip_and_never_the_same(ready: Synced, service: Service) -> None:
     service.changes = {"noise": 1e-6, "clip": 0.01}
     turn(ready, service)

@@ -102,6 +102,8 @@ class Player:
         rng = np.random.default_rng(0)
         sent, _ = CODECS[invitation.compression].encode(delta, memory={}, rng=rng)
         meta = UpdateMeta(invitation.series, invitation.number, self.id, upload_id, self.samples, 4, 0.5)
+        if isinstance(invitation.max_steps, int):
+            meta = replace(meta, steps=min(meta.steps, invitation.max_steps))
         meta = replace(meta, **changes)
         return meta.upload_id, pack_update(Parts(sent, extra), meta)
 

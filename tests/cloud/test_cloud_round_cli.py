@@ -24,8 +24,9 @@ def players(client, cloud, clock):
 
 
 def test_a_series_from_its_making_to_the_next_base(data, cloud, clock, players, tmp_path):
-    made = report(*MAKE, "--set", "server_rate=0.5", data=data)
+    made = report(*MAKE, "--set", "server_rate=0.5", "--adapt", "all", data=data)
     series = made["series"]
+    assert made["plan"]["adapt"] == ["deadline", "steps", "frequency", "switch"]
     assert (made["boards"], made["started"], made["plan"]["options"]) == (3, False, {"server_rate": 0.5})
     assert [report("round", "start", series, data=data)["changed"] for _ in range(2)] == [True, False]
     assert [report("round", "stop", series, data=data)["changed"] for _ in range(2)] == [True, False]
@@ -54,6 +55,7 @@ def test_a_series_from_its_making_to_the_next_base(data, cloud, clock, players, 
     assert [(one["changed"], one["base"]["version"]) for one in published] == [(True, 2), (False, 2)]
     assert report("index", "build", "--task", "toy", data=data)["publication"]["base"]["version"] == 2
     assert series in run("round", "status", data=data).stdout
+    assert "following boards' pace: deadline, steps" in run("round", "status", series, data=data).stdout
 
 
 @pytest.mark.parametrize(
@@ -65,6 +67,8 @@ def test_a_series_from_its_making_to_the_next_base(data, cloud, clock, players, 
         (("--network", "pigeon"), 2, "malformed"),
         (("--deadline", "soon"), 2, "not a span"),
         (("--learning-rate", "1000"), 2, "malformed"),
+        (("--algorithm", "median", "--adapt", "switch"), 2, "deadline, steps can"),
+        (("--adapt", "everything"), 2, "Invalid value for '--adapt'"),
     ],
 )
 def test_what_cannot_be_is_refused_with_its_reason(data, players, arguments, code, said):

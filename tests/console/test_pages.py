@@ -184,6 +184,7 @@ def test_a_series_shows_its_rounds(visit, made, clock):
     text = visit.client.get(f"/rounds/{found}").text
     assert "2 of 2 closed" in text
     assert text.count("2 of 3</td>") == 2
+    assert '<td class="num wide">90.0</td><td class="num wide">94.0</td>' in text  # expected of boards, and taken
     assert "Score of the model by round" in text
     assert f'href="/rounds/{found}"' in visit.client.get("/rounds").text
     assert visit.client.get("/rounds/" + "0" * 16).status_code == 404

@@ -108,7 +108,8 @@ def _round(connection: Any, found: str, number: int, now: float) -> None:
     connection.execute(db.rounds.insert().values({**row, **times, **blobs}))
     for board in (f"b{n:016x}" for n in range(1, 4)):
         asked = {"series": found, "number": number, "board": board, "invited_at": began, "heard_at": began + 5}
-        connection.execute(db.invitations.insert().values({**asked, "gave_up": board.endswith("3")}))
+        turn = {"started_at": began + 5, "samples": 12, "steps": 10 + number, "expected_s": 90.0}
+        connection.execute(db.invitations.insert().values({**asked, **turn, "gave_up": board.endswith("3")}))
         if not board.endswith("3"):
             told = {"digest": name, "size": 3000, "samples": 12, "score": 0.6 + number / 10, "received_at": began + 99}
             mine = {"board": board, "upload_id": secrets.token_hex(16), "series": found, "number": number}

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from edgelearn.federated.adaptive import Pace, buffer_now, buffering_gain, deadline_s, local_steps, typical
+from edgelearn.federated.adaptive import Pace, buffer_now, buffering_gain, deadline_s, local_steps, seen, typical
 from edgelearn.federated.algorithm import LocalSettings
 from edgelearn.federated.example import Pull
 from edgelearn.federated.local import local_sgd
@@ -17,6 +17,13 @@ def test_a_new_board_is_expected_to_be_like_the_median():
     assert typical([Pace(1, 30), Pace(2, 10), Pace(9, 20)]) == Pace(2, 20)
     with pytest.raises(ValueError, match="first round"):
         typical([])
+
+
+@pytest.mark.parametrize("told_s", [None, 0.0, 3.0, 8.0, 1e12])
+def test_whatever_a_board_says_of_its_time_the_same_turn_is_expected_to_take_what_it_took(told_s):
+    pace = seen(steps=20, moved_bytes=600, span_s=8.0, trained_s=told_s)
+    assert pace.seconds(steps=20, moved_bytes=600) == pytest.approx(8)
+    assert pace.slowed(3).seconds(steps=20, moved_bytes=600) == pytest.approx(24)
 
 
 def test_one_fast_turn_does_not_hide_slow_ones():

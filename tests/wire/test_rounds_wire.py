@@ -52,6 +52,14 @@ def test_the_bytes_of_orders_and_updates_are_golden() -> None:
     assert digest(pack_update(PARTS, META)) == GOLDEN_UPDATE
 
 
+def test_what_paced_rounds_add_is_golden_and_absent_elsewhere() -> None:
+    limited, timed = replace(INVITATION, max_steps=7), replace(META, train_s=12.5)
+    assert encode(limited) == encode(INVITATION).replace(b'"memory"', b'"max_steps":7,"memory"')
+    assert decode(Invitation, encode(limited), what="invitation") == limited
+    assert unpack_update(pack_update(PARTS, timed), limit_bytes=1 << 20)[1] == timed
+    assert digest(pack_update(PARTS, timed)) == GOLDEN_TIMED_UPDATE
+
+
 def test_a_task_that_says_nothing_of_rounds_has_the_bytes_that_it_always_had() -> None:
     assert b"rounds" not in encode(Privacy())
     assert decode(Privacy, encode(Privacy(rounds=True)), what="policy").rounds is True
@@ -86,6 +94,7 @@ def test_a_body_beyond_its_limit_or_of_another_kind_is_refused() -> None:
         {"board": "kitchen"},
         {"series": "../../etc"},
         {"format": "update/2"},
+        {"train_s": -1.0},
     ],
 )
 def test_numbers_and_names_that_cannot_be_are_refused(change: dict[str, object]) -> None:
@@ -94,7 +103,16 @@ def test_numbers_and_names_that_cannot_be_are_refused(change: dict[str, object])
 
 
 @pytest.mark.parametrize(
-    "change", [{"seed": 2**53}, {"memory": "x"}, {"clip": 0.0}, {"boards": 0}, {"local": {"epochs": 0}}, {"number": 0}]
+    "change",
+    [
+        {"seed": 2**53},
+        {"memory": "x"},
+        {"clip": 0.0},
+        {"boards": 0},
+        {"local": {"epochs": 0}},
+        {"number": 0},
+        {"max_steps": 0},
+    ],
 )
 def test_an_invitation_that_cannot_be_is_refused(change: dict[str, object]) -> None:
     with pytest.raises(InvalidMessage):
@@ -103,4 +121,5 @@ def test_an_invitation_that_cannot_be_is_refused(change: dict[str, object]) -> N
 
 GOLDEN_INVITATION = "9db0ed8220d65e2aae7d40125efd38ec08b9536383e4da317b46af25ed83a442"
 GOLDEN_ORDER = "d0c36204b6c347c06f3adf6de70c94911b80f777af369344c5ddb0c9c0b52028"
+GOLDEN_TIMED_UPDATE = "aa5219c2de4a75b5225a47d15545d56548ac69096eda66dd2415397e4c9523d4"
 GOLDEN_UPDATE = "c2de5745c71ac34c9f392692bf23d47c8c7f4c90630dcd57f2e59186b4d0dc3f"
