@@ -28,6 +28,7 @@ class Connection(H11Protocol):
     briefly when the service ends: TLS closes on both sides, but who is idle may not look for minutes."""
 
     _timer: asyncio.TimerHandle | None = None
+    _farewell: asyncio.TimerHandle | None = None
     _ending = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -43,6 +44,8 @@ class Connection(H11Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_waiting()
+        if self._farewell is not None:
+            self._farewell.cancel()
         super().connection_lost(exc)
 
     def shutdown(self) -> None:
@@ -57,7 +60,13 @@ class Connection(H11Protocol):
             self._leave_soon()
 
     def _leave_soon(self) -> None:
-        self.loop.call_later(FAREWELL_S, self.transport.abort)
+        self._farewell = self.loop.call_later(FAREWELL_S, self._leave)
+
+    def _leave(self) -> None:
+        if self.transport.get_write_buffer_size():
+            self._leave_soon()  # the line is slow, and the answer still on its way
+        else:
+            self.transport.abort()
 
     @property
     def _idle(self) -> bool:
