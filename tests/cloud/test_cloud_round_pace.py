@@ -70,7 +70,7 @@ def test_a_slow_board_is_ordered_fewer_steps_once_it_is_known(cloud, clock, play
     assert played(cloud, clock, made, players) == [STEPS, STEPS, STEPS, 22]  # (10 - 2) s at 50 steps in 18 s
     told = status(cloud, made.id, now=clock()).history[1]
     assert (told.steps_least, told.steps_most, told.counts_by) == (22, STEPS, "fedavg")
-    assert (told.expected_s, told.took_s) == (pytest.approx(10), pytest.approx(10))
+    assert (told.expected_s, told.took_s) == (pytest.approx(10, abs=0.1), pytest.approx(10, abs=0.1))
 
 
 def test_the_deadline_follows_what_most_need_and_never_exceeds_the_fixed_one(cloud, clock, players):
@@ -79,7 +79,7 @@ def test_the_deadline_follows_what_most_need_and_never_exceeds_the_fixed_one(clo
     assert last(cloud, made).deadline_at == clock() + PLAN.deadline_s  # nobody is known
     played(cloud, clock, made, players)
     gathered(players, made.id)
-    assert last(cloud, made).deadline_at == pytest.approx(clock() + PLAN.silence_s + 1.2 * 10)
+    assert last(cloud, made).deadline_at == pytest.approx(clock() + PLAN.silence_s + 1.2 * 10, abs=0.2)
     all_series.stop(cloud, made.id, now=clock())
     other = begun(cloud, clock, PACED, adapt=("deadline",), deadline_s=125)  # paces are the task's
     gathered(players, other.id)
@@ -90,7 +90,7 @@ def test_a_deadline_waits_for_a_quorum_and_after_a_failed_round_nothing_is_riske
     made = begun(cloud, clock, PACED, adapt=("deadline",), quorum=4)
     played(cloud, clock, made, players)
     gathered(players, made.id)
-    assert last(cloud, made).deadline_at == pytest.approx(clock() + PLAN.silence_s + 1.2 * 20)
+    assert last(cloud, made).deadline_at == pytest.approx(clock() + PLAN.silence_s + 1.2 * 20, abs=0.2)
     clock.now += PLAN.deadline_s
     assert move_on(cloud, made.id, clock).failed == 1
     gathered(players, made.id)
