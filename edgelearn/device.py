@@ -9,7 +9,9 @@ import torch
 def use_threads(threads: int) -> None:
     """Fix what changes results or speed between runs: thread counts and the choice of kernels."""
     torch.set_num_threads(threads)
-    torch.use_deterministic_algorithms(True, warn_only=True)
+    # as use_deterministic_algorithms(True, warn_only=True), which also imports torch's compiler: a second of a fast
+    # processor, and 70 MiB (torch 2.13)
+    torch.set_deterministic_debug_mode("warn")
 
 
 def what_computes(device: str) -> str:

@@ -12,10 +12,10 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 STOP_S = 60.0  # for a training to write its checkpoint; the service manager waits longer
-_LOOK_S = 0.2
+LOOK_S = 0.2  # from one question whether to stop to the next
 
 Run = Callable[[Sequence[str], float | None], "Done"]
 """(arguments, time limit in s or None) -> how it ended."""
@@ -45,15 +45,7 @@ class Children:
     def run(self, arguments: Sequence[str], limit_s: float | None) -> Done:
         """Run it to its end. Asked to stop, or past its limit, it gets SIGTERM, and a minute later SIGKILL: every
         command survives that. Raises OSError if it cannot be started."""
-        # a group of its own: Ctrl-C in a terminal is for the agent, which passes it on once
-        process = subprocess.Popen(
-            [sys.executable, "-m", "edgectl", "--state", str(self._state), *arguments],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env={name: value for name, value in os.environ.items() if name != "NOTIFY_SOCKET"},
-            start_new_session=True,
-        )
+        process = started(self._state, arguments, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE)
         try:
             out, err = self._wait(process, None if limit_s is None else time.monotonic() + limit_s)
         finally:
@@ -65,7 +57,7 @@ class Children:
     def _wait(self, process: subprocess.Popen[bytes], deadline: float | None) -> tuple[bytes, bytes]:
         while True:
             with contextlib.suppress(subprocess.TimeoutExpired):
-                return process.communicate(timeout=_LOOK_S)
+                return process.communicate(timeout=LOOK_S)
             if self._asked() or (deadline is not None and time.monotonic() >= deadline):
                 process.terminate()
                 try:
@@ -73,6 +65,19 @@ class Children:
                 except subprocess.TimeoutExpired:
                     process.kill()
                     return process.communicate()
+
+
+def started(state: Path, arguments: Sequence[str], *, stdin: int, stderr: int | IO[bytes]) -> subprocess.Popen[bytes]:
+    """The command in a process of its own, whose stdout is a pipe. Raises OSError."""
+    # a group of its own: Ctrl-C in a terminal is for the agent, which passes it on once
+    return subprocess.Popen(
+        [sys.executable, "-m", "edgectl", "--state", str(state), *arguments],
+        stdin=stdin,
+        stdout=subprocess.PIPE,
+        stderr=stderr,
+        env={name: value for name, value in os.environ.items() if name != "NOTIFY_SOCKET"},
+        start_new_session=True,
+    )
 
 
 def _report(out: bytes) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,15 +12,22 @@ from edgectl.commands import Invocation, JsonFlag, TaskFlag, invocation
 from edgectl.output import emit, say
 
 if TYPE_CHECKING:
+    from edgectl.enrolment import Enrolment
+    from edgectl.governor.governor import Governor
     from edgectl.rounds.joining import Outcome
     from edgectl.rounds.training import Trained
     from edgectl.stopping import Stop
+    from edgewire.messages import Manifest
 
 group = typer.Typer(no_args_is_help=True, help="Federated rounds, where you want them.", rich_markup_mode=None)
 
 For = Annotated[
     int, typer.Option("--for", min=0, metavar="SECONDS", help="Go on asking for that long; 0: once, one turn.")
 ]
+Turns = Annotated[
+    bool, typer.Option("--turns", hidden=True, help="Train for each task named on standard input, a line each.")
+]
+KEPT_S = 60.0  # a pause for longer than that is worth the time that starting to train takes
 
 
 def register(app: typer.Typer) -> None:
@@ -44,13 +52,17 @@ def join(ctx: typer.Context, task: TaskFlag = None, seconds: For = 0, json: Json
         raise NothingToDo("this board takes no part in federated rounds", hint="edgectl config set rounds true")
     made: list[Outcome] = []
     until = time.monotonic() + seconds
-    with Stop().listening() as stop:
-        world = real(here.home, settings, site=here.places.profiles, stopped=lambda: stop.asked)
+    with (
+        Stop().listening() as stop,
+        real(here.home, settings, site=here.places.profiles, stopped=lambda: stop.asked) as world,
+    ):
         while True:
             made = take_part_now(here.home, settings, world, task=here.task_id(task))
             wait_s = min((one.wait_s for one in made), default=float("inf"))
             if stop.asked or time.monotonic() + wait_s >= until:
                 break
+            if wait_s > KEPT_S:
+                world.let_go()
             stop.wait(wait_s)
     wait_s = min((one.wait_s for one in made), default=0.0)
     report = {"changed": any(one.state == "sent" or one.earlier for one in made), "wait_s": wait_s}
@@ -58,17 +70,22 @@ def join(ctx: typer.Context, task: TaskFlag = None, seconds: For = 0, json: Json
 
 
 @group.command()
-def train(ctx: typer.Context, task: TaskFlag = None, json: JsonFlag = False) -> None:
+def train(ctx: typer.Context, task: TaskFlag = None, turns: Turns = False, json: JsonFlag = False) -> None:
     """Train for the round that waits here, within this board's budget, and keep the update. Uses no network.
 
-    `edgectl round join` runs it.
+    `edgectl round join` does the same.
     """
     started = time.monotonic()
+    from edgectl.retraining import seal_network
+    from edgectl.rounds.trainer import serve
     from edgectl.stopping import Stop
-    from edgewire.files import exclusive
 
     here = invocation(ctx)
-    with exclusive(here.home.ensure().lock("train"), doing="training on this board"), Stop().listening() as stop:
+    seal_network()
+    with Stop().listening() as stop:
+        if turns:
+            serve(sys.stdin, sys.stdout, lambda name: vars(_train(here, name, stop, time.monotonic())))
+            return
         done = _train(here, task, stop, started)
     line = f"{done.task}: update for round {done.number} of series {done.series}: {done.samples} samples"
     emit(vars(done), [line], as_json=json)
@@ -79,33 +96,37 @@ def _train(here: Invocation, task: str | None, stop: Stop, started: float) -> Tr
     from edgectl.board import memory, profile
     from edgectl.budget import check_loadable
     from edgectl.governor import start
-    from edgectl.retraining import seal_network
+    from edgewire.files import exclusive
 
-    seal_network()
-    known = enrolment.load(here.home)
-    manifest = tasks.known_task(here.home, known, here.task_id(task), here.clock())
-    machine = start.Machine.real(started=started, sleep=stop.sleep, site=here.places.profiles)
-    begin = start.start(here.with_profile(), profile.load(here.profile_id, here.places.profiles), machine)
-    check_loadable(memory.available_mib())
+    with exclusive(here.home.ensure().lock("train"), doing="training on this board"):
+        known = enrolment.load(here.home)
+        manifest = tasks.known_task(here.home, known, here.task_id(task), here.clock())
+        machine = start.Machine.real(started=started, sleep=stop.sleep, site=here.places.profiles)
+        begin = start.start(here.with_profile(), profile.load(here.profile_id, here.places.profiles), machine)
+        if "torch" not in sys.modules:
+            check_loadable(memory.available_mib())
+        try:
+            return _governed(here, known, manifest, begin.govern(lambda kind, line, **told: say(line)), stop)
+        finally:
+            machine.close()
+
+
+def _governed(here: Invocation, known: Enrolment, manifest: Manifest, governor: Governor, stop: Stop) -> Trained:
+    """The training as a run in the board's record."""
     from edgectl.rounds import training  # only now: it imports torch
 
-    try:
-        governor = begin.govern(lambda kind, line, **told: say(line))
+    def on_step() -> None:
+        stop.check()
+        governor.step()
 
-        def on_step() -> None:
-            stop.check()
-            governor.step()
-
-        with here.store() as store:
-            run = store.start_run(manifest.task.id, "round", here.clock())
-            try:
-                done = training.train(here.home, known, manifest, store, threads=here.threads, on_step=on_step)
-            except (Exception, KeyboardInterrupt) as error:
-                store.finish_run(run, "failed", {"error": str(error)}, here.clock())
-                raise
-            store.finish_run(run, "update made", dict(vars(done)), here.clock())
-    finally:
-        machine.close()
+    with here.store() as store:
+        run = store.start_run(manifest.task.id, "round", here.clock())
+        try:
+            done = training.train(here.home, known, manifest, store, threads=here.threads, on_step=on_step)
+        except (Exception, KeyboardInterrupt) as error:
+            store.finish_run(run, "failed", {"error": str(error)}, here.clock())
+            raise
+        store.finish_run(run, "update made", dict(vars(done)), here.clock())
     return done
 
 

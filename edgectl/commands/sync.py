@@ -70,8 +70,8 @@ def _take_part(here: Invocation) -> list[Turn]:
     with Stop().listening() as stop:
         try:
             settings = here.with_profile()
-            world = real(here.home, settings, site=here.places.profiles, stopped=lambda: stop.asked)
-            return take_part_now(here.home, settings, world)
+            with real(here.home, settings, site=here.places.profiles, stopped=lambda: stop.asked) as world:
+                return take_part_now(here.home, settings, world)
         except (Busy, RetryLater, TimedOut) as error:
             say(f"no round now: {error.message}")
             return []

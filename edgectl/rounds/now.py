@@ -5,12 +5,11 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 
 from edgectl import enrolment, tasks
-from edgectl.agent.children import Children, Done
 from edgectl.agent.condition import not_now
 from edgectl.board import network
 from edgectl.config import Settings
@@ -20,6 +19,7 @@ from edgectl.governor.start import heat_limit
 from edgectl.home import Home
 from edgectl.rounds.joining import Board, Outcome, Train, take_part
 from edgectl.rounds.service import Rounds, RoundsOverHttp
+from edgectl.rounds.trainer import Trainer
 from edgectl.store import Store
 from edgectl.telemetry.reading import Reading, Sensors
 from edgectl.telemetry.watching import settled
@@ -33,22 +33,22 @@ NOT_NOW_S, NEVER_S = 30.0, 3600.0  # when to ask again where the board itself do
 @dataclass(frozen=True)
 class World:
     """read: the board's state over the last moment; rounds: the cloud, while the block lasts; train: see joining.Train;
-    can_train: whether this board has what training needs; clock: seconds since 1970."""
+    can_train: whether this board has what training needs; let_go: of the memory that training keeps between turns;
+    clock: seconds since 1970."""
 
     read: Callable[[], Reading]
     rounds: Callable[[Enrolment], contextlib.AbstractContextManager[Rounds]]
     train: Train
     can_train: bool
     stopped: Callable[[], bool]
+    let_go: Callable[[], None] = lambda: None
     clock: Callable[[], float] = time.time
 
 
-def real(home: Home, settings: Settings, *, site: Sequence[Path], stopped: Callable[[], bool]) -> World:
-    """This board's. site: folders with a site's own profiles; stopped: whether a stop was asked."""
-
-    def read() -> Reading:
-        with Sensors(site=site) as sensors:
-            return settled(sensors)
+@contextlib.contextmanager
+def real(home: Home, settings: Settings, *, site: Sequence[Path], stopped: Callable[[], bool]) -> Iterator[World]:
+    """This board's, while the block lasts. site: folders with a site's own profiles; stopped: whether a stop was
+    asked."""
 
     @contextlib.contextmanager
     def rounds(known: Enrolment) -> Iterator[Rounds]:
@@ -58,13 +58,27 @@ def real(home: Home, settings: Settings, *, site: Sequence[Path], stopped: Calla
         finally:
             cloud.close()
 
-    def train(task: str, limit_s: float, unwanted: Callable[[], bool]) -> Done:
-        """In a process of its own: this one stays without torch, and without its memory."""
-        children = Children(home.root.absolute(), lambda: stopped() or unwanted())
-        return children.run(["round", "train", "--task", task, "--json"], limit_s)
-
     can_train = settings.text("train_scope") != "none" and find_spec("torch") is not None
-    return World(read, rounds, train, can_train, stopped)
+    trainer = Trainer(home.root.absolute(), stopped)  # this process stays without torch, and without its memory
+    with Sensors(site=site) as sensors, contextlib.closing(trainer):
+        yield World(Senses(sensors).read, rounds, trainer.turn, can_train, stopped, trainer.close)
+
+
+class Senses:
+    """The board's state for question after question. sensors: those of one world.
+
+    A load takes half a second to tell, longer than many a turn, and after a turn it would be the turn's own: one that
+    was seen counts for a while. All else is read anew."""
+
+    def __init__(self, sensors: Sensors, *, settle: Callable[[Sensors], Reading] = settled) -> None:
+        self._sensors, self._settle = sensors, settle
+        self._seen: Reading | None = None
+
+    def read(self) -> Reading:
+        now = self._sensors.read()
+        if self._seen is None or now.monotonic_s - self._seen.monotonic_s >= NOT_NOW_S:
+            now = self._seen = self._settle(self._sensors)
+        return replace(now, cpu_load=self._seen.cpu_load, gpu_load=self._seen.gpu_load)
 
 
 def take_part_now(home: Home, settings: Settings, world: World, *, task: str | None = None) -> list[Outcome]:

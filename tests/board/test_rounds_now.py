@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import pytest
 
@@ -12,8 +13,8 @@ from edgectl import config
 from edgectl.agent.children import Done
 from edgectl.config import Places, Settings
 from edgectl.rounds.joining import Outcome
-from edgectl.rounds.now import NOT_NOW_S, World, take_part_now
-from edgectl.telemetry.reading import Reading
+from edgectl.rounds.now import NOT_NOW_S, Senses, World, take_part_now
+from edgectl.telemetry.reading import Reading, Sensors
 from edgewire.errors import EdgeError, NotGranted
 from edgewire.rounds import JoinReply, JoinRequest, Sign, SignReply, UpdateMeta, UpdateReply
 from tests.board.synced import BOTH, Synced
@@ -142,3 +143,17 @@ def test_a_recalled_task_is_no_error(ready: Ready) -> None:
     ready.service.error = NotGranted("this board is not granted task 'toy'")
     [one] = ready.takes_part()
     assert (one.state, "not granted" in one.note) == ("waiting", True)
+
+
+def test_a_load_that_was_seen_counts_for_a_while_and_heat_is_of_now(tmp_path: Path) -> None:
+    def settle(sensors: Sensors) -> Reading:
+        return replace(COOL, monotonic_s=sensors.read().monotonic_s, cpu_load=loads.pop(0))
+
+    now, loads = [100.0], [0.1, 0.9]
+    with Sensors(tmp_path, monotonic=lambda: now[0]) as sensors:
+        senses = Senses(sensors, settle=settle)
+        assert senses.read().cpu_load == 0.1
+        now[0] += NOT_NOW_S - 1
+        assert (senses.read().cpu_load, senses.read().temperature_c) == (0.1, None)  # no sensor there tells it
+        now[0] += 1
+        assert senses.read().cpu_load == 0.9
