@@ -87,7 +87,7 @@ def _write_world(folder: Path, rounds: int) -> None:
     weights = {f"weights/{name}": array for name, array in weights_of(reference_model("2nn", seed=0)).items()}
     columns = {"x": world.x, "y": world.y, "parts": parts, "test_x": world.test[0], "test_y": world.test[1]}
     np.savez(folder / "world.npz", **columns, **weights)
-    settings = {**vars(SETTINGS), "rounds": rounds, "share": SHARE, "boards": BOARDS, "seed": 0}
+    settings = {**vars(SETTINGS), "rounds": rounds, "share": SHARE, "boards": BOARDS, "seed": 0, "norm": False}
     (folder / "settings.json").write_text(json.dumps(settings))
 
 

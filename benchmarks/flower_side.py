@@ -1,4 +1,5 @@
-"""Flower's half of `federated_vs_flower`: run by Flower's own Python, which knows nothing of this project.
+"""Flower's half of `federated_vs_flower`: run by Flower's own Python, which knows nothing of this project. Its boards
+play in `transport_vs_flower`, too.
 
 FedAvg as Flower's documentation shows it: a ClientApp that trains with torch, a ServerApp with its FedAvg strategy, its
 simulation with one CPU per client. What to play lies in $FLOWER_FOLDER; what came of it goes there.
@@ -29,22 +30,32 @@ SETTINGS = json.loads((FOLDER / "settings.json").read_text())
 
 
 class TwoNN(nn.Module):
-    """As in benchmarks/reference_models.py."""
+    """As in benchmarks/reference_models.py; as in edgelearn/models/mlp.py with a layer norm, if asked for."""
 
     def __init__(self) -> None:
         super().__init__()
         self.first, self.second, self.head = nn.Linear(784, 128), nn.Linear(128, 64), nn.Linear(64, 10)
+        self.norm = nn.LayerNorm(128) if SETTINGS["norm"] else nn.Identity()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         flat = x.reshape(len(x), 784).to(torch.float32) / 255
-        return self.head(self.second(self.first(flat).relu()).relu())
+        return self.head(self.second(self.norm(self.first(flat)).relu()).relu())
 
 
 @cache
 def world() -> dict[str, np.ndarray]:
-    torch.set_num_threads(1)
     with np.load(FOLDER / "world.npz") as data:
         return dict(data)
+
+
+def samples(board: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Of one board, which over transport has a file of its own."""
+    own = FOLDER / f"board-{board}.npz"
+    if own.exists():
+        with np.load(own) as data:
+            return torch.from_numpy(data["x"]), torch.from_numpy(data["y"])
+    rows = world()["parts"][board]
+    return torch.from_numpy(world()["x"][rows]), torch.from_numpy(world()["y"][rows])
 
 
 client = ClientApp()
@@ -52,9 +63,8 @@ client = ClientApp()
 
 @client.train()
 def train(message: Message, context: Context) -> Message:
-    data = world()
-    rows = data["parts"][int(context.node_config["partition-id"])]
-    x, y = torch.from_numpy(data["x"][rows]), torch.from_numpy(data["y"][rows])
+    torch.set_num_threads(1)
+    x, y = samples(int(context.node_config["partition-id"]))
     model = TwoNN()
     model.load_state_dict(message.content["arrays"].to_torch_state_dict())
     optimizer = torch.optim.SGD(model.parameters(), lr=SETTINGS["learning_rate"])

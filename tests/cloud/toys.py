@@ -200,7 +200,7 @@ def serving(data: Path, *options: str) -> Iterator[Server]:
     try:
         ready.wait(180)
         assert server.port, "".join(server.lines)
-        _set_url(data, server.url)
+        set_url(data, server.url)
         yield server
     finally:
         process.terminate()
@@ -212,7 +212,7 @@ def serving(data: Path, *options: str) -> Iterator[Server]:
         thread.join(10)
 
 
-def _set_url(data: Path, url: str) -> None:
+def set_url(data: Path, url: str) -> None:
     file = data / "settings.toml"
     file.write_text(re.sub(r'^url = ".*"$', f'url = "{url}"', file.read_text(), flags=re.M))
 

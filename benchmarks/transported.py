@@ -1,0 +1,119 @@
+"""What both halves of `transport_vs_flower` share: what is played, and what is told of it."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.relay import Relay
+from edgelearn.federated.algorithm import LocalSettings
+from edgelearn.learner import learner_of
+from edgelearn.models.build import Weights, build
+from edgewire.tasks import InputSchema, ModelSpec, Privacy, Task
+
+WARM_UP = 2  # rounds of which neither time nor bytes are taken
+SETTINGS = LocalSettings(epochs=1, batch_size=10, learning_rate=0.04)
+LOOK_S = 1.0
+TASK = Task(
+    "digits",
+    "Handwritten digits",
+    InputSchema((784,), "uint8"),
+    tuple("0123456789"),
+    ModelSpec("mlp", width=128, embedding=64),
+    privacy=Privacy(modes=("directory",), min_cohort=2, rounds=True),
+)
+
+
+@dataclass(frozen=True)
+class Shares:
+    """What is played with. x: (n, 784) uint8, y: (n,), parts: rows of each board, test: x and y of nobody's."""
+
+    x: np.ndarray
+    y: np.ndarray
+    parts: list[np.ndarray]
+    test: tuple[np.ndarray, np.ndarray]
+
+    @property
+    def weights(self) -> Weights:
+        """Where both sides start: drawn by one seed, pixels divided by 255."""
+        made = build(TASK, seed=0).state_dict()
+        drawn = {name: tensor.numpy().copy() for name, tensor in made.items()}
+        return drawn | {"front.std": np.full(784, 255, np.float32)}
+
+
+@dataclass(frozen=True)
+class Played:
+    """ended: when the first round began, and when each ended, by the monotonic clock; up, down: bytes per round that
+    passed the relay, after the first rounds; server_mib: the most that the server's processes held; score: on the test
+    samples, of the last round's weights."""
+
+    ended: list[float]
+    up: float
+    down: float
+    server_mib: float
+    score: float
+
+
+def score(weights: Weights, shares: Shares) -> float:
+    """Share of the test samples that these weights tell right."""
+    x, y = shares.test
+    learner = learner_of(TASK, weights, x, y)
+    trained = {name: array for name, array in weights.items() if not name.startswith("front.")}
+    return float((learner.logits(trained).argmax(1) == y).mean())
+
+
+def bytes_of(relay: Relay, ended: list[float]) -> tuple[float, float]:
+    """Up and down per round, the first ones left out."""
+    up, down = relay.between(ended[WARM_UP], ended[-1])
+    rounds = len(ended) - 1 - WARM_UP
+    return up / rounds, down / rounds
+
+
+@dataclass
+class Most:
+    """What some processes held in memory together, at most."""
+
+    mib: float = 0.0
+    over: threading.Event = field(default_factory=threading.Event)
+
+
+@contextmanager
+def watched(processes: Callable[[], list[int]]) -> Iterator[Most]:
+    """Look at these processes every second while the block runs."""
+    most = Most()
+
+    def look() -> None:
+        while not most.over.wait(LOOK_S):
+            most.mib = max(most.mib, sum(map(resident_mib, processes())))
+
+    thread = threading.Thread(target=look, daemon=True)
+    thread.start()
+    try:
+        yield most
+    finally:
+        most.over.set()
+        thread.join(10)
+
+
+def resident_mib(pid: int) -> float:
+    """0 for a process that has ended."""
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    except OSError:
+        return 0.0
+    return next((int(line.split()[1]) for line in lines if line.startswith("VmRSS")), 0) / 1024
+
+
+def until(reached: Callable[[], bool], *, limit_s: float, what: str) -> None:
+    """Look again and again. Raises TimeoutError."""
+    end = time.monotonic() + limit_s
+    while not reached():
+        if time.monotonic() > end:
+            raise TimeoutError(f"{what} took longer than {limit_s:.0f} s")
+        time.sleep(0.5)
