@@ -2,9 +2,9 @@
 
 Flower is installed into an environment of its own under --cache (about 1 GB), never into this one. MNIST, 100 boards of
 600 images, ten of them in each round, FedAvg of the 2NN from the same initial weights; both sides train with torch on
-one thread per board and judge every round on the same 10,000 images. Flower's simulation may use all cores, ours uses
-one process. The two are played one after the other. Compressed, ten boards take part in every round, and are compared
-with the same ten uncompressed. Over real transport nothing is measured here.
+one thread per board and judge every round on the same 10,000 images. Flower's simulation may use all cores, and ours
+has a process for each. The two are played one after the other. Compressed, ten boards take part in every round, and are
+compared with the same ten uncompressed. Real transport is for `transport_vs_flower`.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from benchmarks.flower_env import environment
 from benchmarks.reference_models import reference_model
 from cloud_aug.simulation.plan import Plan
 from cloud_aug.simulation.play import Simulation
+from cloud_aug.simulation.processes import Processes
 from edgelearn.crowd import Crowd
 from edgelearn.device import use_threads
 from edgelearn.federated import splits
@@ -120,8 +121,10 @@ def _play(name: str, folder: Path, rounds: int) -> None:
         test = data["test_x"], data["test_y"]
         crowd = Crowd(reference_model("2nn", seed=0), data["x"], data["y"], parts, test)
     plan = Plan(settings=SETTINGS, rounds=rounds, **unusual)
-    simulation, ended = Simulation(crowd, plan, folder / name, world=name), [time.monotonic()]
-    simulation.run(lambda _: ended.append(time.monotonic()))
+    with Processes(len(os.sched_getaffinity(0))) as players:
+        simulation = Simulation(crowd, plan, folder / name, world=name, players=players)
+        ended = [time.monotonic()]
+        simulation.run(lambda _: ended.append(time.monotonic()))
     told = {
         "ended": ended,
         "scores": [done.score for done in simulation.history],

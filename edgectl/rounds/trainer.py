@@ -38,14 +38,12 @@ class Trainer:
     def turn(self, task: str, limit_s: float, unwanted: Callable[[], bool]) -> Done:
         """Train for the round that waits: see joining.Train. Asked to stop, or past its limit, the process is ended as
         other commands are. Raises OSError if it cannot be started."""
-        process, until = self._asked(task), time.monotonic() + limit_s
-        answers = cast("IO[bytes]", process.stdout)
-        while not select.select([answers], [], [], LOOK_S)[0]:
-            if self._stopped() or unwanted() or time.monotonic() >= until:
-                process.terminate()
-                return self._ended(process)
-        line = answers.readline()
-        return Done(**json.loads(line)) if line else self._ended(process)
+        process = self._asked(task)
+        try:
+            return self._heard(process, time.monotonic() + limit_s, unwanted)
+        except BaseException:  # a second signal does not wait
+            process.kill()
+            raise
 
     def close(self) -> None:
         """Let the process and its memory go; the next turn starts another."""
@@ -66,6 +64,16 @@ class Trainer:
             asks.write(f"{task}\n".encode())
             asks.flush()
         return process
+
+    def _heard(self, process: subprocess.Popen[bytes], until: float, unwanted: Callable[[], bool]) -> Done:
+        """Its answer. until: on the monotonic clock."""
+        answers = cast("IO[bytes]", process.stdout)
+        while not select.select([answers], [], [], LOOK_S)[0]:
+            if self._stopped() or unwanted() or time.monotonic() >= until:
+                process.terminate()
+                return self._ended(process)
+        line = answers.readline()
+        return Done(**json.loads(line)) if line else self._ended(process)
 
     def _ended(self, process: subprocess.Popen[bytes]) -> Done:
         """Wait for its end, which the end of its input brings; how it ended."""

@@ -63,6 +63,17 @@ def test_a_turn_that_is_not_wanted_any_more_is_ended(
     assert endless.turn("toy", limit_s, lambda: unwanted).code in (0, 130, -signal.SIGTERM)
 
 
+def test_a_second_signal_does_not_wait_for_the_training(tmp_path: Path) -> None:
+    def interrupted() -> bool:
+        raise KeyboardInterrupt
+
+    endless = Trainer(tmp_path, lambda: False, command=("telemetry", "watch", "--every", "600"))
+    with pytest.raises(KeyboardInterrupt):
+        endless.turn("toy", 60.0, interrupted)
+    assert process_of(endless).wait(10) == -signal.SIGKILL
+    endless.close()
+
+
 def test_what_cannot_be_understood_ends_the_process_with_its_last_words(tmp_path: Path) -> None:
     done = Trainer(tmp_path, lambda: False, command=("round", "nothing")).turn("toy", 60.0, lambda: False)
     assert done.code == 2

@@ -213,6 +213,7 @@ def serving(data: Path, *options: str) -> Iterator[Server]:
 
 
 def set_url(data: Path, url: str) -> None:
+    """For enrolment files that are made from now on."""
     file = data / "settings.toml"
     file.write_text(re.sub(r'^url = ".*"$', f'url = "{url}"', file.read_text(), flags=re.M))
 
