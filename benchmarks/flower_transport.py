@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.relay import Relay, relaying
-from benchmarks.transported import SETTINGS, Played, Shares, bytes_of, score, until, watched
+from benchmarks.transported import SETTINGS, Played, Shares, below, bytes_of, score, until, watched
 from cloud_aug import certificates
 
 START_S, ROUND_LIMIT_S = 120.0, 300.0
@@ -53,12 +53,12 @@ class Flower:
         """Raises RuntimeError or TimeoutError with what its processes said."""
         self._write(shares, rounds)
         with relaying() as relay, self._link() as (link, port), self._nodes(relay, port, len(shares.parts)):
-            with watched(lambda: [link.pid, *_named(link.pid, "flwr-serverapp")]) as most:
+            with watched(lambda: [link.pid, *_server_apps(link.pid)]) as seen:
                 self._run("flwr", "run", str(self.folder / "app"), "beside")
                 last = self.folder / "ended.json"
                 until(last.exists, limit_s=START_S + rounds * ROUND_LIMIT_S, what="Flower")
             ended = json.loads(last.read_text())
-            return Played(ended, *bytes_of(relay, ended), most.mib, self._score(shares))
+            return Played(ended, *bytes_of(relay, ended), seen.worked_s(ended), seen.mib, self._score(shares))
 
     def _score(self, shares: Shares) -> float:
         with np.load(self.folder / "result.npz") as data:
@@ -144,22 +144,14 @@ class Flower:
         return {**os.environ, **QUIET, **own, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
 
 
-def _named(pid: int, name: str) -> list[int]:
-    """Processes below this one whose command line has that name."""
+def _server_apps(link: int) -> list[int]:
+    """Processes of the ServerApp: below the SuperLink, started by its SuperExec."""
     found = []
-    for child in _children(pid):
+    for child in below(link):
         with contextlib.suppress(OSError):
-            if name in Path(f"/proc/{child}/cmdline").read_text():
+            if "flwr-serverapp" in Path(f"/proc/{child}/cmdline").read_text():
                 found.append(child)
-        found += _named(child, name)
     return found
-
-
-def _children(pid: int) -> list[int]:
-    with contextlib.suppress(OSError):
-        lists = [path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/children")]
-        return [int(child) for text in lists for child in text.split()]
-    return []
 
 
 def _free_port() -> int:

@@ -50,13 +50,13 @@ class Place:
     def play(self, *, rounds: int, compression: str = "none") -> Played:
         """A series in which every board takes part in every round."""
         series = self._started(rounds, compression)
-        with self._playing(rounds), watched(lambda: [self.server.pid]) as most:
+        with self._playing(rounds), watched(lambda: [self.server.pid]) as seen:
             until(lambda: self._told(series).state != "running", limit_s=rounds * ROUND_LIMIT_S, what="a series")
         told = self._told(series)
         if (told.state, told.failed) != ("finished", 0):
             raise RuntimeError(f"the series is {told.state}: {told.reason}")
         ended = _moments(told)
-        return Played(ended, *bytes_of(self.relay, ended), most.mib, self._score(series))
+        return Played(ended, *bytes_of(self.relay, ended), seen.worked_s(ended), seen.mib, self._score(series))
 
     def _started(self, rounds: int, compression: str) -> str:
         local = [

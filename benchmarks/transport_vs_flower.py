@@ -77,6 +77,7 @@ def _figures(played: dict[str, Played], rounds: int) -> list[Figure]:
     load = f"{rounds} rounds; load of the machine {os.getloadavg()[1]:.1f}"
     own = [
         noted("time per round", _round_s(ours), "s", anchor=load),
+        noted("processor time per round", ours.worked_s, "s", anchor="of all processes, boards' and server's"),
         noted("memory of the server", ours.server_mib, "MiB"),
         noted("bytes per round", _kb(ours), "kB", anchor=f"up {ours.up / 1000:.0f}, down {ours.down / 1000:.0f}"),
         noted(f"up with {COMPRESSION}, of uncompressed", small.up / ours.up, "x", anchor=f"{small.up / 1000:.0f} kB"),
@@ -89,8 +90,10 @@ def _beside(flower: Played, ours: Played) -> list[Figure]:
     time_s, memory, size = _round_s(flower), flower.server_mib, _kb(flower)
     points = 100 * (ours.score - flower.score)
     with_up = f"Flower {size:.0f} kB, up {flower.up / 1000:.0f}, down {flower.down / 1000:.0f}"
+    worked = f"Flower {flower.worked_s:.1f} s"
     return [
         at_most("time per round, of Flower's", _round_s(ours) / time_s, "x", 0.2, anchor=f"Flower {time_s:.2f} s"),
+        noted("processor time, of Flower's", ours.worked_s / flower.worked_s, "x", anchor=worked),
         at_most("memory, of Flower's", ours.server_mib / memory, "x", 0.5, anchor=f"Flower {memory:.0f} MiB"),
         at_most("bytes per round, of Flower's", _kb(ours) / size, "x", 1, anchor=with_up),
         at_least("accuracy, over Flower's", points, "points", -0.5, anchor=f"Flower {100 * flower.score:.2f} %"),

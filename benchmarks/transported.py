@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -50,12 +51,13 @@ class Shares:
 @dataclass(frozen=True)
 class Played:
     """ended: when the first round began, and when each ended, by the monotonic clock; up, down: bytes per round that
-    passed the relay, after the first rounds; server_mib: the most that the server's processes held; score: on the test
-    samples, of the last round's weights."""
+    passed the relay, worked_s: processor time per round of all processes, after the first rounds; server_mib: the most
+    that the server's processes held; score: on the test samples, of the last round's weights."""
 
     ended: list[float]
     up: float
     down: float
+    worked_s: float
     server_mib: float
     score: float
 
@@ -76,38 +78,64 @@ def bytes_of(relay: Relay, ended: list[float]) -> tuple[float, float]:
 
 
 @dataclass
-class Most:
-    """What some processes held in memory together, at most."""
+class Seen:
+    """mib: what a server's processes held in memory together, at most; worked: moments of the monotonic clock, and the
+    processor time until then of whatever this process started."""
 
     mib: float = 0.0
+    worked: list[tuple[float, float]] = field(default_factory=list)
     over: threading.Event = field(default_factory=threading.Event)
+
+    def worked_s(self, ended: list[float]) -> float:
+        """Per round, the first ones left out."""
+        moments, worked = zip(*self.worked, strict=True)
+        first, last = np.interp([ended[WARM_UP], ended[-1]], moments, worked)
+        return float(last - first) / (len(ended) - 1 - WARM_UP)
 
 
 @contextmanager
-def watched(processes: Callable[[], list[int]]) -> Iterator[Most]:
+def watched(server: Callable[[], list[int]]) -> Iterator[Seen]:
     """Look at these processes every second while the block runs."""
-    most = Most()
+    seen = Seen()
 
     def look() -> None:
-        while not most.over.wait(LOOK_S):
-            most.mib = max(most.mib, sum(map(resident_mib, processes())))
+        while not seen.over.wait(LOOK_S):
+            seen.mib = max(seen.mib, sum(map(resident_mib, server())))
+            seen.worked.append((time.monotonic(), sum(map(worked_s, below(os.getpid())))))
 
     thread = threading.Thread(target=look, daemon=True)
     thread.start()
     try:
-        yield most
+        yield seen
     finally:
-        most.over.set()
+        seen.over.set()
         thread.join(10)
+
+
+def below(pid: int) -> list[int]:
+    """The processes that this one started, that those started, and so on."""
+    found = []
+    with suppress(OSError):
+        lists = [path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/children")]
+        for child in (int(child) for text in lists for child in text.split()):
+            found += [child, *below(child)]
+    return found
+
+
+def worked_s(pid: int) -> float:
+    """Processor time of a process and of those of its children that have ended."""
+    with suppress(OSError):
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")
+    return 0.0
 
 
 def resident_mib(pid: int) -> float:
     """0 for a process that has ended."""
-    try:
+    with suppress(OSError):
         lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    except OSError:
-        return 0.0
-    return next((int(line.split()[1]) for line in lines if line.startswith("VmRSS")), 0) / 1024
+        return next((int(line.split()[1]) for line in lines if line.startswith("VmRSS")), 0) / 1024
+    return 0.0
 
 
 def until(reached: Callable[[], bool], *, limit_s: float, what: str) -> None:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import socket
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from benchmarks.relay import relaying
 from benchmarks.rounds_https import played_place
 from benchmarks.transport_vs_flower import _figures
-from benchmarks.transported import WARM_UP, Played, Shares
+from benchmarks.transported import WARM_UP, Played, Seen, Shares
 
 
 def shares(boards: int, *, per_board: int = 20) -> Shares:
@@ -26,7 +29,25 @@ def shares(boards: int, *, per_board: int = 20) -> Shares:
 def told(round_s: float, size: float, mib: float, score: float) -> Played:
     """A side that took so long per round; the first rounds took longer."""
     ended = [0.0, 50.0, 99.0, *(99.0 + round_s * number for number in range(1, 5))]
-    return Played(ended, size / 2, size / 2, mib, score)
+    return Played(ended, size / 2, size / 2, round_s, mib, score)
+
+
+def test_a_relay_passes_everything_on_and_counts_each_way() -> None:
+    began = time.monotonic()
+    with socket.create_server(("127.0.0.1", 0)) as there, relaying() as relay:
+        relay.target = there.getsockname()[1]
+        with socket.create_connection(("127.0.0.1", relay.port), timeout=10) as here, there.accept()[0] as peer:
+            here.sendall(b"up")
+            assert peer.recv(10) == b"up"
+            peer.sendall(b"downwards")
+            assert here.recv(20) == b"downwards"
+        assert relay.between(began, time.monotonic()) == (2, 9)
+        assert relay.between(time.monotonic(), time.monotonic()) == (0, 0)
+
+
+def test_processor_time_is_of_the_rounds_after_the_first() -> None:
+    seen = Seen(worked=[(0.0, 0.0), (98.0, 10.0), (100.0, 12.0), (103.0, 18.0)])
+    assert seen.worked_s([0.0, 50.0, 99.0, 101.0, 103.0]) == 3.5
 
 
 @pytest.mark.slow
@@ -37,6 +58,7 @@ def test_boards_play_rounds_over_https_and_what_passed_was_counted(tmp_path: Pat
     assert len(played.ended) == 1 + WARM_UP + 1
     assert 2 * 0.9 * order < played.up < 2 * 1.1 * order
     assert played.server_mib > 10
+    assert played.worked_s > 0
     assert 0 <= played.score <= 1
 
 
