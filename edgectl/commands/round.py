@@ -77,14 +77,14 @@ def train(ctx: typer.Context, task: TaskFlag = None, turns: Turns = False, json:
     """
     started = time.monotonic()
     from edgectl.retraining import seal_network
-    from edgectl.rounds.trainer import serve
+    from edgectl.rounds.trainer import only_answers, serve
     from edgectl.stopping import Stop
 
     here = invocation(ctx)
     seal_network()
     with Stop().listening() as stop:
         if turns:
-            serve(sys.stdin, sys.stdout, lambda name: vars(_train(here, name, stop, time.monotonic())))
+            serve(sys.stdin, only_answers(), lambda name: vars(_train(here, name, stop, time.monotonic())))
             return
         done = _train(here, task, stop, started)
     line = f"{done.task}: update for round {done.number} of series {done.series}: {done.samples} samples"

@@ -8,10 +8,11 @@ be killed at any point: what it made is on disk.
 from __future__ import annotations
 
 import contextlib
+import io
 import json
+import os
 import select
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable
@@ -32,8 +33,7 @@ class Trainer:
     ) -> None:
         self._state, self._stopped, self._command, self._stop_s = state, stopped, tuple(command), stop_s
         self._process: subprocess.Popen[bytes] | None = None
-        # what it says on stderr: a pipe that nobody reads would fill
-        self._said: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115
+        self._said: IO[bytes] = io.BytesIO()  # what it says on stderr
 
     def turn(self, task: str, limit_s: float, unwanted: Callable[[], bool]) -> Done:
         """Train for the round that waits: see joining.Train. Asked to stop, or past its limit, the process is ended as
@@ -55,9 +55,10 @@ class Trainer:
         if self._process is not None and self._process.poll() is not None:
             self._ended(self._process)
         if self._process is None:
+            self._said = tempfile.TemporaryFile(dir=self._state)  # noqa: SIM115  (a pipe that nobody reads would fill)
             self._process = started(self._state, self._command, stdin=subprocess.PIPE, stderr=self._said)
         process = self._process
-        self._said.seek(0)
+        self._said.seek(0)  # where the process writes, too: of the turns before, nothing is kept
         self._said.truncate()
         asks = cast("IO[bytes]", process.stdin)
         with contextlib.suppress(BrokenPipeError):  # then its output ends, too
@@ -89,12 +90,17 @@ class Trainer:
 
 def serve(turns: Iterable[str], answers: TextIO, train: Callable[[str], dict[str, Any]]) -> None:
     """The process's side: a turn for each line, until there are no more. What `train` refuses is an answer; anything
-    else that it raises ends the process. What libraries print does not get among the answers."""
+    else that it raises ends the process."""
     for line in turns:
-        with contextlib.redirect_stdout(sys.stderr):
-            done = _turn(line.strip(), train)
-        answers.write(json.dumps(vars(done)) + "\n")
+        answers.write(json.dumps(vars(_turn(line.strip(), train))) + "\n")
         answers.flush()
+
+
+def only_answers() -> TextIO:
+    """What was standard output; from here on libraries that print, in C too, print to stderr."""
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    return answers
 
 
 def _turn(task: str, train: Callable[[str], dict[str, Any]]) -> Done:
