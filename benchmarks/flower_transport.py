@@ -26,7 +26,6 @@ from cloud_aug import certificates
 
 START_S, ROUND_LIMIT_S = 120.0, 300.0
 QUIET = dict.fromkeys(("FLWR_DISABLE_UPDATE_CHECK", "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION"), "1")
-POLL_S = 0.1  # from one look of a SuperExec for a task to the next; 1 by default, and slower
 LAYERS = {"first": "hidden", "norm": "norm", "second": "embedding", "head": "head"}  # in Flower's half, and ours
 OURS = {f"{theirs}.{kind}": f"{ours}.{kind}" for theirs, ours in LAYERS.items() for kind in ("weight", "bias")}
 APP = """\
@@ -140,7 +139,7 @@ class Flower:
     def _environment(self) -> dict[str, str]:
         path = f"{self.python.parent}:{os.environ['PATH']}"
         own = {"FLOWER_FOLDER": str(self.folder), "FLWR_HOME": str(self.folder / "home"), "PATH": path}
-        own |= {"FLWR_SUPEREXEC_TASK_POLL_INTERVAL": str(POLL_S), "FLWR_TELEMETRY_ENABLED": "0"}
+        own |= {"FLWR_TELEMETRY_ENABLED": "0"}
         return {**os.environ, **QUIET, **own, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
 
 
