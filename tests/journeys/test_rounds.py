@@ -42,10 +42,10 @@ def a_board(place: Place, number: int) -> Box:
     return made
 
 
-def started(place: Place) -> str:
+def started(place: Place, *, boards: int = BOARDS) -> str:
     plan = ["--algorithm", "scaffold", "--compression", "topk", "--rounds", str(ROUNDS), "--epochs", "2", "--seed", "3"]
     times = ["--gather", "60s", "--deadline", "300s", "--silence", "60s"]
-    size = ["--cohort", str(BOARDS), "--quorum", str(BOARDS)]
+    size = ["--cohort", str(boards), "--quorum", str(boards)]
     return str(place.cloud("round", "create", "--task", "toy", *plan, *size, *times, "--start")["series"])
 
 
@@ -129,7 +129,7 @@ def test_each_is_killed_once_and_the_model_has_the_same_bits(willing: Place) -> 
 
 def test_who_did_not_consent_takes_no_part(willing: Place) -> None:
     board = a_board(willing, 0)
-    started(willing)
+    started(willing, boards=1)
     board.report("config", "set", "rounds", "false")
     assert "config set rounds true" in board.fails(5, "round", "join")
     assert "rounds" not in board.report("sync")
@@ -141,6 +141,6 @@ def test_sync_takes_part_and_what_nobody_asks_for_says_so(willing: Place) -> Non
     assert "no round waits" in board.fails(1, "round", "train")
     [turn] = board.report("sync")["rounds"]
     assert (turn["state"], turn["note"]) == ("waiting", "no rounds are running for this task")
-    started(willing)
+    started(willing, boards=1)
     [turn] = board.report("sync")["rounds"]
     assert (turn["state"], turn["note"]) == ("waiting", "not invited yet")
