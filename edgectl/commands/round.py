@@ -73,7 +73,7 @@ def join(ctx: typer.Context, task: TaskFlag = None, seconds: For = 0, json: Json
 def train(ctx: typer.Context, task: TaskFlag = None, turns: Turns = False, json: JsonFlag = False) -> None:
     """Train for the round that waits here, within this board's budget, and keep the update. Uses no network.
 
-    `edgectl round join` does the same.
+    `edgectl round join` runs it.
     """
     started = time.monotonic()
     from edgectl.retraining import seal_network
