@@ -42,6 +42,13 @@ def a_board(place: Place, number: int) -> Box:
     return made
 
 
+def with_others(place: Place) -> Box:
+    """A board; so many others may take part, and never come."""
+    for number in range(1, BOARDS):
+        place.board(f"other-{number}")
+    return a_board(place, 0)
+
+
 def started(place: Place) -> str:
     plan = ["--algorithm", "scaffold", "--compression", "topk", "--rounds", str(ROUNDS), "--epochs", "2", "--seed", "3"]
     times = ["--gather", "60s", "--deadline", "300s", "--silence", "60s"]
@@ -128,7 +135,7 @@ def test_each_is_killed_once_and_the_model_has_the_same_bits(willing: Place) -> 
 
 
 def test_who_did_not_consent_takes_no_part(willing: Place) -> None:
-    board = a_board(willing, 0)
+    board = with_others(willing)
     started(willing)
     board.report("config", "set", "rounds", "false")
     assert "config set rounds true" in board.fails(5, "round", "join")
@@ -137,7 +144,7 @@ def test_who_did_not_consent_takes_no_part(willing: Place) -> None:
 
 
 def test_sync_takes_part_and_what_nobody_asks_for_says_so(willing: Place) -> None:
-    board = a_board(willing, 0)
+    board = with_others(willing)
     assert "no round waits" in board.fails(1, "round", "train")
     [turn] = board.report("sync")["rounds"]
     assert (turn["state"], turn["note"]) == ("waiting", "no rounds are running for this task")
