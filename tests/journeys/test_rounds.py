@@ -19,7 +19,7 @@ from edgewire.decoding import encode
 from tests.cloud import toys
 from tests.journeys.conftest import Box, Place, own_file
 
-ROUNDS, BOARDS = 2, 3
+ROUNDS, BOARDS = 3, 3
 LIMIT_S = 240.0
 
 
