@@ -1,4 +1,4 @@
-"""Three boards and a cloud play two rounds over TLS; each of them is killed once, and the model has the same bits."""
+"""Three boards and a cloud play three rounds over TLS; each of them is killed once, and the model has the same bits."""
 
 from __future__ import annotations
 
