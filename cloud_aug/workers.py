@@ -12,19 +12,25 @@ import os
 import shutil
 import signal
 import socket
+import stat
 import subprocess
 import sys
 import tempfile
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from types import FrameType
 
 from cloud_aug.metrics import FOLDER_VARIABLE
+from edgewire.errors import Busy
+from edgewire.files import exclusive
 
 TICK_S = 0.1
 START_AGAIN_S = 1.0  # at least, between two starts of a worker that ends by itself
 READY = b"r"
+_METRICS, _LOCK = "cloud-aug-metrics-", "lock"
+_YOUNG_S = 60.0  # a folder that its service may not have locked yet
 
 _log = logging.getLogger(__name__)
 
@@ -111,13 +117,27 @@ class Worker:
 
 @contextlib.contextmanager
 def _metrics_folder() -> Iterator[str]:
-    """Where workers keep their counters: in memory where there is such a place, gone when the service ends."""
-    memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # noqa: S108  (mkdtemp makes it ours alone)
-    folder = tempfile.mkdtemp(prefix="cloud-aug-metrics-", dir=memory)
+    """Where workers keep their counters: in memory where there is such a place, gone when the service ends, or, if it
+    was killed, when the next one starts."""
+    memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else tempfile.gettempdir()  # noqa: S108  (see mkdtemp)
+    forget_abandoned(Path(memory))
+    folder = tempfile.mkdtemp(prefix=_METRICS, dir=memory)
     try:
-        yield folder
+        with exclusive(Path(folder, _LOCK), doing="serving"):
+            yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def forget_abandoned(memory: Path) -> None:
+    """Remove counters of services of this user that are no more."""
+    for folder in memory.glob(f"{_METRICS}*"):
+        with contextlib.suppress(OSError, Busy):
+            found = folder.lstat()
+            ours = stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid()
+            if ours and time.time() - found.st_mtime > _YOUNG_S:
+                with exclusive(folder / _LOCK, doing="serving"):
+                    shutil.rmtree(folder)
 
 
 def _forget_metrics(pid: int, folder: str) -> None:

@@ -16,8 +16,9 @@ from typing import Any
 import httpx2
 import pytest
 
-from cloud_aug import auth, boards, cloud, index, pool, publications
+from cloud_aug import auth, boards, cloud, index, pool, publications, workers
 from cloud_aug.cloud import Cloud
+from edgewire.files import exclusive
 from tests.cloud import toys
 from tests.cloud.backends import files_only
 from tests.cloud.test_cloud_serve import connect, shaken
@@ -180,3 +181,15 @@ def test_the_metrics_of_all_workers_come_from_any_of_them(data: Path, made: Clou
         answered = {"method": "GET", "route": "/healthz", "status": "200"}
         labels = "{" + ",".join(f'{name}="{value}"' for name, value in answered.items()) + "}"
         assert metric(server, made, "cloud_requests_total")[labels] == 8
+
+
+def test_counters_of_a_service_that_was_killed_are_removed_by_the_next(tmp_path: Path) -> None:
+    killed, serving, begun = (tmp_path / f"cloud-aug-metrics-{name}" for name in ("killed", "serving", "begun"))
+    for folder in (killed, serving, begun, tmp_path / "other"):
+        folder.mkdir()
+        (folder / "counter_1.db").touch()
+        os.utime(folder, (1, 1) if folder != begun else None)
+    with exclusive(serving / "lock", doing="serving"):
+        os.utime(serving, (1, 1))
+        workers.forget_abandoned(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {serving.name, begun.name, "other"}
