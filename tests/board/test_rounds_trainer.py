@@ -17,6 +17,7 @@ from edgectl.rounds.trainer import Trainer, serve
 from edgewire.errors import Busy, NotEnrolled
 
 ROOT = Path(__file__).parents[2]
+ENDLESS = ("data", "add", "-")  # says nothing until its input ends
 
 
 @pytest.fixture
@@ -62,7 +63,7 @@ def test_who_lets_it_go_gets_another_with_the_next_turn(trainer: Trainer) -> Non
 def test_a_turn_that_is_not_wanted_any_more_is_ended(
     tmp_path: Path, stopped: bool, unwanted: bool, limit_s: float
 ) -> None:
-    endless = Trainer(tmp_path, lambda: stopped, command=("telemetry", "watch", "--every", "600"))
+    endless = Trainer(tmp_path, lambda: stopped, command=ENDLESS)
     assert endless.turn("toy", limit_s, lambda: unwanted).code in (0, 130, -signal.SIGTERM)
 
 
@@ -70,7 +71,7 @@ def test_a_second_signal_does_not_wait_for_the_training(tmp_path: Path) -> None:
     def interrupted() -> bool:
         raise KeyboardInterrupt
 
-    endless = Trainer(tmp_path, lambda: False, command=("telemetry", "watch", "--every", "600"))
+    endless = Trainer(tmp_path, lambda: False, command=ENDLESS)
     with pytest.raises(KeyboardInterrupt):
         endless.turn("toy", 60.0, interrupted)
     assert process_of(endless).wait(10) == -signal.SIGKILL
