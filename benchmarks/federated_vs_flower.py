@@ -28,6 +28,7 @@ from benchmarks.federated_cases import BOARDS
 from benchmarks.figures import Figure, answer, at_least, at_most, noted
 from benchmarks.flower_env import environment
 from benchmarks.reference_models import reference_model
+from benchmarks.running import memory_mib
 from cloud_aug.simulation.plan import Plan
 from cloud_aug.simulation.play import Simulation
 from cloud_aug.simulation.processes import Processes
@@ -130,14 +131,9 @@ def _play(name: str, folder: Path, rounds: int) -> None:
         "scores": [done.score for done in simulation.history],
         "down": sum(done.bytes_down for done in simulation.history),
         "up": sum(done.bytes_up for done in simulation.history),
-        "rss_mib": _resident_mib(),
+        "rss_mib": memory_mib(os.getpid()),
     }
     (folder / f"{name}.json").write_text(json.dumps(told))
-
-
-def _resident_mib() -> float:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS")) / 1024
 
 
 def _figures(found: dict[str, dict[str, Any]], rounds: int) -> list[Figure]:

@@ -21,7 +21,8 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.relay import Relay, relaying
-from benchmarks.transported import SETTINGS, Played, Shares, below, bytes_of, score, until, watched
+from benchmarks.running import below
+from benchmarks.transported import SETTINGS, Played, Shares, bytes_of, score, until, watched
 from cloud_aug import certificates
 
 START_S, ROUND_LIMIT_S = 120.0, 300.0

@@ -22,6 +22,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.figures import Figure, at_least, at_most, exactly, noted, ratio_in_turn, run
+from benchmarks.running import memory_mib, worked_s
 from cloud_aug import cloud, db, index, pool, pretrain, publications, searchable, tasks, writes
 from cloud_aug.cloud import Cloud
 from edgewire import tensors
@@ -196,9 +197,9 @@ def search_speed(made: Cloud, board: Caller, *, rounds: int) -> Speed:
 
     for _ in range(3):
         ours(), faiss()
-    bare_worked_s, before_s = 0.0, _worked_s(board.server.pid)
+    bare_worked_s, before_s = 0.0, worked_s(board.server.pid)
     measured = ratio_in_turn(faiss, ours, rounds=rounds)
-    return Speed(*measured, bare_worked_s / (_worked_s(board.server.pid) - before_s))
+    return Speed(*measured, bare_worked_s / (worked_s(board.server.pid) - before_s))
 
 
 def search_figures(made: Cloud, board: Caller, *, rounds: int) -> list[Figure]:
@@ -237,7 +238,7 @@ def overload_figures(board: Caller, *, seconds: float) -> list[Figure]:
     def look() -> None:  # in the middle, when every thread and cache is there, and at the end
         for _ in range(2):
             time.sleep(seconds / 2)
-            memory.append(_memory_mib(board.server.pid))
+            memory.append(memory_mib(board.server.pid, "RssAnon"))
 
     _all([look, *(lambda i=i: keep_asking(i, threads) for i in range(threads))])
     statuses = Counter(status for _, status in times)
@@ -360,20 +361,6 @@ def _all(actions: Sequence[Callable[[], None]]) -> None:
         thread.start()
     for thread in threads:
         thread.join()
-
-
-def _worked_s(pid: int) -> float:
-    """How long a processor has worked for a process."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
-def _memory_mib(pid: int) -> float:
-    """Of its own; mapped files are shared, and the page cache's."""
-    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith("RssAnon:"):
-            return int(line.split()[1]) / 1024
-    return 0.0
 
 
 if __name__ == "__main__":

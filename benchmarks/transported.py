@@ -6,13 +6,13 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 
 from benchmarks.relay import Relay
+from benchmarks.running import below, memory_mib, worked_s
 from edgelearn.federated.algorithm import LocalSettings
 from edgelearn.learner import learner_of
 from edgelearn.models.build import Weights, build
@@ -100,7 +100,7 @@ def watched(server: Callable[[], list[int]]) -> Iterator[Seen]:
 
     def look() -> None:
         while not seen.over.wait(LOOK_S):
-            seen.mib = max(seen.mib, sum(map(resident_mib, server())))
+            seen.mib = max(seen.mib, sum(map(memory_mib, server())))
             seen.worked.append((time.monotonic(), sum(map(worked_s, below(os.getpid())))))
 
     thread = threading.Thread(target=look, daemon=True)
@@ -110,32 +110,6 @@ def watched(server: Callable[[], list[int]]) -> Iterator[Seen]:
     finally:
         seen.over.set()
         thread.join(10)
-
-
-def below(pid: int) -> list[int]:
-    """The processes that this one started, that those started, and so on."""
-    found = []
-    with suppress(OSError):
-        lists = [path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/children")]
-        for child in (int(child) for text in lists for child in text.split()):
-            found += [child, *below(child)]
-    return found
-
-
-def worked_s(pid: int) -> float:
-    """Processor time of a process and of those of its children that have ended."""
-    with suppress(OSError):
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        return sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")
-    return 0.0
-
-
-def resident_mib(pid: int) -> float:
-    """0 for a process that has ended."""
-    with suppress(OSError):
-        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-        return next((int(line.split()[1]) for line in lines if line.startswith("VmRSS")), 0) / 1024
-    return 0.0
 
 
 def until(reached: Callable[[], bool], *, limit_s: float, what: str) -> None:

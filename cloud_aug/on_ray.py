@@ -22,11 +22,13 @@ import time
 import traceback
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from cloud_aug.bench import Bench, Job, P, R, Step
 from cloud_aug.cloud import Cloud, open_cloud
@@ -301,6 +303,10 @@ class BoardsOnRay:
                 yield _arrived(*waiting.popleft())
         except RayError as error:
             raise _lost(error) from None
+
+    def logits(self, boards: Boards, weights: Mapping[str, np.ndarray]) -> np.ndarray:
+        """See Players. Counted here."""
+        return boards.crowd.logits(weights)
 
 
 def _turn(boards: Boards, asked: Asked) -> tuple[Answer | None, Reply]:

@@ -12,7 +12,7 @@ from edgelearn.federated.fedsubavg import involvement
 from edgelearn.federated.splits import Part
 from edgelearn.learner import TorchLearner, bind, trained, weights_of
 from edgelearn.metrics import log_losses, score
-from edgelearn.models.build import outputs, tables
+from edgelearn.models.build import EVALUATED_ROWS, outputs, tables
 from edgelearn.submodel import submodel, touched
 from edgewire.tasks import Metric
 
@@ -69,9 +69,12 @@ class Crowd:
         """Of the board's samples, as all name them: who has low labels may be online when others are not."""
         return float(self._y[self._parts[board].rows].mean())
 
-    def logits(self, weights: Mapping[str, np.ndarray]) -> np.ndarray:
-        """On the test samples (n, classes)."""
-        return self._outputs(weights, self._test_x)
+    def logits(self, weights: Mapping[str, np.ndarray], part: int = 0, of: int = 1) -> np.ndarray:
+        """On the test samples, or on one part `of` so many (n, classes). Parts one after the other are the bits of the
+        whole."""
+        batches = -(-len(self._test_x) // EVALUATED_ROWS)
+        first, end = (EVALUATED_ROWS * (batches * number // of) for number in (part, part + 1))
+        return self._outputs(weights, self._test_x[first:end])
 
     def score(self, logits: np.ndarray) -> float:
         """The task's metric of such logits, 0..1."""

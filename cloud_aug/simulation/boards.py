@@ -5,7 +5,7 @@ All of it follows from the order, the board's memory and its own random numbers,
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -84,10 +84,14 @@ class Boards:
 
 
 class Players(Protocol):
-    """Who plays the boards."""
+    """Who plays the boards, and the test of each round."""
 
     def turns(self, boards: Boards, asked: Iterable[Asked]) -> Iterator[tuple[str, Answer]]:
         """Who answered what, in the order in which they were asked. Raises what a turn raises."""
+        ...
+
+    def logits(self, boards: Boards, weights: Mapping[str, np.ndarray]) -> np.ndarray:
+        """On the crowd's test samples (n, classes)."""
         ...
 
 
@@ -98,6 +102,10 @@ class OneProcess:
         """See Players."""
         for one in asked:
             yield one.board, boards.turn(one)
+
+    def logits(self, boards: Boards, weights: Mapping[str, np.ndarray]) -> np.ndarray:
+        """See Players."""
+        return boards.crowd.logits(weights)
 
 
 def _drawn(boards: list[str], share: float, seed: int) -> set[str]:

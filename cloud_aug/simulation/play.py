@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -140,9 +141,10 @@ class Simulation:
             self._state.memories[board] = self.server.round
 
     def _score(self, server: Server) -> float:
+        logits = partial(self._players.logits, self._boards)
         if isinstance(self.algorithm, Ensemble) and server.state:
-            return self.crowd.score(np.log(np.maximum(mean_opinion(server, self.crowd.logits), 1e-300)))
-        return self.crowd.score(self.crowd.logits(server.weights))
+            return self.crowd.score(np.log(np.maximum(mean_opinion(server, logits), 1e-300)))
+        return self.crowd.score(logits(server.weights))
 
 
 @dataclass

@@ -5,14 +5,17 @@ from __future__ import annotations
 import multiprocessing
 import signal
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from types import TracebackType
 from typing import ClassVar
 
+import numpy as np
+
 from cloud_aug.simulation.boards import Answer, Asked, Boards
 from edgewire.errors import Offline
+from edgewire.tensors import Arrays
 
 
 class Processes:
@@ -36,11 +39,19 @@ class Processes:
             while waiting:
                 yield _arrived(*waiting.popleft())
         except BrokenProcessPool:
-            hint = "if memory ran out, take fewer --processes; with --out the same command goes on after the last round"
-            raise Offline("a process that played boards was killed", hint=hint) from None
+            raise _killed() from None
         finally:
             for _, turn in waiting:
                 turn.cancel()
+
+    def logits(self, boards: Boards, weights: Mapping[str, np.ndarray]) -> np.ndarray:
+        """See Players. Raises Offline if a process was killed."""
+        pool = self._pool_of(boards)
+        parts = [pool.submit(_Worker.logits, dict(weights), part, self._count) for part in range(self._count)]
+        try:
+            return np.concatenate([part.result() for part in parts])
+        except BrokenProcessPool:
+            raise _killed() from None
 
     def _pool_of(self, boards: Boards) -> ProcessPoolExecutor:
         if self._pool is None or self._boards is not boards:
@@ -81,6 +92,15 @@ class _Worker:
     @classmethod
     def turn(cls, asked: Asked) -> Answer:
         return cls.boards.turn(asked)
+
+    @classmethod
+    def logits(cls, weights: Arrays, part: int, of: int) -> np.ndarray:
+        return cls.boards.crowd.logits(weights, part, of)
+
+
+def _killed() -> Offline:
+    hint = "if memory ran out, take fewer --processes; with --out the same command goes on after the last round"
+    return Offline("a process that played boards was killed", hint=hint)
 
 
 def _arrived(board: str, turn: Future[Answer]) -> tuple[str, Answer]:
