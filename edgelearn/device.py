@@ -9,8 +9,8 @@ import torch
 def use_threads(threads: int) -> None:
     """Fix what changes results or speed between runs: thread counts and the choice of kernels."""
     torch.set_num_threads(threads)
-    # as use_deterministic_algorithms(True, warn_only=True), which imports torch's compiler at once: a second of a fast
-    # processor and 70 MiB (torch 2.13), of no use to who needs no optimizer of torch
+    # as use_deterministic_algorithms(True, warn_only=True), which imports torch's compiler at once (torch 2.13):
+    # time and memory, of no use to who needs no optimizer of torch
     torch.set_deterministic_debug_mode("warn")
 
 
