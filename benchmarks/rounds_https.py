@@ -47,9 +47,9 @@ class Place:
     relay: Relay
     boards: list[Box]
 
-    def play(self, *, rounds: int, compression: str = "none") -> Played:
+    def play(self, *, rounds: int, compression: str = "none", down: str = "none") -> Played:
         """A series in which every board takes part in every round."""
-        series = self._started(rounds, compression)
+        series = self._started(rounds, ["--compression", compression, "--down", down])
         with self._playing(rounds), watched(lambda: [self.server.pid]) as seen:
             until(lambda: self._told(series).state != "running", limit_s=rounds * ROUND_LIMIT_S, what="a series")
         told = self._told(series)
@@ -58,7 +58,7 @@ class Place:
         ended = _moments(told)
         return Played(ended, *bytes_of(self.relay, ended), seen.worked_s(ended), seen.mib, self._score(series))
 
-    def _started(self, rounds: int, compression: str) -> str:
+    def _started(self, rounds: int, way: list[str]) -> str:
         local = [
             "--epochs",
             SETTINGS.epochs,
@@ -68,7 +68,7 @@ class Place:
             SETTINGS.learning_rate,
         ]
         size = ["--cohort", len(self.boards), "--quorum", len(self.boards), "--rounds", rounds]
-        plan = ["--task", TASK.id, "--compression", compression, *local, *size, "--start"]
+        plan = ["--task", TASK.id, *way, *local, *size, "--start"]
         return str(toys.report("round", "create", *map(str, plan), data=self.made.settings.data)["series"])
 
     @contextlib.contextmanager

@@ -4,7 +4,7 @@ Ten boards and a server in processes of their own on this machine, TLS between t
 the same model (a 2NN with layer norm) from the same weights, ten of ten boards in each round, 600 images of MNIST each,
 E = 1, B = 10. Here: `cloud-aug serve`, and `edgectl round join --for` on each board. Flower: `flower-superlink` and
 `flower-supernode` as it comes, in an environment of its own under --cache (about 1 GB). Both sides' bytes are counted
-by the same relay between boards and server.
+by the same relay between boards and server. Played once more with compression both ways, for its bytes.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from edgelearn.federated import splits
 
 BOARDS = 10
 ROUNDS, QUICK_ROUNDS = 50, 5
-COMPRESSION = "sparse"
+COMPRESSED = {"compression": "sparse", "down": "changes"}
 
 
 def main() -> None:
@@ -61,7 +61,7 @@ def _play(folder: Path, arguments: argparse.Namespace, rounds: int) -> dict[str,
         played["flower"] = flower.play(shares, rounds=rounds + WARM_UP)
     with played_place(folder / "ours", shares) as place:
         played["ours"] = place.play(rounds=rounds + WARM_UP)
-        played["compressed"] = place.play(rounds=rounds + WARM_UP, compression=COMPRESSION)
+        played["compressed"] = place.play(rounds=rounds + WARM_UP, **COMPRESSED)
     return played
 
 
@@ -80,13 +80,15 @@ def _figures(played: dict[str, Played], rounds: int) -> list[Figure]:
         noted("processor time per round", ours.worked_s, "s", anchor="of all processes, boards' and server's"),
         noted("memory of the server", ours.server_mib, "MiB"),
         noted("bytes per round", _kb(ours), "kB", anchor=f"up {ours.up / 1000:.0f}, down {ours.down / 1000:.0f}"),
-        noted(f"up with {COMPRESSION}, of uncompressed", small.up / ours.up, "x", anchor=f"{small.up / 1000:.0f} kB"),
-        noted("accuracy", 100 * ours.score, "%", anchor=f"with {COMPRESSION} {100 * small.score:.2f} %"),
+        noted("compressed, up, of uncompressed", small.up / ours.up, "x", anchor=f"{small.up / 1000:.0f} kB"),
+        noted("compressed, down, of uncompressed", small.down / ours.down, "x", anchor=f"{small.down / 1000:.0f} kB"),
+        noted("accuracy", 100 * ours.score, "%", anchor=f"compressed {100 * small.score:.2f} %"),
     ]
-    return [*own, *(_beside(played["flower"], ours) if "flower" in played else [])]
+    return [*own, *(_beside(played["flower"], ours, small) if "flower" in played else [])]
 
 
-def _beside(flower: Played, ours: Played) -> list[Figure]:
+def _beside(flower: Played, ours: Played, small: Played) -> list[Figure]:
+    both = ", ".join(" ".join(pair) for pair in COMPRESSED.items())
     time_s, memory, size = _round_s(flower), flower.server_mib, _kb(flower)
     points = 100 * (ours.score - flower.score)
     with_up = f"Flower {size:.0f} kB, up {flower.up / 1000:.0f}, down {flower.down / 1000:.0f}"
@@ -96,6 +98,7 @@ def _beside(flower: Played, ours: Played) -> list[Figure]:
         noted("processor time, of Flower's", ours.worked_s / flower.worked_s, "x", anchor=worked),
         at_most("memory, of Flower's", ours.server_mib / memory, "x", 0.5, anchor=f"Flower {memory:.0f} MiB"),
         at_most("bytes per round, of Flower's", _kb(ours) / size, "x", 1, anchor=with_up),
+        at_most("compressed, of Flower's bytes", _kb(small) / size, "x", 0.05, anchor=f"{_kb(small):.0f} kB; {both}"),
         at_least("accuracy, over Flower's", points, "points", -0.5, anchor=f"Flower {100 * flower.score:.2f} %"),
     ]
 

@@ -16,7 +16,7 @@ from cloud_aug.metadata import byte_ordered as byte_ordered
 from cloud_aug.metadata import metadata as metadata
 from cloud_aug.metadata import row_id as row_id
 
-SCHEMA = "0009"
+SCHEMA = "0010"
 
 
 service = sa.Table(

@@ -33,6 +33,8 @@ rounds = sa.Table(
     sa.Column("server", sa.String(64), nullable=False),  # digest: weights and state before it
     sa.Column("order_blob", sa.String(64), nullable=False),  # digest: what its boards are sent
     sa.Column("order_bytes", sa.Integer, nullable=False),
+    sa.Column("short_blob", sa.String(64)),  # digest: of what the order can be made (rounds.orders); NULL: nothing
+    sa.Column("short_bytes", sa.Integer),
     sa.Column("result", sa.String(64)),  # digest: weights and state after it
     sa.Column("within_s", sa.Float),  # in which most of its boards should be done; NULL: nobody could tell
     # whether nobody is waited for; decided when it begins, so that whoever follows a killed service does the same
@@ -54,6 +56,7 @@ invitations = sa.Table(
     sa.Column("samples", sa.Integer),  # that it said it had; NULL: it was drawn unasked
     sa.Column("steps", sa.Integer),  # local steps that it was ordered at most; NULL: no limit
     sa.Column("expected_s", sa.Float),  # from started_at to its update; NULL: nobody could tell
+    sa.Column("down_bytes", sa.Integer),  # of the order, the way that it was told of; NULL: it has not asked yet
     sa.ForeignKeyConstraint(["series", "number"], ["rounds.series", "rounds.number"]),
 )
 

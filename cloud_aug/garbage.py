@@ -77,6 +77,7 @@ def _of_rounds(database: Database) -> set[str]:
     queries = [
         sa.select(rounds.server),
         sa.select(rounds.order_blob),
+        sa.select(rounds.short_blob).where(rounds.short_blob.is_not(None)),
         sa.select(rounds.result).where(rounds.result.is_not(None)),
         sa.select(updates.digest).where(updates.kept),
     ]

@@ -9,12 +9,13 @@ from msgspec import UNSET, Meta, UnsetType
 
 from edgewire import tensors
 from edgewire.decoding import convert, plain
-from edgewire.messages import BlobRef, BoardId, UploadId
+from edgewire.messages import BlobRef, BoardId, Digest, UploadId
 from edgewire.tasks import TaskId
 from edgewire.tensors import Arrays, of, under
 
 UPDATE_LIMIT_BYTES = 64 << 20
 UPDATE_SPARE_BYTES = 64 << 10  # names and numbers of an update, beyond its arrays
+CHANGES_AT_MOST = 50  # that a board is sent instead of an order
 
 SeriesId = Annotated[str, Meta(pattern=r"^[0-9a-f]{16}$")]
 RoundNumber = Annotated[int, Meta(ge=1, le=1 << 31)]
@@ -34,11 +35,24 @@ class Local:
 
 @dataclass(frozen=True)
 class JoinRequest:
-    """A board that could take part now. temperature_c: None where no sensor tells."""
+    """A board that could take part now. temperature_c: None where no sensor tells; holds: digest of the order that it
+    has on disk, left out where it has none."""
 
     samples: Annotated[int, Meta(ge=1, le=1 << 31)]
     network: Network = "unknown"
     temperature_c: Annotated[float, Meta(ge=-40, le=125)] | None = None
+    holds: Digest | UnsetType = UNSET
+
+
+@dataclass(frozen=True)
+class Shortcut:
+    """A shorter way to an order than its own blob. codec: the compression of the weights in `blobs`, each of which is
+    packed like an order; held: digest of the order from which these changes lead on, one after the other; '': there is
+    one blob, and it holds the weights themselves. What is made so has the order's digest, or is not it."""
+
+    codec: AlgorithmName
+    blobs: Annotated[list[BlobRef], Meta(min_length=1, max_length=CHANGES_AT_MOST)]
+    held: Annotated[str, Meta(pattern=r"^([0-9a-f]{64})?$")] = ""
 
 
 @dataclass(frozen=True)
@@ -46,7 +60,8 @@ class Invitation:
     """Body of a statement of type 'round'. base: weights of which the order holds those that are trained; order: what
     to start from; boards: how many might take part; noise, clip: of the board's own, 0: none; seed: of its training;
     memory: the board's last update in this series that counts, whose memory goes with it ('': none); until: seconds
-    since 1970; max_steps: local steps after which it stops early, left out where there is no limit."""
+    since 1970; max_steps: local steps after which it stops early, left out where there is no limit; short: a shorter
+    way to the order, left out where there is none."""
 
     series: SeriesId
     number: RoundNumber
@@ -65,6 +80,7 @@ class Invitation:
     heartbeat_s: Annotated[float, Meta(gt=0)]
     until: float
     max_steps: Annotated[int, Meta(ge=1, le=1 << 31)] | UnsetType = UNSET
+    short: Shortcut | UnsetType = UNSET
 
 
 @dataclass(frozen=True)
@@ -117,10 +133,12 @@ class UpdateReply:
 
 @dataclass(frozen=True)
 class OrderMeta:
-    """The JSON part of an order, whose arrays are `weights/…` and `extra/…`."""
+    """The JSON part of an order, whose arrays are `weights/…` and `extra/…`. names: of the weights, where they are
+    compressed without another order to go by."""
 
     task: TaskId
     format: Literal["order/1"] = "order/1"
+    names: list[str] | UnsetType = UNSET
 
 
 @dataclass(frozen=True)
@@ -131,15 +149,21 @@ class Parts:
     extra: Arrays = field(default_factory=dict)
 
 
-def pack_order(parts: Parts, task: str) -> bytes:
-    return tensors.pack(under("weights", parts.main) | under("extra", parts.extra), plain(OrderMeta(task)))
+def pack_order(parts: Parts, task: str, *, names: list[str] | None = None) -> bytes:
+    """names: see OrderMeta."""
+    meta = OrderMeta(task, names=UNSET if names is None else names)
+    return tensors.pack(under("weights", parts.main) | under("extra", parts.extra), plain(meta))
 
 
 def unpack_order(data: bytes, *, limit_bytes: int) -> Parts:
     """Raises TooLarge or InvalidMessage. Nothing is checked against a model here."""
+    return unpack_short(data, limit_bytes=limit_bytes)[0]
+
+
+def unpack_short(data: bytes, *, limit_bytes: int) -> tuple[Parts, OrderMeta]:
+    """A blob of a Shortcut: its weights are as its codec made them. Raises as `unpack_order`."""
     arrays, meta = tensors.unpack(data, what="order", limit_bytes=limit_bytes)
-    convert(OrderMeta, meta, what="order")
-    return Parts(of("weights", arrays), of("extra", arrays))
+    return Parts(of("weights", arrays), of("extra", arrays)), convert(OrderMeta, meta, what="order")
 
 
 def pack_update(parts: Parts, meta: UpdateMeta) -> bytes:

@@ -15,6 +15,7 @@ from cloud_aug.commands.options import (
     Batch,
     Clip,
     Compression,
+    Down,
     EngineName,
     EngineOption,
     Epochs,
@@ -50,9 +51,6 @@ Skew = Annotated[
 Boards = Annotated[int, typer.Option("--boards", min=1, max=10_000)]
 Rounds = Annotated[int, typer.Option("--rounds", min=1, max=20_000)]
 Share = Annotated[float, typer.Option("--share", min=0, max=1, help="Of the boards, invited to a round; at least one.")]
-Down = Annotated[
-    str, typer.Option("--down", help="How weights go to boards: none (whole), eight-bit, or changes since last time.")
-]
 Drop = Annotated[float, typer.Option("--drop", min=0, max=1, help="Share of the invited that never answer.")]
 Late = Annotated[int, typer.Option("--late", min=0, max=100, help="Answers are late by up to so many rounds.")]
 Turns = Annotated[

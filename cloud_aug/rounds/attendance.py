@@ -11,7 +11,7 @@ from msgspec import UNSET
 
 from cloud_aug import db, keys, tasks, writes
 from cloud_aug.cloud import Cloud
-from cloud_aug.rounds import pacing
+from cloud_aug.rounds import orders, pacing
 from cloud_aug.rounds import series as all_series
 from cloud_aug.rounds.pacing import Turn
 from cloud_aug.rounds.plan import Plan, Series, may_buffer
@@ -19,7 +19,6 @@ from edgelearn.federated.catalogue import ALGORITHMS
 from edgelearn.federated.cohort import at_random, by_coin, longest_absent
 from edgewire.decoding import decode, plain
 from edgewire.errors import NotFound, Refused
-from edgewire.messages import BlobRef
 from edgewire.rounds import Invitation, JoinReply, JoinRequest, Sign, SignReply
 from edgewire.signing import Statement, seal
 
@@ -48,7 +47,7 @@ def join(cloud: Cloud, board: str, task_id: str, body: bytes, *, now: float) -> 
         number = number or _invite_at_once(connection, made, board, request.samples, now=now)
         if number:
             _heard(connection, made.id, number, board, now=now)
-            return JoinReply(_sealed(cloud, connection, made, number, board, now=now), 0.0)
+            return JoinReply(_sealed(cloud, connection, made, number, board, request, now=now), 0.0)
         row = {"series": made.id, "board": board, "at": now, "samples": request.samples}
         told = {"network": request.network, "temperature_c": request.temperature_c}
         writes.upsert(connection, db.presences, {**row, **told})
@@ -173,7 +172,7 @@ def _invite_at_once(connection: sa.Connection, made: Series, board: str, samples
         return None  # it has sent its update to these weights, or gave up
     if len({row.board for row in at_work(connection, made, last, now=now)} - {board}) >= made.plan.cohort:
         return None
-    forecast = pacing.forecast_of(connection, made, board, last.order_bytes, now=now)
+    forecast = pacing.forecast_of(connection, made, board, orders.of_row(last).likely_bytes, now=now)
     turn = forecast.turn(board, samples, last.within_s)
     invite(connection, made, last.number, {board: turn}, now=now)
     return int(last.number)
@@ -233,25 +232,30 @@ def _ask_again_s(connection: sa.Connection, made: Series, board: str, samples: i
     pause_s = max(_SOONEST_S, min(max(made.boards / ASKING_PER_S, waited_s / 10), plan.silence_s / _BEATS))
     if "frequency" not in plan.adapt or last is None or not last.buffered:
         return pause_s
-    forecast = pacing.forecast_of(connection, made, board, last.order_bytes, now=now)
+    forecast = pacing.forecast_of(connection, made, board, orders.of_row(last).likely_bytes, now=now)
     turn_s = forecast.turn(board, samples, last.within_s).expected_s or 0.0
     return max(pause_s, min(turn_s, plan.gather_s / 2))  # a round that gathers boards must not miss it
 
 
-def _sealed(cloud: Cloud, connection: sa.Connection, made: Series, number: int, board: str, *, now: float) -> str:
+def _sealed(
+    cloud: Cloud, connection: sa.Connection, made: Series, number: int, board: str, request: JoinRequest, *, now: float
+) -> str:
     """The invitation, signed: who stole the server's certificate cannot have boards train on weights of its own."""
     column = db.rounds.c
     row = connection.execute(sa.select(db.rounds).where(column.series == made.id, column.number == number)).one()
     plan, until = made.plan, max(row.deadline_at, now + made.plan.silence_s)
-    steps = invitation_of(connection, made, number, board).steps
+    steps, order = invitation_of(connection, made, number, board).steps, orders.of_row(row).order
+    short = orders.shortcut(connection, made, number, request.holds or "")
+    size = sum(blob.size for blob in short.blobs) if short else order.size
+    connection.execute(_invitation(made.id, number, board).values(down_bytes=size))
     told = Invitation(
         series=made.id, number=number, board=board,
-        base=made.base.weights, order=BlobRef(row.order_blob, row.order_bytes),
+        base=made.base.weights, order=order,
         algorithm=plan.algorithm, options=plan.options, boards=made.boards, local=plan.local,
         compression=plan.compression, noise=plan.noise, clip=plan.clip,
         seed=_seed(plan.seed, number, board), memory=_memory(connection, made, board),
         heartbeat_s=max(_SOONEST_S, plan.silence_s / _BEATS), until=until,
-        max_steps=UNSET if steps is None else steps,
+        max_steps=UNSET if steps is None else steps, short=short or UNSET,
     )  # fmt: skip
     key = keys.current_signing(cloud.keys, keys.newest(connection))
     statement = Statement("round", made.task, db.epoch(connection), number, now, until, plain(told))

@@ -12,26 +12,26 @@ import sqlalchemy as sa
 
 from cloud_aug import db
 from cloud_aug.cloud import Cloud
-from cloud_aug.rounds import receiving
+from cloud_aug.rounds import orders, receiving
 from cloud_aug.rounds import series as all_series
 from cloud_aug.rounds.judging import judge
+from cloud_aug.rounds.orders import Ordered
 from cloud_aug.rounds.plan import Series, algorithm_of
 from edgelearn.federated.algorithm import Algorithm, Server, Update
 from edgelearn.federated.turn import close
 from edgelearn.federated.updates import UpdateRefused
 from edgewire.errors import CorruptFile, EdgeError, InvalidMessage, NotFound, TooLarge
-from edgewire.messages import BlobRef
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Counted:
-    """server: digest of weights and state after the round; order: of the next one, None: nothing counted. problem: why;
+    """server: digest of weights and state after the round; order: of the next one; None: nothing counted. problem: why;
     damaged: (board, upload id) of updates that could not be read."""
 
     server: str
-    order: BlobRef | None
+    order: Ordered | None
     problem: str
     damaged: tuple[tuple[str, str], ...]
 
@@ -51,7 +51,7 @@ def count(cloud: Cloud, made: Series, number: int) -> Counted:
         problem = "the weights would not have been finite numbers"
     if problem:
         return Counted(row.server, None, problem, tuple(damaged))
-    kept, order = all_series.keep_server(cloud, made, server), all_series.keep_order(cloud, made, server)
+    kept, order = all_series.keep_server(cloud, made, server), orders.keep(cloud, made, server, orders.of_row(row))
     return Counted(kept.digest, order, "", tuple(damaged))
 
 

@@ -9,7 +9,7 @@ from typing import Annotated, Literal, get_args
 import numpy as np
 from msgspec import Meta
 
-from edgelearn.compression.catalogue import CODECS
+from edgelearn.compression.catalogue import CODECS, DOWN
 from edgelearn.federated.algorithm import Algorithm, LocalSettings
 from edgelearn.federated.catalogue import ALGORITHMS, Surroundings, make
 from edgelearn.federated.contribution import Value
@@ -31,6 +31,7 @@ class Plan:
     algorithm's own; profiles, networks: () is any; max_temperature_c: of a board, where it is known; min_samples.
     When: gather_s: how long boards may come before the cohort is drawn; deadline_s: of a round from then on; silence_s:
     who gave no sign of life for so long is not waited for; failures: rounds in a row that fail before the series stops.
+    compression: of updates; down: a key of DOWN, what is compressed of the weights on their way to boards.
     What is taken: staleness: rounds that an update may be late, where the algorithm counts late ones; max_norm,
     max_samples: of one update. kept_updates: rounds whose single updates stay on disk.
     adapt: what follows the pace that boards were seen to have (`pacing`): the deadline of a round, the local steps of
@@ -44,6 +45,7 @@ class Plan:
     local: Local = field(default_factory=Local)
     seed: Annotated[int, Meta(ge=0, le=1 << 53)] = 0
     compression: str = "none"
+    down: str = "none"
     noise: Annotated[float, Meta(ge=0, le=1e6)] = 0.0
     clip: Annotated[float, Meta(gt=0, le=1e6)] = 1.0
     selection: Literal["", "random", "absent"] = ""
@@ -73,6 +75,8 @@ class Plan:
             found.append(f"with '{self.algorithm}' '{wrong[0]}' cannot follow boards' pace: {known} can")
         if self.compression not in CODECS:
             found.append(f"there is no compression '{self.compression}': choose one of {', '.join(CODECS)}")
+        if self.down not in DOWN:
+            found.append(f"there is no way down '{self.down}': choose one of {', '.join(DOWN)}")
         if self.quorum > self.cohort:
             found.append(f"a cohort of {self.cohort} can never reach a quorum of {self.quorum}")
         if self.algorithm == "ensemble":

@@ -17,12 +17,11 @@ import sqlalchemy as sa
 
 from cloud_aug.cloud import Cloud
 from cloud_aug.database import first_line
-from cloud_aug.rounds import attendance, counting, pacing
+from cloud_aug.rounds import attendance, counting, orders, pacing
 from cloud_aug.rounds import series as all_series
 from cloud_aug.rounds.plan import Series
 from edgelearn.federated.catalogue import ALGORITHMS
 from edgewire.errors import Busy, CorruptFile, EdgeError, InvalidMessage, NotFound
-from edgewire.messages import BlobRef
 
 _log = logging.getLogger(__name__)
 
@@ -188,7 +187,7 @@ def enough_of(made: Series) -> int:
 def _open(connection: sa.Connection, made: Series, last: sa.Row[Any], *, now: float) -> None:
     boards = attendance.draw(connection, made, last.number, now=now)
     samples = attendance.told_samples(connection, made, boards)
-    forecast = pacing.forecast(connection, made, last.order_bytes, now=now)
+    forecast = pacing.forecast(connection, made, orders.of_row(last).likely_bytes, now=now)
     within_s = forecast.within_s(samples)
     turns = {board: forecast.turn(board, samples.get(board), within_s) for board in boards}
     attendance.invite(connection, made, last.number, turns, now=now)
@@ -213,13 +212,12 @@ def _fail(connection: sa.Connection, made: Series, last: sa.Row[Any], reason: st
     if failed >= made.plan.failures:
         all_series.set_state(connection, made.id, "failed", f"{failed} rounds in a row failed: {reason}", now=now)
     else:
-        order = BlobRef(last.order_blob, last.order_bytes)
-        all_series.begin(connection, made, last, last.server, order, now=now)
+        all_series.begin(connection, made, last, last.server, orders.of_row(last), now=now)
 
 
 def _learn_of_overdue(connection: sa.Connection, made: Series, last: sa.Row[Any], *, now: float) -> None:
     at_work = attendance.at_work(connection, made, last, now=now)
-    pacing.learn_of_overdue(connection, made, at_work, last.order_bytes, now=now)
+    pacing.learn_of_overdue(connection, made, at_work, orders.of_row(last).likely_bytes, now=now)
 
 
 def _count(cloud: Cloud, made: Series, number: int, *, now: float) -> None:

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from cloud_aug import audit, bases, boards, db, tasks
 from cloud_aug.bases import BaseRecord
 from cloud_aug.cloud import Cloud
-from cloud_aug.rounds import receiving
+from cloud_aug.rounds import orders, receiving
 from cloud_aug.rounds import series as all_series
 from cloud_aug.rounds.plan import Series
 from cloud_aug.rounds.status import scores_of
@@ -63,7 +63,7 @@ def fetch_of_board(cloud: Cloud, series: str, which: str, board: str) -> Model:
         identity, number = boards.find(connection, board), _number(connection, made, which)
         column, rounds = db.updates.c, db.rounds.c
         origin = sa.and_(rounds.series == column.series, rounds.number == column.number)
-        query = sa.select(db.updates, rounds.order_blob, rounds.server).join_from(db.updates, db.rounds, origin)
+        query = sa.select(db.updates, rounds.order_blob).join_from(db.updates, db.rounds, origin)
         mine = query.where(column.series == made.id, column.number == number, column.board == identity)
         row = connection.execute(mine).one_or_none()
     if row is None:
@@ -71,8 +71,8 @@ def fetch_of_board(cloud: Cloud, series: str, which: str, board: str) -> Model:
     if not row.kept:
         hint = "a plan's kept_updates says for how many rounds they are kept"
         raise Gone(f"the updates of round {number} are not kept any more", hint=hint)
-    before = all_series.load_server(cloud, row.server, number - 1)
-    return Model(made.id, number, _packed(cloud, made, plus(before.weights, receiving.read(cloud, made, row).delta)))
+    came = orders.load(cloud, row.order_blob)
+    return Model(made.id, number, _packed(cloud, made, plus(came, receiving.read(cloud, made, row).delta)))
 
 
 def publish(cloud: Cloud, series: str, which: str, *, now: float) -> Published:

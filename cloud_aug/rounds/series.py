@@ -12,9 +12,10 @@ import sqlalchemy as sa
 
 from cloud_aug import audit, db, publications, tasks, writes
 from cloud_aug.cloud import Cloud
-from cloud_aug.rounds import pacing
-from cloud_aug.rounds.plan import Plan, Series, algorithm_of, settings_of
-from edgelearn.federated.algorithm import Algorithm, Server
+from cloud_aug.rounds import orders, pacing
+from cloud_aug.rounds.orders import Ordered
+from cloud_aug.rounds.plan import Plan, Series
+from edgelearn.federated.algorithm import Server
 from edgewire.decoding import decode, encode
 from edgewire.errors import Conflict, CorruptFile, NotFound, NotReady, Refused, UsageError
 from edgewire.files import digest
@@ -42,8 +43,8 @@ def create(cloud: Cloud, task_id: str, plan: Plan, *, now: float) -> Series:
         hint = "enroll more boards, grant them the task, or lower --quorum"
         raise UsageError(f"{boards} boards may take part, the quorum is {plan.quorum}", hint=hint)
     made = Series(secrets.token_hex(8), task_id, plan, base, boards, "")
-    server = _algorithm(made).start(_shared(cloud, task, base.weights))
-    if (size := keep_order(cloud, made, server).size) > UPDATE_LIMIT_BYTES:
+    server = orders.begun(made, _shared(cloud, task, base.weights))
+    if (size := orders.keep(cloud, made, server, None).order.size) > UPDATE_LIMIT_BYTES:
         most = UPDATE_LIMIT_BYTES >> 20
         raise UsageError(f"boards would send {size >> 20} MiB, the limit is {most}", hint="train a smaller model")
     made = replace(made, start=keep_server(cloud, made, server).digest)
@@ -87,8 +88,8 @@ def stop(cloud: Cloud, series: str, *, now: float) -> bool:
 def _run(cloud: Cloud, series_id: str, states: Sequence[str], action: str, *, now: float) -> bool:
     with cloud.database.reading() as connection:
         made = read(find(connection, series_id))
-        server = last_server(connection, made)
-    order = keep_order(cloud, made, load_server(cloud, server, 0))
+        last, server = last_round(connection, made.id), last_server(connection, made)
+    order = orders.keep(cloud, made, load_server(cloud, server, 0), None) if last is None else orders.of_row(last)
     with cloud.database.writing() as connection:
         row = find(connection, series_id)
         if row.state == "running":
@@ -112,8 +113,9 @@ def _check_alone(connection: sa.Connection, made: Series) -> None:
         raise Conflict(f"series {other} of task '{made.task}' runs already", hint=f"cloud-aug round stop {other}")
 
 
-def begin_or_extend(connection: sa.Connection, made: Series, server: str, order: BlobRef, *, now: float) -> None:
-    """The round that a running series needs: what was open has its whole time again, else the next begins."""
+def begin_or_extend(connection: sa.Connection, made: Series, server: str, order: Ordered, *, now: float) -> None:
+    """The round that a running series needs: what was open has its whole time again, else the next begins, with the
+    weights of the last one, which has failed."""
     last = last_round(connection, made.id)
     if last is None or last.state not in UNSETTLED:
         begin(connection, made, last, server, order, now=now)
@@ -124,20 +126,23 @@ def begin_or_extend(connection: sa.Connection, made: Series, server: str, order:
 
 
 def begin(
-    connection: sa.Connection, made: Series, before: sa.Row[Any] | None, server: str, order: BlobRef, *, now: float
+    connection: sa.Connection, made: Series, before: sa.Row[Any] | None, server: str, order: Ordered, *, now: float
 ) -> None:
     """Open the round after `before`. Whoever takes updates from anybody need not gather boards."""
     number, buffered_before = (1, False) if before is None else (before.number + 1, before.buffered)
-    forecast = pacing.forecast(connection, made, order.size, now=now)
+    forecast = pacing.forecast(connection, made, order.likely_bytes, now=now)
     buffered = forecast.buffers(before=buffered_before)
     if buffered_before and not buffered:
         drop_waiting(connection, made.id, "changed over")
     state, span_s = ("open", made.plan.deadline_s) if buffered else ("gathering", made.plan.gather_s)
     row = {"series": made.id, "number": number, "state": state, "reason": "", "server": server, "buffered": buffered}
-    row |= {"order_blob": order.digest, "order_bytes": order.size, "entropy": secrets.token_bytes(16)}
+    row |= {"order_blob": order.order.digest, "order_bytes": order.order.size, "entropy": secrets.token_bytes(16)}
+    if order.short:
+        row |= {"short_blob": order.short.digest, "short_bytes": order.short.size}
     row |= {"within_s": forecast.within_s(forecast.held) if buffered else None}
     connection.execute(db.rounds.insert().values(**row, begun_at=now, deadline_at=now + span_s))
-    writes.insert_new(connection, db.published_blobs, [{"digest": order.digest, "task": made.task}])
+    blobs = [order.order, *([order.short] if order.short else [])]
+    writes.insert_new(connection, db.published_blobs, [{"digest": blob.digest, "task": made.task} for blob in blobs])
 
 
 def drop_waiting(connection: sa.Connection, series: str, why: str) -> None:
@@ -181,7 +186,7 @@ def last_round(connection: sa.Connection, series: str) -> sa.Row[Any] | None:
 
 
 def last_server(connection: sa.Connection, made: Series) -> str:
-    """Digest of weights and state that the next round starts from."""
+    """Digest of the newest weights and state."""
     last = last_round(connection, made.id)
     return made.start if last is None else str(last.result or last.server)
 
@@ -201,25 +206,10 @@ def keep_server(cloud: Cloud, made: Series, server: Server) -> BlobRef:
     return cloud.blobs.put(pack_order(Parts(server.weights, server.state), made.task))
 
 
-def keep_order(cloud: Cloud, made: Series, server: Server) -> BlobRef:
-    """Put what the boards of a round get on disk."""
-    order = _algorithm(made).order(server, settings_of(made.plan.local))
-    return cloud.blobs.put(pack_order(Parts(order.weights, order.extra), made.task))
-
-
 def load_server(cloud: Cloud, blob: str, rounds_over: int) -> Server:
     """Raises CorruptFile, NotFound."""
     parts = unpack_order(cloud.blobs.read(blob), limit_bytes=2 * WEIGHTS_LIMIT_BYTES)
     return Server(rounds_over, parts.main, parts.extra)
-
-
-def _algorithm(made: Series) -> Algorithm:
-    """To make orders and a first state: nothing is judged or drawn then."""
-    return algorithm_of(made, value=_nothing_to_judge_by, rng=np.random.default_rng)
-
-
-def _nothing_to_judge_by(_weights: object) -> float:
-    raise ValueError("no weights are judged here")
 
 
 def _shared(cloud: Cloud, task: Task, weights: BlobRef) -> dict[str, np.ndarray]:

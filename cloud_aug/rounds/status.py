@@ -199,7 +199,7 @@ def _round(
         late=row.late,
         refused=row.refused,
         silent=len(silent),
-        bytes_down=row.order_bytes * sum(ask.heard_at is not None for ask in asked),
+        bytes_down=sum(ask.down_bytes or row.order_bytes for ask in asked if ask.heard_at is not None),
         bytes_up=sum(answer.size for answer in mine.values()),
         samples=sum(answer.samples for answer in counting),
         score=score,
@@ -245,7 +245,8 @@ def tally(connection: sa.Connection, task: str) -> Tally:
     sent = sa.select(total(sa.func.sum(came.size), 0), sa.func.count(came.counted_in)).where(came.series.in_(mine))
     bytes_up, counted = connection.execute(sent).one()
     of_round = sa.and_(rounds.series == invited.series, rounds.number == invited.number)
-    asked = sa.select(total(sa.func.sum(rounds.order_bytes), 0)).join_from(db.invitations, db.rounds, of_round)
+    size = total(invited.down_bytes, rounds.order_bytes)
+    asked = sa.select(total(sa.func.sum(size), 0)).join_from(db.invitations, db.rounds, of_round)
     heard = asked.where(invited.series.in_(mine), invited.heard_at.is_not(None))
     return Tally(
         rounds={str(state): int(count) for state, count in connection.execute(states)},

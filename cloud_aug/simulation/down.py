@@ -6,18 +6,18 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from cloud_aug.simulation.plan import DOWN, Plan, known
+from cloud_aug.simulation.plan import Plan, known
 from cloud_aug.simulation.state import State
 from edgelearn.compression.broadcast import Broadcast, started
-from edgelearn.compression.catalogue import CODECS
+from edgelearn.compression.catalogue import CODECS, DOWN
 from edgelearn.federated.algorithm import Algorithm, Order, Server
 from edgelearn.federated.arrays import Arrays
 from edgewire import tensors
 from edgewire.errors import UsageError
+from edgewire.rounds import CHANGES_AT_MOST
 from edgewire.tensors import under
 
-KEPT = 50  # changes, for boards that were away for so many rounds
-_WHOLE, _CHANGE = CODECS["eight-bit"], CODECS["sparse"]
+_WHOLE, _CHANGE = (CODECS[DOWN[kind]] for kind in ("eight-bit", "changes"))
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ def opened(plan: Plan, algorithm: Algorithm, state: State) -> Down:
     before, server = state.broadcast or started(state.server.weights), state.server
     if before.version < server.round:
         rng = np.random.default_rng((plan.seed, server.round, 7))
-        before = before.advanced(server.weights, _CHANGE, rng, keep=KEPT)
+        before = before.advanced(server.weights, _CHANGE, rng, keep=CHANGES_AT_MOST)
     return Down(kind, plan.seed, before)
 
 

@@ -16,8 +16,6 @@ from edgelearn.federated.attacks import ATTACKS, Attack
 from edgelearn.federated.catalogue import ALGORITHMS, Surroundings, make
 from edgewire.errors import UsageError
 
-DOWN = ("none", "eight-bit", "changes")
-
 
 @dataclass(frozen=True)
 class Plan:

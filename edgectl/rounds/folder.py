@@ -1,7 +1,8 @@
 """What a board keeps of the rounds of one task, so that it may be killed at any point.
 
 rounds/<task>/invitation.json          the signed invitation that is being worked on; written after all that it names
-rounds/<task>/order, base              what to start from
+rounds/<task>/order, base              what to start from; the next order may be made of this one
+rounds/<task>/short/                   what came of changes to it
 rounds/<task>/update.safetensors       made, but not acknowledged yet; sending it again changes nothing
 rounds/<task>/memory/<upload id>       what the algorithm kept beside that update; it counts if the update does
 """
@@ -50,6 +51,11 @@ class RoundFolder:
             for old in (path, path.with_name(path.name + ".part")):
                 old.unlink(missing_ok=True)
             write_atomic(stale, ref.digest.encode(), mode=0o600)
+
+    def holds(self) -> str | None:
+        """Digest of the order that lies here; None where there is none."""
+        named = self.path / "order.digest"
+        return named.read_text() if named.is_file() and self.blob("order").is_file() else None
 
     def accept(self, envelope: bytes) -> None:
         """Work on this from now on."""

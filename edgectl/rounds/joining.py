@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+from msgspec import UNSET
+
 from edgectl.agent.children import Done
-from edgectl.cache import Cache
 from edgectl.enrolment import Enrolment, update_trust
 from edgectl.home import Home
+from edgectl.rounds.fetching import fetch
 from edgectl.rounds.folder import RoundFolder
 from edgectl.rounds.service import Rounds
 from edgewire.decoding import convert
 from edgewire.errors import Busy, Conflict, EdgeError, Forged, Gone, InvalidMessage, NotFound, Refused, TooLarge
-from edgewire.files import write_atomic
-from edgewire.messages import BlobRef
 from edgewire.rounds import Invitation, JoinRequest, Sign, UpdateMeta
 from edgewire.signing import envelope_key_id, open_sealed
 
@@ -61,15 +61,14 @@ def take_part(board: Board, task_id: str, rounds: Rounds) -> Outcome:
     folder.ensure()
     if (known := folder.waiting()) is not None:
         outcome.earlier = _send(folder, rounds, *known) == "sent"
-    reply = rounds.join(task_id, board.request)
+    reply = rounds.join(task_id, replace(board.request, holds=folder.holds() or UNSET))
     outcome.wait_s, outcome.note = reply.wait_s, reply.note
     if not reply.invitation:
         return outcome
     raw = reply.invitation.encode()
     invitation = _opened(board, rounds, task_id, raw)
     outcome.series, outcome.number = invitation.series, invitation.number
-    _fetch(board, folder, rounds, "order", invitation.order)
-    _fetch(board, folder, rounds, "base", invitation.base)
+    fetch(board.home, folder, rounds, invitation)
     folder.accept(raw)
     _work(board, folder, rounds, invitation, outcome)
     return outcome
@@ -149,12 +148,3 @@ def _opened(board: Board, rounds: Rounds, task_id: str, raw: bytes) -> Invitatio
     if invitation.board != enrolment.board:
         raise Forged("the invitation is for another board", hint="nothing was sent; join again later")
     return invitation
-
-
-def _fetch(board: Board, folder: RoundFolder, rounds: Rounds, name: str, ref: BlobRef) -> None:
-    """Bring a blob into the folder; the base is usually here already."""
-    folder.clear_other(name, ref)
-    cached = Cache(board.home, folder.task_id)
-    if name == "base" and cached.has(ref) and not folder.blob(name).exists():
-        write_atomic(folder.blob(name), cached.read(ref.digest), mode=0o600)
-    rounds.blob(ref.digest, ref.size, folder.blob(name))

@@ -15,3 +15,5 @@ CODECS: dict[str, Codec] = {
     "one-bit": OneBit(),
     "sparse": Sparse(share=0.05),
 }
+# way of weights to boards -> codec
+DOWN = {"none": "none", "eight-bit": "eight-bit", "changes": "sparse"}

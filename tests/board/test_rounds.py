@@ -43,6 +43,7 @@ from edgewire.rounds import (
     JoinRequest,
     Local,
     Parts,
+    Shortcut,
     Sign,
     SignReply,
     UpdateMeta,
@@ -72,6 +73,10 @@ class Service:
     wanted: bool = True
     signs: list[str] = field(default_factory=list)
     received: list[tuple[UpdateMeta, bytes]] = field(default_factory=list)
+    blobs: dict[str, bytes] = field(default_factory=lambda: {digest(raw): raw for raw in (ORDER, BASE)})
+    missing: set[str] = field(default_factory=set)
+    fetched: list[str] = field(default_factory=list)
+    held: list[str | None] = field(default_factory=list)
 
     @property
     def invitation(self) -> Invitation:
@@ -83,6 +88,7 @@ class Service:
         return replace(made, **self.changes)
 
     def join(self, task_id: str, request: JoinRequest) -> JoinReply:
+        self.held.append(request.holds or None)
         if not self.invited:
             return JoinReply(wait_s=5.0, note="not invited yet")
         now = self.synced.board.server.clock()
@@ -101,8 +107,15 @@ class Service:
         return UpdateReply(True)
 
     def blob(self, name: str, size: int, target: Path) -> int:
-        write_atomic(target, {digest(ORDER): ORDER, digest(BASE): BASE}[name])
+        self.fetched.append(name)
+        if name in self.missing:
+            raise NotFound("there is no such blob")
+        write_atomic(target, self.blobs[name])
         return size
+
+    def offer(self, raw: bytes) -> BlobRef:
+        self.blobs[digest(raw)] = raw
+        return BlobRef(digest(raw), len(raw))
 
     def trust(self, after: int) -> list[bytes]:
         return []
@@ -233,6 +246,73 @@ def test_whatever_the_disk_has_damaged_is_made_or_fetched_again(ready: Synced, s
     damaged = next((folder / "memory").iterdir()) if name == "memory" else folder / name
     damaged.write_bytes(b"\x00" * 100)
     assert turn(ready, service).state == "sent"
+
+
+# A shorter way to the order
+
+
+def moved_on(service: Service, seed: int = 0) -> Shortcut:
+    """The next round: its order, and the change that leads there from ORDER."""
+    rng, held, codec = np.random.default_rng(seed), shared_weights(world.TASK, world.base()), CODECS["sparse"]
+    delta = {name: rng.normal(size=array.shape).astype(np.float32) for name, array in held.items()}
+    sent, _ = codec.encode(delta, memory={}, rng=rng)
+    weights = {name: held[name] + array for name, array in codec.decode(sent, held).items()}
+    extra = {"c": np.float32([seed])}
+    order = service.offer(pack_order(Parts(weights, extra), BOTH.id))
+    change = service.offer(pack_order(Parts(sent, extra), BOTH.id))
+    short = Shortcut("sparse", [change], digest(ORDER))
+    service.changes = {"number": 2, "order": order, "short": short}
+    return short
+
+
+def test_an_order_is_made_of_what_changed_and_has_the_bytes_that_were_signed(ready: Synced, service: Service) -> None:
+    turn(ready, service)
+    short = moved_on(service)
+    service.fetched.clear()
+    assert turn(ready, service).state == "sent"
+    assert service.held == [None, digest(ORDER)]
+    assert service.fetched == [digest(BASE), short.blobs[0].digest]
+    order = ready.board.home.rounds(BOTH.id) / "order"
+    assert digest(order.read_bytes()) == service.invitation.order.digest
+    assert not [name for name in files(ready) if name.startswith("short")]
+    service.invited = False
+    turn(ready, service)
+    assert service.held[-1] == service.invitation.order.digest
+
+
+@pytest.mark.parametrize("trouble", ["other change", "damaged order", "no order", "unknown codec", "rubbish", "gone"])
+def test_where_the_shorter_way_leads_nowhere_the_whole_order_is_fetched(
+    ready: Synced, service: Service, trouble: str
+) -> None:
+    turn(ready, service)
+    short, order = moved_on(service), ready.board.home.rounds(BOTH.id) / "order"
+    wanted = service.invitation.order
+    if trouble == "other change":
+        other = moved_on(service, seed=1)
+        service.changes |= {"order": wanted, "short": other}
+    elif trouble == "damaged order":
+        order.write_bytes(b"\x00" * 100)
+    elif trouble == "no order":
+        order.unlink()
+    elif trouble == "unknown codec":
+        service.changes["short"] = replace(short, codec="telepathy")
+    elif trouble == "rubbish":
+        service.changes["short"] = replace(short, blobs=[service.offer(pack_order(Parts({}), BOTH.id))])
+    else:
+        service.missing.add(short.blobs[0].digest)
+    assert turn(ready, service).state == "sent"
+    assert service.fetched[-1] == wanted.digest
+    assert digest(order.read_bytes()) == wanted.digest
+
+
+def test_whole_weights_in_eight_bits_need_no_order_to_start_from(ready: Synced, service: Service) -> None:
+    weights, codec = shared_weights(world.TASK, world.base()), CODECS["eight-bit"]
+    sent, _ = codec.encode(weights, memory={}, rng=np.random.default_rng(0))
+    order = service.offer(pack_order(Parts(codec.decode(sent, weights)), BOTH.id))
+    short = service.offer(pack_order(Parts(sent), BOTH.id, names=sorted(weights)))
+    service.changes = {"order": order, "short": Shortcut("eight-bit", [short])}
+    assert turn(ready, service).state == "sent"
+    assert service.fetched == [digest(BASE), short.digest]
 
 
 def test_an_invitation_that_the_cloud_did_not_sign_is_not_followed(ready: Synced, service: Service) -> None:

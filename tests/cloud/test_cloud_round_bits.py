@@ -73,15 +73,24 @@ def play_over_http(player: Player, place: int, crowd: Crowd, compression: str, m
 
 
 @pytest.mark.parametrize(
-    ("algorithm", "compression"),
-    [("fedavg", "none"), ("scaffold", "topk"), ("fedlaavg", "none"), ("fedyogi", "eight-bit"), ("median", "one-bit")],
+    ("algorithm", "compression", "down"),
+    [
+        ("fedavg", "none", "none"),
+        ("scaffold", "topk", "changes"),
+        ("fedlaavg", "none", "none"),
+        ("fedyogi", "eight-bit", "eight-bit"),
+        ("median", "one-bit", "changes"),
+    ],
 )
-def test_rounds_over_https_end_with_the_bits_of_the_simulation(cloud, clock, players, tmp_path, algorithm, compression):
-    plan = replace(PLAN, algorithm=algorithm, compression=compression, rounds=ROUNDS, cohort=4, local=LOCAL)
+def test_rounds_over_https_end_with_the_bits_of_the_simulation(
+    cloud, clock, players, tmp_path, algorithm, compression, down
+):
+    plan = replace(PLAN, algorithm=algorithm, compression=compression, down=down)
+    plan = replace(plan, rounds=ROUNDS, cohort=4, local=LOCAL, seed=SEED)
     made = begun(cloud, clock, plan)
     crowd = crowd_of(cloud, made)
     simulated = Simulated(
-        algorithm=algorithm, compression=compression, rounds=ROUNDS, share=1.0, seed=SEED,
+        algorithm=algorithm, compression=compression, down=down, rounds=ROUNDS, share=1.0, seed=SEED,
         settings=LocalSettings(LOCAL.epochs, LOCAL.batch_size, LOCAL.learning_rate),
     )  # fmt: skip
     simulation = Simulation(crowd, simulated, tmp_path / "simulation", world="toys")

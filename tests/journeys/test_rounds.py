@@ -43,7 +43,8 @@ def a_board(place: Place, number: int) -> Box:
 
 
 def started(place: Place, *, boards: int = BOARDS) -> str:
-    plan = ["--algorithm", "scaffold", "--compression", "topk", "--rounds", str(ROUNDS), "--epochs", "2", "--seed", "3"]
+    plan = ["--algorithm", "scaffold", "--compression", "topk", "--down", "changes"]
+    plan += ["--rounds", str(ROUNDS), "--epochs", "2", "--seed", "3"]
     times = ["--gather", "60s", "--deadline", "300s", "--silence", "60s"]
     size = ["--cohort", str(boards), "--quorum", str(boards)]
     return str(place.cloud("round", "create", "--task", "toy", *plan, *size, *times, "--start")["series"])

@@ -18,6 +18,7 @@ from edgewire.rounds import (
     JoinRequest,
     Local,
     Parts,
+    Shortcut,
     Sign,
     SignReply,
     UpdateMeta,
@@ -25,6 +26,7 @@ from edgewire.rounds import (
     pack_order,
     pack_update,
     unpack_order,
+    unpack_short,
     unpack_update,
 )
 from edgewire.tasks import Privacy
@@ -50,6 +52,20 @@ def test_the_json_of_what_is_said_is_golden() -> None:
 def test_the_bytes_of_orders_and_updates_are_golden() -> None:
     assert digest(pack_order(PARTS, "points")) == GOLDEN_ORDER
     assert digest(pack_update(PARTS, META)) == GOLDEN_UPDATE
+
+
+def test_what_shorter_ways_add_is_golden_and_absent_elsewhere() -> None:
+    holding = JoinRequest(12, "wifi", 51.5, "d" * 64)
+    assert encode(holding) == encode(JoinRequest(12, "wifi", 51.5)).replace(b"{", b'{"holds":"%s",' % (b"d" * 64))
+    short = replace(INVITATION, short=Shortcut("sparse", [BlobRef("e" * 64, 3)], "d" * 64))
+    told = b'"short":{"blobs":[{"digest":"%s","size":3}],"codec":"sparse","held":"%s"}' % (b"e" * 64, b"d" * 64)
+    assert told in encode(short)
+    assert decode(Invitation, encode(short), what="invitation") == short
+    for wrong in (Shortcut("sparse", []), Shortcut("sparse", [BlobRef("e" * 64, 3)] * 51)):
+        with pytest.raises(InvalidMessage):
+            decode(Invitation, encode(replace(INVITATION, short=wrong)), what="invitation")
+    parts, meta = unpack_short(pack_order(PARTS, "points", names=["b", "w"]), limit_bytes=1 << 20)
+    assert (meta.names, parts.main.keys()) == (["b", "w"], PARTS.main.keys())
 
 
 def test_what_paced_rounds_add_is_golden_and_absent_elsewhere() -> None:

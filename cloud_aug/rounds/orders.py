@@ -1,0 +1,107 @@
+"""What the boards of a round are sent: the weights as boards know them, and a shorter way there.
+
+An order is whole, so that any board can start from it. With `--down` there is a short blob beside it, from which a
+board makes the same order, to the byte: the weights in 8 bits, or what changed since the order before. Who was away for
+some rounds is sent each change. The server's own weights stay exact."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import sqlalchemy as sa
+
+from cloud_aug import db
+from cloud_aug.cloud import Cloud
+from cloud_aug.rounds.plan import Series, algorithm_of, settings_of
+from edgelearn.compression.broadcast import started
+from edgelearn.compression.catalogue import CODECS, DOWN
+from edgelearn.federated.algorithm import Algorithm, Server
+from edgelearn.federated.arrays import Arrays
+from edgewire.messages import WEIGHTS_LIMIT_BYTES, BlobRef
+from edgewire.rounds import CHANGES_AT_MOST, Parts, Shortcut, pack_order, unpack_order
+
+
+@dataclass(frozen=True)
+class Ordered:
+    """order: what a round starts from; short: from which it can be made; None where there is nothing shorter."""
+
+    order: BlobRef
+    short: BlobRef | None = None
+
+    @property
+    def likely_bytes(self) -> int:
+        """What most boards of the round will fetch."""
+        return self.short.size if self.short else self.order.size
+
+
+def keep(cloud: Cloud, made: Series, server: Server, before: Ordered | None) -> Ordered:
+    """Put on disk what boards get for these weights. before: of the round before, if any. Done again, it gives the same
+    bytes. Raises CorruptFile, NotFound, InvalidMessage for an order before that is damaged."""
+    order = _algorithm(made).order(server, settings_of(made.plan.local))
+    rng = np.random.default_rng((made.plan.seed, server.round, 7))  # as in cloud_aug.simulation.down
+    weights, sent = order.weights, None
+    if made.plan.down == "eight-bit":
+        codec = CODECS[DOWN[made.plan.down]]
+        sent, _ = codec.encode(weights, memory={}, rng=rng)
+        weights = codec.decode(sent, weights)
+    elif made.plan.down == "changes" and before is not None:
+        ahead = started(load(cloud, before.order.digest)).advanced(weights, CODECS[DOWN["changes"]], rng, keep=1)
+        weights, sent = ahead.public, ahead.changes[-1]
+    whole = cloud.blobs.put(pack_order(Parts(weights, order.extra), made.task))
+    if sent is None:
+        return Ordered(whole)
+    names = sorted(weights) if made.plan.down == "eight-bit" else None
+    short = cloud.blobs.put(pack_order(Parts(sent, order.extra), made.task, names=names))
+    return Ordered(whole, short if short.size < whole.size else None)
+
+
+def begun(made: Series, weights: Arrays) -> Server:
+    """The server before the first round."""
+    return _algorithm(made).start(weights)
+
+
+def load(cloud: Cloud, blob: str) -> Arrays:
+    """The weights of an order. Raises CorruptFile, NotFound, InvalidMessage."""
+    return unpack_order(cloud.blobs.read(blob), limit_bytes=2 * WEIGHTS_LIMIT_BYTES).main
+
+
+def of_row(row: sa.Row[Any]) -> Ordered:
+    """What a row of `rounds` says."""
+    short = BlobRef(row.short_blob, row.short_bytes) if row.short_blob else None
+    return Ordered(BlobRef(row.order_blob, row.order_bytes), short)
+
+
+def shortcut(connection: sa.Connection, made: Series, number: int, holds: str) -> Shortcut | None:
+    """The shorter way to a round's order for a board that holds the order with this digest ('': none), if there is
+    one."""
+    codec = DOWN[made.plan.down]
+    if made.plan.down == "none":
+        return None
+    column = db.rounds.c
+    earlier = sa.select(db.rounds).where(column.series == made.id, column.number <= number)
+    rows = [of_row(row) for row in connection.execute(earlier.order_by(column.number.desc()).limit(CHANGES_AT_MOST))]
+    if made.plan.down == "eight-bit":
+        return Shortcut(codec, [rows[0].short]) if rows[0].short else None
+    changes: list[BlobRef] = []
+    last = ""
+    for one in rows:
+        if one.order.digest == holds:
+            small = sum(change.size for change in changes) < rows[0].order.size
+            return Shortcut(codec, changes[::-1], holds) if changes and small else None
+        if one.order.digest != last:  # after a round that failed the order is the same
+            if one.short is None:
+                return None
+            changes.append(one.short)
+        last = one.order.digest
+    return None
+
+
+def _algorithm(made: Series) -> Algorithm:
+    """To make orders and a first state: nothing is judged or drawn then."""
+    return algorithm_of(made, value=_nothing_to_judge_by, rng=np.random.default_rng)
+
+
+def _nothing_to_judge_by(_weights: object) -> float:
+    raise ValueError("no weights are judged here")
