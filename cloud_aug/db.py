@@ -11,6 +11,7 @@ from cloud_aug.db_rounds import paces as paces
 from cloud_aug.db_rounds import presences as presences
 from cloud_aug.db_rounds import rounds as rounds
 from cloud_aug.db_rounds import series as series
+from cloud_aug.db_rounds import touched as touched
 from cloud_aug.db_rounds import updates as updates
 from cloud_aug.metadata import byte_ordered as byte_ordered
 from cloud_aug.metadata import metadata as metadata

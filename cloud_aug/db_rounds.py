@@ -57,6 +57,9 @@ invitations = sa.Table(
     sa.Column("steps", sa.Integer),  # local steps that it was ordered at most; NULL: no limit
     sa.Column("expected_s", sa.Float),  # from started_at to its update; NULL: nobody could tell
     sa.Column("down_bytes", sa.Integer),  # of the order, the way that it was told of; NULL: it has not asked yet
+    sa.Column("own_blob", sa.String(64)),  # digest: the order with its own rows of tables only; NULL: it has all
+    sa.Column("own_bytes", sa.Integer),
+    sa.Column("rows_blob", sa.String(64)),  # digest: which rows these are
     sa.ForeignKeyConstraint(["series", "number"], ["rounds.series", "rounds.number"]),
 )
 
@@ -91,6 +94,18 @@ updates = sa.Table(
     sa.ForeignKeyConstraint(["series", "number"], ["rounds.series", "rounds.number"]),
     sa.UniqueConstraint("series", "number", "board"),
     sa.Index("updates_counted", "series", "counted_in"),
+)
+
+# Which rows of tables boards touch, as they told (rounds.rows).
+touched = sa.Table(
+    "touched",
+    metadata,
+    sa.Column("series", sa.ForeignKey("series.id"), primary_key=True),
+    sa.Column("board", sa.ForeignKey("boards.id"), primary_key=True),
+    sa.Column("blob", sa.String(64), primary_key=True),  # digest
+    sa.Column("samples", sa.Integer, nullable=False),
+    sa.Column("number", sa.Integer),  # of the first round that counts with it; NULL: none yet
+    sa.Column("at", sa.Float, nullable=False),
 )
 
 # How fast boards are, from what the service saw of their turns in any series (rounds.pacing).

@@ -17,6 +17,7 @@ from cloud_aug import audit, db, packs, publications
 from cloud_aug.blobs import BlobStore
 from cloud_aug.cloud import Cloud
 from cloud_aug.database import Database
+from cloud_aug.rounds.series import UNSETTLED
 from edgewire.decoding import decode, encode
 from edgewire.errors import NotFound
 
@@ -80,12 +81,25 @@ def _of_rounds(database: Database) -> set[str]:
         sa.select(rounds.short_blob).where(rounds.short_blob.is_not(None)),
         sa.select(rounds.result).where(rounds.result.is_not(None)),
         sa.select(updates.digest).where(updates.kept),
+        sa.select(db.touched.c.blob),
+        _own_orders(),
     ]
     with database.reading() as connection:
         found = {str(digest) for query in queries for digest in connection.execute(query).scalars()}
         for document in connection.execute(sa.select(db.series.c.document)).scalars():
             found |= _digests(bytes(document))  # its base, and what it starts from
     return found
+
+
+def _own_orders() -> sa.Select[tuple[str]]:
+    """Orders made for one board: while its round is open, and as long as its update is kept."""
+    rounds, updates, asked = db.rounds.c, db.updates.c, db.invitations.c
+    mine = sa.and_(rounds.series == asked.series, rounds.number == asked.number)
+    answer = sa.and_(updates.series == asked.series, updates.number == asked.number, updates.board == asked.board)
+    query = sa.select(asked.own_blob).select_from(
+        sa.join(db.invitations, db.rounds, mine).outerjoin(db.updates, answer)
+    )
+    return query.where(asked.own_blob.is_not(None), sa.or_(rounds.state.in_(UNSETTLED), updates.kept))
 
 
 def _documents(database: Database, table: sa.Table, since: float) -> list[bytes]:

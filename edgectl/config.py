@@ -141,6 +141,12 @@ KEYS: dict[str, Key] = {
             "take part in federated rounds: what training changed in shared weights leaves the board, never a sample",
         ),
         Key(
+            "rounds_rows",
+            _yes_or_no,
+            False,
+            "tell the cloud which items this board has samples of, where a round sends only what belongs to them",
+        ),
+        Key(
             "telemetry_share",
             _yes_or_no,
             False,

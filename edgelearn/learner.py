@@ -11,7 +11,12 @@ from torch import nn
 
 from edgelearn.federated.arrays import Arrays
 from edgelearn.models.build import build, outputs, set_weights
+from edgelearn.submodel import submodel, touched
 from edgewire.tasks import Task
+
+
+class OtherRows(ValueError):
+    """Samples touch rows of tables that a submodel does not have."""
 
 
 class TorchLearner:
@@ -65,6 +70,28 @@ def learner_of(task: Task, base: Mapping[str, np.ndarray], x: np.ndarray, y: np.
     fit."""
     model = build(task)
     set_weights(model, base)
+    return TorchLearner(model, x, y)
+
+
+def part_learner(
+    task: Task,
+    base: Mapping[str, np.ndarray],
+    weights: Mapping[str, np.ndarray],
+    rows: Mapping[str, np.ndarray],
+    x: np.ndarray,
+    y: np.ndarray,
+) -> TorchLearner:
+    """As `learner_of`, for the part of the model that has these rows of its tables. weights: those that it will be
+    given. Raises ValueError if they do not fit, OtherRows."""
+    whole = build(task)
+    set_weights(whole, base)
+    for name, ids in touched(whole, x).items():
+        if name not in rows or not bool(np.isin(ids, rows[name]).all()):
+            raise OtherRows(f"samples touch rows of '{name}' that are not there")
+    model = submodel(whole, rows)
+    expected = {name: array.shape for name, array in weights_of(model).items()}
+    if {name: array.shape for name, array in weights.items()} != expected:
+        raise ValueError("the weights are of other rows")
     return TorchLearner(model, x, y)
 
 

@@ -9,12 +9,14 @@ from msgspec import UNSET, Meta, UnsetType
 
 from edgewire import tensors
 from edgewire.decoding import convert, plain
+from edgewire.errors import InvalidMessage
 from edgewire.messages import BlobRef, BoardId, Digest, UploadId
 from edgewire.tasks import TaskId
 from edgewire.tensors import Arrays, of, under
 
 UPDATE_LIMIT_BYTES = 64 << 20
 UPDATE_SPARE_BYTES = 64 << 10  # names and numbers of an update, beyond its arrays
+ROWS_LIMIT_BYTES = 8 << 20
 CHANGES_AT_MOST = 50  # that a board is sent instead of an order
 
 SeriesId = Annotated[str, Meta(pattern=r"^[0-9a-f]{16}$")]
@@ -36,12 +38,13 @@ class Local:
 @dataclass(frozen=True)
 class JoinRequest:
     """A board that could take part now. temperature_c: None where no sensor tells; holds: digest of the order that it
-    has on disk, left out where it has none."""
+    has on disk; rows: of the rows that it told (`pack_rows`); left out where it has none."""
 
     samples: Annotated[int, Meta(ge=1, le=1 << 31)]
     network: Network = "unknown"
     temperature_c: Annotated[float, Meta(ge=-40, le=125)] | None = None
     holds: Digest | UnsetType = UNSET
+    rows: Digest | UnsetType = UNSET
 
 
 @dataclass(frozen=True)
@@ -61,7 +64,8 @@ class Invitation:
     to start from; boards: how many might take part; noise, clip: of the board's own, 0: none; seed: of its training;
     memory: the board's last update in this series that counts, whose memory goes with it ('': none); until: seconds
     since 1970; max_steps: local steps after which it stops early, left out where there is no limit; short: a shorter
-    way to the order, left out where there is none."""
+    way to the order; rows: digest of the rows of tables that the order has, those that the board told last; left out
+    where there is none, and where the order has all rows."""
 
     series: SeriesId
     number: RoundNumber
@@ -81,15 +85,34 @@ class Invitation:
     until: float
     max_steps: Annotated[int, Meta(ge=1, le=1 << 31)] | UnsetType = UNSET
     short: Shortcut | UnsetType = UNSET
+    rows: Digest | UnsetType = UNSET
 
 
 @dataclass(frozen=True)
 class JoinReply:
-    """invitation: a signed envelope, '' while there is none; wait_s: when to ask again; note: why there is none."""
+    """invitation: a signed envelope, '' while there is none; wait_s: when to ask again; note: why there is none.
+    rows: the series that wants to be told rows first, left out where none does."""
 
     invitation: str = ""
     wait_s: Annotated[float, Meta(ge=0)] = 60.0
     note: str = ""
+    rows: SeriesId | UnsetType = UNSET
+
+
+@dataclass(frozen=True)
+class RowsMeta:
+    """The JSON part of rows, whose arrays are ids by table, uint32 and ascending. samples: those that touch them."""
+
+    task: TaskId
+    samples: Annotated[int, Meta(ge=1, le=1 << 31)]
+    format: Literal["rows/1"] = "rows/1"
+
+
+@dataclass(frozen=True)
+class RowsReply:
+    """accepted: False if these rows were told already."""
+
+    accepted: bool
 
 
 @dataclass(frozen=True)
@@ -175,3 +198,16 @@ def unpack_update(data: bytes, *, limit_bytes: int) -> tuple[Parts, UpdateMeta]:
     """Raises TooLarge or InvalidMessage. Arrays are checked by whoever knows the order."""
     arrays, meta = tensors.unpack(data, what="update", limit_bytes=limit_bytes)
     return Parts(of("delta", arrays), of("extra", arrays)), convert(UpdateMeta, meta, what="update")
+
+
+def pack_rows(rows: Arrays, meta: RowsMeta) -> bytes:
+    """rows: ids by table, ascending."""
+    return tensors.pack({name: ids.astype("uint32") for name, ids in rows.items()}, plain(meta))
+
+
+def unpack_rows(data: bytes, *, limit_bytes: int) -> tuple[Arrays, RowsMeta]:
+    """Raises TooLarge or InvalidMessage. Whether they are rows of anything is for whoever knows the tables."""
+    arrays, meta = tensors.unpack(data, what="rows", limit_bytes=limit_bytes)
+    if any(ids.ndim != 1 or str(ids.dtype) != "uint32" for ids in arrays.values()):
+        raise InvalidMessage("rows must be lists of uint32")
+    return arrays, convert(RowsMeta, meta, what="rows")

@@ -77,8 +77,9 @@ class Privacy:
     epsilon: cost of asking for one cohort by randomized response (never spent where all packs are fetched), or of one
     answer in mode `bits`, all its bits together.
     epsilon_budget: what a board may spend on this task in all.
-    rounds: whether boards whose owners want it may send updates of the base model's weights (federated rounds); left
-    out of the JSON where it is not set.
+    rounds: whether boards whose owners want it may send updates of the base model's weights (federated rounds); rows:
+    whether they may also tell which rows of its tables their samples touch, so which items they have samples of; both
+    left out of the JSON where they are not set.
     """
 
     modes: Annotated[tuple[Mode, ...], Meta(min_length=1, max_length=3)] = ("directory",)
@@ -88,6 +89,7 @@ class Privacy:
     min_cohort: Annotated[int, Meta(ge=2, le=1000)] = 3
     reports: bool = True
     rounds: bool | UnsetType = UNSET
+    rows: bool | UnsetType = UNSET
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from msgspec import UNSET
 from cloud_aug import db, keys, tasks, writes
 from cloud_aug.cloud import Cloud
 from cloud_aug.rounds import orders, pacing
+from cloud_aug.rounds import rows as told_rows
 from cloud_aug.rounds import series as all_series
 from cloud_aug.rounds.pacing import Turn
 from cloud_aug.rounds.plan import Plan, Series, may_buffer
@@ -19,6 +20,7 @@ from edgelearn.federated.catalogue import ALGORITHMS
 from edgelearn.federated.cohort import at_random, by_coin, longest_absent
 from edgewire.decoding import decode, plain
 from edgewire.errors import NotFound, Refused
+from edgewire.messages import BlobRef
 from edgewire.rounds import Invitation, JoinReply, JoinRequest, Sign, SignReply
 from edgewire.signing import Statement, seal
 
@@ -43,6 +45,8 @@ def join(cloud: Cloud, board: str, task_id: str, body: bytes, *, now: float) -> 
     with cloud.database.writing(scope) as connection:
         if why := _unfit(connection, made.plan, board, request):
             return JoinReply(wait_s=NOTHING_RUNS_S, note=why)
+        if made.tables and not (request.rows and told_rows.knows(connection, made, board, request.rows)):
+            return JoinReply(wait_s=0.0, note="rows have to be told first", rows=made.id)
         number = _invited(connection, made, board)
         number = number or _invite_at_once(connection, made, board, request.samples, now=now)
         if number:
@@ -245,6 +249,8 @@ def _sealed(
     row = connection.execute(sa.select(db.rounds).where(column.series == made.id, column.number == number)).one()
     plan, until = made.plan, max(row.deadline_at, now + made.plan.silence_s)
     steps, order = invitation_of(connection, made, number, board).steps, orders.of_row(row).order
+    if made.tables and request.rows:
+        order = _own_part(cloud, connection, made, number, board, order, request.rows)
     short = orders.shortcut(connection, made, number, request.holds or "")
     size = sum(blob.size for blob in short.blobs) if short else order.size
     connection.execute(_invitation(made.id, number, board).values(down_bytes=size))
@@ -256,10 +262,22 @@ def _sealed(
         seed=_seed(plan.seed, number, board), memory=_memory(connection, made, board),
         heartbeat_s=max(_SOONEST_S, plan.silence_s / _BEATS), until=until,
         max_steps=UNSET if steps is None else steps, short=short or UNSET,
+        rows=request.rows if made.tables else UNSET,
     )  # fmt: skip
     key = keys.current_signing(cloud.keys, keys.newest(connection))
     statement = Statement("round", made.task, db.epoch(connection), number, now, until, plain(told))
     return seal(key, statement).decode()
+
+
+def _own_part(
+    cloud: Cloud, connection: sa.Connection, made: Series, number: int, board: str, order: BlobRef, rows: str
+) -> BlobRef:
+    """The order with the rows that the board told. Told others meanwhile, it gets those."""
+    part = orders.keep_part(cloud, made, order.digest, told_rows.load(cloud, rows))
+    own = {"own_blob": part.digest, "own_bytes": part.size, "rows_blob": rows}
+    connection.execute(_invitation(made.id, number, board).values(own))
+    writes.insert_new(connection, db.published_blobs, [{"digest": part.digest, "task": made.task}])
+    return part
 
 
 def _seed(seed: int, number: int, board: str) -> int:

@@ -13,6 +13,7 @@ import sqlalchemy as sa
 from cloud_aug import db
 from cloud_aug.cloud import Cloud
 from cloud_aug.rounds import orders, receiving
+from cloud_aug.rounds import rows as told_rows
 from cloud_aug.rounds import series as all_series
 from cloud_aug.rounds.judging import judge
 from cloud_aug.rounds.orders import Ordered
@@ -42,9 +43,17 @@ def count(cloud: Cloud, made: Series, number: int) -> Counted:
     with cloud.database.reading() as connection:
         row = connection.execute(_round_query(made.id, number)).one()
         rows = _frozen(connection, made.id, number)
+        involved, total = told_rows.involved(cloud, connection, made, number, rows) if made.tables else ({}, 0.0)
     damaged: list[tuple[str, str]] = []
     value = judge(cloud, made)
-    algorithm = algorithm_of(made, value=value, rng=lambda _: _generator(row.entropy), buffered=row.buffered)
+    algorithm = algorithm_of(
+        made,
+        value=value,
+        rng=lambda _: _generator(row.entropy),
+        buffered=row.buffered,
+        involved=involved,
+        total_samples=total,
+    )
     before = all_series.load_server(cloud, row.server, number - 1)
     server, problem = _closed(algorithm, before, _updates(cloud, made, rows, damaged))
     if not problem and not _finite(server):
@@ -70,7 +79,7 @@ def _closed(algorithm: Algorithm, server: Server, updates: Iterable[Update]) -> 
 def _updates(cloud: Cloud, made: Series, rows: list[Any], damaged: list[tuple[str, str]]) -> Iterator[Update]:
     """One after the other, in the order of rounds and boards, however they came in."""
     for row in rows:
-        receiving.shapes(cloud, row.order_blob)  # if that is damaged, no update is to blame
+        receiving.order_of(cloud, made, row)  # if that is damaged, no update is to blame
         try:
             update = receiving.read(cloud, made, row)
         except (CorruptFile, NotFound, InvalidMessage, TooLarge, UpdateRefused) as error:
@@ -110,7 +119,9 @@ def of_round(connection: sa.Connection, series: str, number: int) -> list[Any]:
 
 
 def freeze(connection: sa.Connection, made: Series, number: int) -> None:
-    """Let what is pending count in this round; of a board that was revoked nothing does."""
+    """Let what is pending count in this round, by the rows that were told until now; of a board that was revoked
+    nothing does."""
+    told_rows.freeze(connection, made, number)
     column = db.updates.c
     waiting = db.updates.update().where(column.series == made.id, column.dropped == "", column.counted_in.is_(None))
     for row in pending(connection, made, number):
@@ -179,9 +190,7 @@ def closed(connection: sa.Connection, series: str) -> int:
 
 def _frozen(connection: sa.Connection, series: str, number: int) -> list[Any]:
     """With the digest of the order that each started from."""
-    column, rounds = db.updates.c, db.rounds.c
-    origin = sa.and_(rounds.series == column.series, rounds.number == column.number)
-    query = sa.select(db.updates, rounds.order_blob).join_from(db.updates, db.rounds, origin)
+    column, query = db.updates.c, receiving.with_orders()
     frozen = query.where(column.series == series, column.counted_in == number, column.dropped == "")
     return list(connection.execute(frozen.order_by(column.number, column.board)))
 

@@ -7,6 +7,7 @@ some rounds is sent each change. The server's own weights stay exact."""
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ import sqlalchemy as sa
 
 from cloud_aug import db
 from cloud_aug.cloud import Cloud
-from cloud_aug.rounds.plan import Series, algorithm_of, settings_of
+from cloud_aug.rounds.plan import Series, algorithm_of, settings_of, submodels
 from edgelearn.compression.broadcast import started
 from edgelearn.compression.catalogue import CODECS, DOWN
 from edgelearn.federated.algorithm import Algorithm, Server
@@ -39,6 +40,8 @@ class Ordered:
 def keep(cloud: Cloud, made: Series, server: Server, before: Ordered | None) -> Ordered:
     """Put on disk what boards get for these weights. before: of the round before, if any. Done again, it gives the same
     bytes. Raises CorruptFile, NotFound, InvalidMessage for an order before that is damaged."""
+    if submodels(made.plan):  # of which each board gets its part
+        return Ordered(cloud.blobs.put(pack_order(Parts(server.weights), made.task)))
     order = _algorithm(made).order(server, settings_of(made.plan.local))
     rng = np.random.default_rng((made.plan.seed, server.round, 7))  # as in cloud_aug.simulation.down
     weights, sent = order.weights, None
@@ -57,6 +60,12 @@ def keep(cloud: Cloud, made: Series, server: Server, before: Ordered | None) -> 
     return Ordered(whole, short if short.size < whole.size else None)
 
 
+def keep_part(cloud: Cloud, made: Series, whole: str, rows: Arrays) -> BlobRef:
+    """Put the part of an order on disk that has these rows of tables, and all else. Raises CorruptFile, NotFound."""
+    weights = {name: array[rows[name]] if name in rows else array for name, array in _weights(cloud, whole).items()}
+    return cloud.blobs.put(pack_order(Parts(weights), made.task))
+
+
 def begun(made: Series, weights: Arrays) -> Server:
     """The server before the first round."""
     return _algorithm(made).start(weights)
@@ -65,6 +74,12 @@ def begun(made: Series, weights: Arrays) -> Server:
 def load(cloud: Cloud, blob: str) -> Arrays:
     """The weights of an order. Raises CorruptFile, NotFound, InvalidMessage."""
     return unpack_order(cloud.blobs.read(blob), limit_bytes=2 * WEIGHTS_LIMIT_BYTES).main
+
+
+@lru_cache(maxsize=2)
+def _weights(cloud: Cloud, blob: str) -> Arrays:
+    """Of which many boards get parts one after the other; nobody changes them."""
+    return load(cloud, blob)
 
 
 def of_row(row: sa.Row[Any]) -> Ordered:

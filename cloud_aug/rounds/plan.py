@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Literal, get_args
 
@@ -68,8 +68,6 @@ class Plan:
         found = []
         if self.algorithm not in ALGORITHMS:
             found.append(f"there is no algorithm '{self.algorithm}': choose one of {', '.join(ALGORITHMS)}")
-        elif ALGORITHMS[self.algorithm].submodels:
-            found.append(f"'{self.algorithm}' sends boards parts of tables, and here they get whole models")
         elif wrong := [rule for rule in self.adapt if rule not in rules_of(self.algorithm)]:
             known = ", ".join(rules_of(self.algorithm)) or "nothing"
             found.append(f"with '{self.algorithm}' '{wrong[0]}' cannot follow boards' pace: {known} can")
@@ -77,6 +75,9 @@ class Plan:
             found.append(f"there is no compression '{self.compression}': choose one of {', '.join(CODECS)}")
         if self.down not in DOWN:
             found.append(f"there is no way down '{self.down}': choose one of {', '.join(DOWN)}")
+        elif submodels(self) and (self.down != "none" or self.compression not in ("none", "eight-bit")):
+            hint = "updates may be 'eight-bit', weights on their way down nothing else"
+            found.append(f"'{self.algorithm}' sends each board other rows, from round to round: {hint}")
         if self.quorum > self.cohort:
             found.append(f"a cohort of {self.cohort} can never reach a quorum of {self.quorum}")
         if self.algorithm == "ensemble":
@@ -89,7 +90,8 @@ class Plan:
 @dataclass(frozen=True)
 class Series:
     """A series as it was made. base: of which the first round starts; boards: how many might take part then; start:
-    digest of the weights and the algorithm's state before the first round."""
+    digest of the weights and the algorithm's state before the first round; tables: how many rows each has, where boards
+    are sent those that they touch."""
 
     id: str
     task: str
@@ -97,6 +99,12 @@ class Series:
     base: Base
     boards: int
     start: str
+    tables: dict[str, int] = field(default_factory=dict)
+
+
+def submodels(plan: Plan) -> bool:
+    """Whether boards are sent the rows of tables that they touch, and no others."""
+    return plan.algorithm in ALGORITHMS and ALGORITHMS[plan.algorithm].submodels
 
 
 def rules_of(algorithm: str) -> tuple[Rule, ...]:
@@ -127,11 +135,18 @@ def settings_of(local: Local) -> LocalSettings:
 
 
 def algorithm_of(
-    series: Series, *, value: Value, rng: Callable[[int], np.random.Generator], buffered: bool = False
+    series: Series,
+    *,
+    value: Value,
+    rng: Callable[[int], np.random.Generator],
+    buffered: bool = False,
+    involved: Mapping[str, np.ndarray] | None = None,
+    total_samples: float = 0.0,
 ) -> Algorithm:
-    """The algorithm of a series' round, for the server. Raises UsageError for options that it does not have."""
+    """The algorithm of a series' round, for the server. involved, total_samples: see `FedSubAvg`. Raises UsageError for
+    options that it does not have."""
     plan, name = series.plan, counts_by(series.plan, buffered=buffered)
-    surroundings = Surroundings(series.boards, float(plan.cohort), value, rng)
+    surroundings = Surroundings(series.boards, float(plan.cohort), value, rng, involved or {}, total_samples)
     known = plan.options if name == plan.algorithm else {k: v for k, v in plan.options.items() if k == "server_rate"}
     try:
         return make(ALGORITHMS[name], surroundings, known)

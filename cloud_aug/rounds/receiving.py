@@ -13,6 +13,7 @@ import sqlalchemy as sa
 from cloud_aug import db, writes
 from cloud_aug.cloud import Cloud
 from cloud_aug.rounds import attendance, pacing
+from cloud_aug.rounds import rows as told_rows
 from cloud_aug.rounds.plan import Plan, Series, settings_of
 from edgelearn.compression.catalogue import CODECS
 from edgelearn.federated import turn
@@ -62,7 +63,23 @@ def read(cloud: Cloud, made: Series, row: Any) -> Update:
     """An update that has a row, as the algorithm takes it. Raises CorruptFile or NotFound if its blob is damaged,
     UpdateRefused, InvalidMessage."""
     parts, meta = unpack_update(cloud.blobs.read(row.digest), limit_bytes=UPDATE_LIMIT_BYTES)
-    return _opened(made, row.order_blob, cloud, parts, meta, limits_of(made.plan))
+    return _opened(made, row, cloud, parts, meta, limits_of(made.plan))
+
+
+def with_orders() -> sa.Select[Any]:
+    """Rows of `updates`, with the order that each started from."""
+    column, rounds, asked = db.updates.c, db.rounds.c, db.invitations.c
+    origin = sa.and_(rounds.series == column.series, rounds.number == column.number)
+    mine = sa.and_(asked.series == column.series, asked.number == column.number, asked.board == column.board)
+    query = sa.select(db.updates, rounds.order_blob, asked.own_blob, asked.rows_blob)
+    return query.join_from(db.updates, db.rounds, origin).outerjoin(db.invitations, mine)
+
+
+def order_of(cloud: Cloud, made: Series, row: Any) -> Order:
+    """The order that an invitation or an update names, in arrays which take no memory. Raises CorruptFile, NotFound."""
+    like = shapes(cloud, row.own_blob or row.order_blob)
+    rows = told_rows.load(cloud, row.rows_blob) if row.rows_blob else {}
+    return Order(row.number - 1, like.main, settings_of(made.plan.local), like.extra, rows)
 
 
 def _checked(cloud: Cloud, made: Series, asked: Any, upload_id: str, body: bytes) -> UpdateMeta:
@@ -73,18 +90,17 @@ def _checked(cloud: Cloud, made: Series, asked: Any, upload_id: str, body: bytes
     limits = limits_of(made.plan)
     limits = limits if asked.steps is None else replace(limits, steps=min(limits.steps, asked.steps))
     try:
-        _opened(made, asked.order_blob, cloud, parts, meta, limits)
+        _opened(made, asked, cloud, parts, meta, limits)
     except UpdateRefused as refused:
         raise InvalidMessage(f"the update is refused: {refused}") from None
     return meta
 
 
-def _opened(made: Series, order_blob: str, cloud: Cloud, parts: Parts, meta: UpdateMeta, limits: Limits) -> Update:
+def _opened(made: Series, row: Any, cloud: Cloud, parts: Parts, meta: UpdateMeta, limits: Limits) -> Update:
     """Decompressed and checked. How large it can become follows from the order, whatever it claims."""
-    plan, like = made.plan, shapes(cloud, order_blob)
-    order = Order(meta.number - 1, like.main, settings_of(plan.local), like.extra)
-    sent = Update(meta.board, meta.number - 1, meta.samples, meta.steps, parts.main, parts.extra)
-    return turn.receive(sent, order, CODECS[plan.compression], limits)
+    order = order_of(cloud, made, row)
+    sent = Update(meta.board, meta.number - 1, meta.samples, meta.steps, parts.main, parts.extra, order.rows)
+    return turn.receive(sent, order, CODECS[made.plan.compression], limits)
 
 
 def limits_of(plan: Plan) -> Limits:

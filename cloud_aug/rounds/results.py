@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+import numpy as np
 import sqlalchemy as sa
 
 from cloud_aug import audit, bases, boards, db, tasks
@@ -61,18 +62,22 @@ def fetch_of_board(cloud: Cloud, series: str, which: str, board: str) -> Model:
     with cloud.database.reading() as connection:
         made = all_series.read(all_series.find(connection, series))
         identity, number = boards.find(connection, board), _number(connection, made, which)
-        column, rounds = db.updates.c, db.rounds.c
-        origin = sa.and_(rounds.series == column.series, rounds.number == column.number)
-        query = sa.select(db.updates, rounds.order_blob).join_from(db.updates, db.rounds, origin)
-        mine = query.where(column.series == made.id, column.number == number, column.board == identity)
+        column = db.updates.c
+        mine = receiving.with_orders().where(
+            column.series == made.id, column.number == number, column.board == identity
+        )
         row = connection.execute(mine).one_or_none()
     if row is None:
         raise NotFound(f"board '{board}' sent no update in round {number}")
     if not row.kept:
         hint = "a plan's kept_updates says for how many rounds they are kept"
         raise Gone(f"the updates of round {number} are not kept any more", hint=hint)
-    came = orders.load(cloud, row.order_blob)
-    return Model(made.id, number, _packed(cloud, made, plus(came, receiving.read(cloud, made, row).delta)))
+    came, update = orders.load(cloud, row.order_blob), receiving.read(cloud, made, row)
+    for name, rows in update.rows.items():  # a part of the tables is all that it had
+        whole = np.zeros_like(came[name])
+        whole[rows] = update.delta[name]
+        update.delta[name] = whole
+    return Model(made.id, number, _packed(cloud, made, plus(came, update.delta)))
 
 
 def publish(cloud: Cloud, series: str, which: str, *, now: float) -> Published:

@@ -14,7 +14,7 @@ from cloud_aug import audit, db, publications, tasks, writes
 from cloud_aug.cloud import Cloud
 from cloud_aug.rounds import orders, pacing
 from cloud_aug.rounds.orders import Ordered
-from cloud_aug.rounds.plan import Plan, Series
+from cloud_aug.rounds.plan import Plan, Series, submodels
 from edgelearn.federated.algorithm import Server
 from edgewire.decoding import decode, encode
 from edgewire.errors import Conflict, CorruptFile, NotFound, NotReady, Refused, UsageError
@@ -35,7 +35,7 @@ def create(cloud: Cloud, task_id: str, plan: Plan, *, now: float) -> Series:
     if problems := plan.problems():
         raise UsageError("; ".join(problems))
     task = tasks.load(cloud, task_id)
-    check_allowed(task)
+    check_allowed(task, rows=submodels(plan))
     base = publications.require(cloud, task_id).base
     with cloud.database.reading() as connection:
         boards = len(entitled(connection, task_id))
@@ -43,7 +43,10 @@ def create(cloud: Cloud, task_id: str, plan: Plan, *, now: float) -> Series:
         hint = "enroll more boards, grant them the task, or lower --quorum"
         raise UsageError(f"{boards} boards may take part, the quorum is {plan.quorum}", hint=hint)
     made = Series(secrets.token_hex(8), task_id, plan, base, boards, "")
-    server = orders.begun(made, _shared(cloud, task, base.weights))
+    shared = _shared(cloud, task, base.weights)
+    if submodels(plan):
+        made = replace(made, tables=_tables(task, shared))
+    server = orders.begun(made, shared)
     if (size := orders.keep(cloud, made, server, None).order.size) > UPDATE_LIMIT_BYTES:
         most = UPDATE_LIMIT_BYTES >> 20
         raise UsageError(f"boards would send {size >> 20} MiB, the limit is {most}", hint="train a smaller model")
@@ -55,11 +58,14 @@ def create(cloud: Cloud, task_id: str, plan: Plan, *, now: float) -> Series:
     return made
 
 
-def check_allowed(task: Task) -> None:
-    """Raises Refused unless the task's published policy says that boards may be asked for updates."""
+def check_allowed(task: Task, *, rows: bool = False) -> None:
+    """Raises Refused unless the task's published policy says that boards may be asked for updates, and for rows."""
     if task.privacy.rounds is not True:
         hint = 'set "rounds": true in its privacy policy and publish it again: boards check that it is signed'
         raise Refused(f"task '{task.id}' does not allow federated rounds", hint=hint)
+    if rows and task.privacy.rows is not True:
+        hint = 'set "rows": true in its privacy policy, too: boards then tell which items they have samples of'
+        raise Refused(f"task '{task.id}' does not allow asking boards for their rows", hint=hint)
 
 
 def start(cloud: Cloud, series: str, *, now: float) -> bool:
@@ -225,6 +231,17 @@ def _shared(cloud: Cloud, task: Task, weights: BlobRef) -> dict[str, np.ndarray]
         return shared_weights(task, arrays)
     except ValueError as error:
         raise NotReady(f"the base of '{task.id}' does not fit its model: {error}", hint="train a new base") from None
+
+
+def _tables(task: Task, shared: dict[str, np.ndarray]) -> dict[str, int]:
+    """How many rows each table has. Raises UsageError for a model without tables."""
+    from edgelearn.models.build import build, tables
+
+    found = {name: len(shared[name]) for name in tables(build(task))}
+    if not found:
+        hint = "take fedavg: submodels are for click models (din, dssm, wide_deep)"
+        raise UsageError(f"the model '{task.model.name}' has no tables to send parts of", hint=hint)
+    return found
 
 
 def _note(connection: sa.Connection, made: Series, action: str, *, now: float) -> None:

@@ -25,7 +25,7 @@ from edgewire.messages import (
     WANTED_LIMIT_BYTES,
     tasks_digest,
 )
-from edgewire.rounds import UPDATE_LIMIT_BYTES
+from edgewire.rounds import ROWS_LIMIT_BYTES, UPDATE_LIMIT_BYTES
 
 STATEMENT_LIMIT_BYTES = 64 << 10
 
@@ -135,6 +135,7 @@ JsonBody = Annotated[bytes, Depends(_body(JSON_LIMIT_BYTES))]
 TelemetryBody = Annotated[bytes, Depends(_body(TELEMETRY_LIMIT_BYTES))]
 QueriesBody = Annotated[bytes, Depends(_body(QUERIES_LIMIT_BYTES))]
 UpdateBody = Annotated[bytes, Depends(_body(UPDATE_LIMIT_BYTES))]
+RowsBody = Annotated[bytes, Depends(_body(ROWS_LIMIT_BYTES))]
 WantedBody = Annotated[bytes, Depends(_body(WANTED_LIMIT_BYTES))]
 SamplesBody = Annotated[bytes, Depends(_body(SAMPLES_LIMIT_BYTES))]
 

@@ -9,9 +9,9 @@ from starlette.responses import Response
 
 from cloud_aug.openapi import binary, operation, ref
 from cloud_aug.replies import BINARY, reply
-from cloud_aug.rounds import attendance, receiving
-from cloud_aug.routes.asking import AskedNow, Granted, StatementBody, TaskPath, UpdateBody, UploadPath
-from edgewire.rounds import JoinReply, JoinRequest, Sign, SignReply, UpdateReply
+from cloud_aug.rounds import attendance, receiving, rows
+from cloud_aug.routes.asking import AskedNow, Granted, RowsBody, StatementBody, TaskPath, UpdateBody, UploadPath
+from edgewire.rounds import JoinReply, JoinRequest, RowsReply, Sign, SignReply, UpdateReply
 
 router = APIRouter(tags=["rounds"])
 
@@ -28,6 +28,20 @@ def join(asked: AskedNow, request: Request, task: TaskPath, board: Granted, body
     told = attendance.join(asked.cloud, board, task, body, now=asked.now)
     request.app.state.referee.wake()
     return reply(told)
+
+
+@router.put(
+    "/v1/tasks/{task}/rounds/{series}/rows",
+    openapi_extra=operation(
+        body=binary("safetensors: ids by table, uint32 and ascending; RowsMeta as metadata."),
+        body_media=BINARY,
+        answer=ref(RowsReply),
+        security="board",
+    ),
+)
+def tell_rows(asked: AskedNow, task: TaskPath, series: SeriesPath, board: Granted, body: RowsBody) -> Response:
+    """Which rows of tables the board's samples touch, where a series sends boards those and no others."""
+    return reply(rows.tell(asked.cloud, board, task, series, body, now=asked.now))
 
 
 @router.post(

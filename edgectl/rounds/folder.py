@@ -3,6 +3,7 @@
 rounds/<task>/invitation.json          the signed invitation that is being worked on; written after all that it names
 rounds/<task>/order, base              what to start from; the next order may be made of this one
 rounds/<task>/short/                   what came of changes to it
+rounds/<task>/rows.safetensors         which rows of tables the samples touch, where a series asks; rows.wanted: it does
 rounds/<task>/update.safetensors       made, but not acknowledged yet; sending it again changes nothing
 rounds/<task>/memory/<upload id>       what the algorithm kept beside that update; it counts if the update does
 """
@@ -17,10 +18,22 @@ from edgectl.home import Home
 from edgelearn.federated.turn import Memory
 from edgewire import tensors
 from edgewire.decoding import convert
-from edgewire.errors import CorruptFile, InvalidMessage, NotFound
+from edgewire.errors import CorruptFile, InvalidMessage, NotFound, TooLarge
 from edgewire.files import digest_of_file, write_atomic
 from edgewire.messages import WEIGHTS_LIMIT_BYTES, BlobRef
-from edgewire.rounds import UPDATE_LIMIT_BYTES, Invitation, Parts, UpdateMeta, pack_update, unpack_order, unpack_update
+from edgewire.rounds import (
+    ROWS_LIMIT_BYTES,
+    UPDATE_LIMIT_BYTES,
+    Invitation,
+    Parts,
+    RowsMeta,
+    UpdateMeta,
+    pack_rows,
+    pack_update,
+    unpack_order,
+    unpack_rows,
+    unpack_update,
+)
 from edgewire.signing import open_sealed
 from edgewire.tensors import Arrays, of, under
 
@@ -58,7 +71,8 @@ class RoundFolder:
         return named.read_text() if named.is_file() and self.blob("order").is_file() else None
 
     def accept(self, envelope: bytes) -> None:
-        """Work on this from now on."""
+        """Work on this from now on, and on nothing else."""
+        (self.path / "rows.wanted").unlink(missing_ok=True)
         write_atomic(self.path / "invitation.json", envelope, mode=0o600)
 
     def invitation(self, enrolment: Enrolment) -> Invitation:
@@ -85,6 +99,33 @@ class RoundFolder:
             path.unlink(missing_ok=True)
             raise CorruptFile(f"{path} is missing or corrupt", hint="edgectl round join brings it again")
         return path.read_bytes()
+
+    # Rows of tables
+
+    def want_rows(self) -> None:
+        """Let the next training find out which rows the samples touch, and do nothing else."""
+        write_atomic(self.path / "rows.wanted", b"", mode=0o600)
+
+    def rows_are_wanted(self) -> bool:
+        return (self.path / "rows.wanted").is_file()
+
+    def keep_rows(self, rows: Arrays, samples: int) -> None:
+        write_atomic(self.path / "rows.safetensors", pack_rows(rows, RowsMeta(self.task_id, samples)), mode=0o600)
+        (self.path / "rows.wanted").unlink(missing_ok=True)
+
+    def forget_rows(self) -> None:
+        (self.path / "rows.safetensors").unlink(missing_ok=True)
+
+    def rows(self) -> tuple[bytes, Arrays, RowsMeta] | None:
+        """As they are told, and read; None where there are none, or the disk has damaged them."""
+        path = self.path / "rows.safetensors"
+        if not path.is_file():
+            return None
+        raw = path.read_bytes()
+        try:
+            return raw, *unpack_rows(raw, limit_bytes=ROWS_LIMIT_BYTES)
+        except (InvalidMessage, TooLarge):
+            return None
 
     # The update
 

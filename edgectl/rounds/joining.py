@@ -17,13 +17,16 @@ from edgectl.rounds.folder import RoundFolder
 from edgectl.rounds.service import Rounds
 from edgewire.decoding import convert
 from edgewire.errors import Busy, Conflict, EdgeError, Forged, Gone, InvalidMessage, NotFound, Refused, TooLarge
-from edgewire.rounds import Invitation, JoinRequest, Sign, UpdateMeta
+from edgewire.files import digest
+from edgewire.rounds import Invitation, JoinReply, JoinRequest, Sign, UpdateMeta
 from edgewire.signing import envelope_key_id, open_sealed
 
 Train = Callable[[str, float, Callable[[], bool]], Done]
 """(task, time limit in s, whether to stop; it is asked again and again) -> how the training ended."""
 
 STOPPED = 130  # how a command ends that was asked to stop
+NEVER_S, RETRY_S = 3600.0, 60.0  # when to ask again where the owner does not want to, and where something failed
+ROWS_LIMIT_S = 600.0  # in which a board has to find the rows that its samples touch
 _NEVER_TAKEN = (Gone, Conflict, InvalidMessage, TooLarge, NotFound, Refused)
 
 
@@ -44,7 +47,8 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Board:
-    """The board's side. request: what it tells of itself; train: see Train; clock: seconds since 1970."""
+    """The board's side. request: what it tells of itself; train: see Train; clock: seconds since 1970; tells_rows:
+    whether its owner and the signed task let it tell which rows of tables its samples touch."""
 
     home: Home
     enrolment: Enrolment
@@ -52,6 +56,7 @@ class Board:
     train: Train
     clock: Callable[[], float] = time.time
     monotonic: Callable[[], float] = time.monotonic
+    tells_rows: bool = False
 
 
 def take_part(board: Board, task_id: str, rounds: Rounds) -> Outcome:
@@ -61,7 +66,9 @@ def take_part(board: Board, task_id: str, rounds: Rounds) -> Outcome:
     folder.ensure()
     if (known := folder.waiting()) is not None:
         outcome.earlier = _send(folder, rounds, *known) == "sent"
-    reply = rounds.join(task_id, replace(board.request, holds=folder.holds() or UNSET))
+    reply = _joined(board, folder, rounds)
+    if isinstance(reply.rows, str):
+        reply = _told_rows(board, folder, rounds, reply.rows)
     outcome.wait_s, outcome.note = reply.wait_s, reply.note
     if not reply.invitation:
         return outcome
@@ -72,6 +79,28 @@ def take_part(board: Board, task_id: str, rounds: Rounds) -> Outcome:
     folder.accept(raw)
     _work(board, folder, rounds, invitation, outcome)
     return outcome
+
+
+def _joined(board: Board, folder: RoundFolder, rounds: Rounds) -> JoinReply:
+    """Rows of other samples than there are now are of no use."""
+    known = folder.rows() if board.tells_rows else None
+    rows = digest(known[0]) if known and known[2].samples == board.request.samples else UNSET
+    return rounds.join(folder.task_id, replace(board.request, holds=folder.holds() or UNSET, rows=rows))
+
+
+def _told_rows(board: Board, folder: RoundFolder, rounds: Rounds, series: str) -> JoinReply:
+    """A series sends boards the rows of tables that they touch: find them, tell them, and ask again."""
+    if not board.tells_rows:
+        note = "this series asks which items the samples are about (edgectl config set rounds_rows true)"
+        return JoinReply(wait_s=NEVER_S, note=note)
+    folder.want_rows()
+    done = board.train(folder.task_id, ROWS_LIMIT_S, lambda: False)
+    known = folder.rows()
+    if done.code or known is None or folder.rows_are_wanted():
+        return JoinReply(wait_s=RETRY_S, note=done.said or "the rows that the samples touch are not known yet")
+    rounds.rows(folder.task_id, series, known[0])
+    reply = _joined(board, folder, rounds)
+    return replace(reply, rows=UNSET) if isinstance(reply.rows, str) else reply  # it has new samples: another time
 
 
 def _work(board: Board, folder: RoundFolder, rounds: Rounds, invitation: Invitation, outcome: Outcome) -> None:

@@ -17,7 +17,7 @@ from edgectl.connecting import connect
 from edgectl.enrolment import Enrolment
 from edgectl.governor.start import heat_limit
 from edgectl.home import Home
-from edgectl.rounds.joining import Board, Outcome, Train, take_part
+from edgectl.rounds.joining import NEVER_S, Board, Outcome, Train, take_part
 from edgectl.rounds.service import Rounds, RoundsOverHttp
 from edgectl.rounds.trainer import Trainer
 from edgectl.store import Store
@@ -27,7 +27,7 @@ from edgewire.errors import NotFound, NotGranted
 from edgewire.files import exclusive
 from edgewire.rounds import JoinRequest
 
-NOT_NOW_S, NEVER_S = 30.0, 3600.0  # when to ask again where the board itself does not want to
+NOT_NOW_S = 30.0  # when to ask again where the board itself does not want to now
 
 
 @dataclass(frozen=True)
@@ -103,14 +103,18 @@ def take_part_now(home: Home, settings: Settings, world: World, *, task: str | N
     told_c = reading.temperature_c if settings.flag("telemetry_share") else None
     requests = {one: JoinRequest(count, network.kind(), told_c) for one, count in wanted.items()}
     with exclusive(home.ensure().lock("rounds"), doing="taking part in rounds"), world.rounds(known) as rounds:
-        return [_turn(home, known, world, rounds, one, request) for one, request in requests.items()]
+        boards = {
+            one: Board(home, known, request, world.train, clock=world.clock, tells_rows=settings.flag("rounds_rows"))
+            for one, request in requests.items()
+        }
+        return [_turn(board, world, rounds, one) for one, board in boards.items()]
 
 
-def _turn(home: Home, known: Enrolment, world: World, rounds: Rounds, task: str, request: JoinRequest) -> Outcome:
+def _turn(board: Board, world: World, rounds: Rounds, task: str) -> Outcome:
     if world.stopped():
         return Outcome(task, note="asked to stop")
     try:
-        return take_part(Board(home, known, request, world.train, clock=world.clock), task, rounds)
+        return take_part(board, task, rounds)
     except NotGranted as error:  # recalled since the last sync: of no other task's business
         return Outcome(task, note=error.message, wait_s=NEVER_S)
 

@@ -7,7 +7,7 @@ from typing import Protocol
 
 from edgectl.cloud import HttpCloud
 from edgewire.decoding import decode, encode
-from edgewire.rounds import JoinReply, JoinRequest, Sign, SignReply, UpdateMeta, UpdateReply
+from edgewire.rounds import JoinReply, JoinRequest, RowsReply, Sign, SignReply, UpdateMeta, UpdateReply
 
 
 class Rounds(Protocol):
@@ -23,6 +23,10 @@ class Rounds(Protocol):
 
     def update(self, task_id: str, meta: UpdateMeta, body: bytes) -> UpdateReply:
         """Send an update; twice changes nothing. Raises Gone if its round is closed."""
+        ...
+
+    def rows(self, task_id: str, series: str, body: bytes) -> RowsReply:
+        """Tell which rows of tables this board's samples touch; twice changes nothing."""
         ...
 
     def blob(self, digest: str, size: int, target: Path) -> int:
@@ -51,6 +55,10 @@ class RoundsOverHttp:
     def update(self, task_id: str, meta: UpdateMeta, body: bytes) -> UpdateReply:
         path = f"/v1/tasks/{task_id}/rounds/{meta.series}/{meta.number}/updates/{meta.upload_id}"
         return decode(UpdateReply, self._cloud.send("PUT", path, body), what="the answer to the update")
+
+    def rows(self, task_id: str, series: str, body: bytes) -> RowsReply:
+        path = f"/v1/tasks/{task_id}/rounds/{series}/rows"
+        return decode(RowsReply, self._cloud.send("PUT", path, body), what="the answer to rows")
 
     def blob(self, digest: str, size: int, target: Path) -> int:
         return self._cloud.blob(digest, size, target)

@@ -21,10 +21,13 @@ from edgelearn.federated import turn
 from edgelearn.federated.algorithm import Algorithm, LocalSettings, Order, Update
 from edgelearn.federated.arrays import Arrays
 from edgelearn.federated.catalogue import ALGORITHMS, Surroundings, make
-from edgelearn.learner import TorchLearner, learner_of
+from edgelearn.learner import OtherRows, TorchLearner, learner_of, part_learner
 from edgelearn.metrics import score
+from edgelearn.models.build import build
 from edgelearn.privacy.noise import randomized
+from edgelearn.submodel import touched
 from edgewire.errors import CorruptFile, NothingToDo, Refused, ResourcesRefused, UnsupportedBoard
+from edgewire.files import digest
 from edgewire.messages import Manifest
 from edgewire.rounds import Invitation, Parts, UpdateMeta
 
@@ -81,6 +84,8 @@ def train(
     """
     folder = RoundFolder(home, manifest.task.id)
     check_allowed(manifest)
+    if folder.rows_are_wanted():
+        return _find_rows(folder, manifest, store)
     invitation = folder.invitation(enrolment)
     if (known := folder.waiting()) is not None:
         meta = known[1]
@@ -91,13 +96,20 @@ def train(
         raise NothingToDo("there are no labelled samples to train on", hint="edgectl data add FILE")
     try:
         parts, base = folder.order(invitation), folder.base(invitation)
-        learner = learner_of(manifest.task, {**base, **parts.main}, mine.samples.x, mine.samples.y)
+        rows = _rows_of(folder, invitation)
+        if rows:
+            learner = part_learner(manifest.task, base, parts.main, rows, mine.samples.x, mine.samples.y)
+        else:
+            learner = learner_of(manifest.task, {**base, **parts.main}, mine.samples.x, mine.samples.y)
+    except OtherRows:
+        folder.forget_rows()
+        raise NothingToDo("the samples touch other rows than were told", hint="the next round asks anew") from None
     except ValueError as error:
         raise CorruptFile(f"the order does not fit task '{manifest.task.id}': {error}", hint="edgectl sync") from None
     told = score(manifest.task.metric, learner.logits(parts.main), learner.y)
     began = monotonic()
     try:
-        update, memory = _play(invitation, parts, Governed(learner, on_step), folder.memory(invitation))
+        update, memory = _play(invitation, parts, rows, Governed(learner, on_step), folder.memory(invitation))
     except Spent as spent:
         raise ResourcesRefused(f"{spent.detail}: this board gives up the round", hint="it may join the next") from None
     upload_id = secrets.token_hex(16)
@@ -109,20 +121,44 @@ def train(
     return Trained(manifest.task.id, series, number, True, meta.samples, meta.steps, told, size)
 
 
+def _find_rows(folder: RoundFolder, manifest: Manifest, store: Store) -> Trained:
+    """Which rows of tables this board's samples touch: kept, so that they can be told."""
+    if manifest.task.privacy.rows is not True:
+        raise Refused(f"task '{manifest.task.id}' does not allow telling rows", hint="its policy is for its owner")
+    mine = store.samples(manifest.task)
+    if len(mine) == 0:
+        raise NothingToDo("there are no labelled samples to train on", hint="edgectl data add FILE")
+    folder.keep_rows(touched(build(manifest.task), mine.samples.x), len(mine))
+    return Trained(manifest.task.id, "", 0, True, len(mine))
+
+
+def _rows_of(folder: RoundFolder, invitation: Invitation) -> Arrays:
+    """Those that the order has; {} where it has all. Raises CorruptFile where they are not those that were told."""
+    if not isinstance(invitation.rows, str):
+        return {}
+    known = folder.rows()
+    if known is None or digest(known[0]) != invitation.rows:
+        folder.forget_rows()
+        raise CorruptFile("the rows that this board told are lost", hint="the next round asks anew")
+    return {name: ids.astype(np.int64) for name, ids in known[1].items()}
+
+
 def check_allowed(manifest: Manifest) -> None:
     """Raises Refused unless the task, as the cloud signed it, allows rounds."""
     if manifest.task.privacy.rounds is not True:
         raise Refused(f"task '{manifest.task.id}' does not allow federated rounds", hint="its policy is for its owner")
 
 
-def _play(invitation: Invitation, parts: Parts, learner: Governed, memory: turn.Memory) -> tuple[Update, turn.Memory]:
+def _play(
+    invitation: Invitation, parts: Parts, rows: Arrays, learner: Governed, memory: turn.Memory
+) -> tuple[Update, turn.Memory]:
     local = invitation.local
     most = invitation.max_steps if isinstance(invitation.max_steps, int) else 0
     settings = LocalSettings(local.epochs, local.batch_size, local.learning_rate, most)
     return turn.play(
         _algorithm(invitation),
         _known(CODECS, "compression", invitation.compression),
-        Order(invitation.number - 1, parts.main, settings, parts.extra),
+        Order(invitation.number - 1, parts.main, settings, parts.extra, rows),
         learner,
         board=invitation.board,
         memory=memory,

@@ -25,6 +25,7 @@ from edgewire import tensors
 from edgewire.decoding import plain
 from edgewire.errors import (
     Busy,
+    CorruptFile,
     EdgeError,
     Forged,
     Gone,
@@ -43,12 +44,14 @@ from edgewire.rounds import (
     JoinRequest,
     Local,
     Parts,
+    RowsReply,
     Shortcut,
     Sign,
     SignReply,
     UpdateMeta,
     UpdateReply,
     pack_order,
+    unpack_rows,
     unpack_update,
 )
 from edgewire.signing import SigningKey, Statement, seal
@@ -77,6 +80,9 @@ class Service:
     missing: set[str] = field(default_factory=set)
     fetched: list[str] = field(default_factory=list)
     held: list[str | None] = field(default_factory=list)
+    wants_rows: bool = False
+    rows_told: list[bytes] = field(default_factory=list)
+    rows_known: list[str | None] = field(default_factory=list)
 
     @property
     def invitation(self) -> Invitation:
@@ -89,6 +95,9 @@ class Service:
 
     def join(self, task_id: str, request: JoinRequest) -> JoinReply:
         self.held.append(request.holds or None)
+        self.rows_known.append(request.rows or None)
+        if self.wants_rows and request.rows not in map(digest, self.rows_told):
+            return JoinReply(wait_s=0.0, note="rows have to be told first", rows=SERIES)
         if not self.invited:
             return JoinReply(wait_s=5.0, note="not invited yet")
         now = self.synced.board.server.clock()
@@ -105,6 +114,11 @@ class Service:
             raise error
         self.received.append((meta, body))
         return UpdateReply(True)
+
+    def rows(self, task_id: str, series: str, body: bytes) -> RowsReply:
+        assert series == SERIES
+        self.rows_told.append(body)
+        return RowsReply(True)
 
     def blob(self, name: str, size: int, target: Path) -> int:
         self.fetched.append(name)
@@ -143,14 +157,22 @@ def trained(ready: Synced, on_step: Callable[[], None] = lambda: None) -> Any:
         return train(home, known, manifest, store, threads=1, on_step=on_step)
 
 
-def turn(ready: Synced, service: Service, training: Callable[..., Done] | None = None) -> Outcome:
+def turn(
+    ready: Synced,
+    service: Service,
+    training: Callable[..., Done] | None = None,
+    *,
+    samples: int = 12,
+    tells_rows: bool = False,
+) -> Outcome:
     """One turn, with the training in this process unless another one is given."""
 
     def here(task: str, limit_s: float, unwanted: Callable[[], bool]) -> Done:
         return Done(0, dict(vars(trained(ready))))
 
     known = enrolment.load(ready.board.home)
-    board = Board(ready.board.home, known, JoinRequest(12), training or here, clock=ready.board.server.clock)
+    clock, request = ready.board.server.clock, JoinRequest(samples)
+    board = Board(ready.board.home, known, request, training or here, clock=clock, tells_rows=tells_rows)
     return take_part(board, BOTH.id, service)
 
 
@@ -246,6 +268,68 @@ def test_whatever_the_disk_has_damaged_is_made_or_fetched_again(ready: Synced, s
     damaged = next((folder / "memory").iterdir()) if name == "memory" else folder / name
     damaged.write_bytes(b"\x00" * 100)
     assert turn(ready, service).state == "sent"
+
+
+# Rows of tables
+
+
+def found(ready: Synced, ids: list[int], *, samples: int = 12) -> Callable[..., Done]:
+    """A training that finds these rows where they are wanted, and trains otherwise."""
+
+    def training(task: str, limit_s: float, unwanted: Callable[[], bool]) -> Done:
+        folder = RoundFolder(ready.board.home, BOTH.id)
+        if folder.rows_are_wanted():
+            folder.keep_rows({"t": np.asarray(ids)}, samples)
+            return Done(0, {})
+        return Done(0, dict(vars(trained(ready))))
+
+    return training
+
+
+def test_a_board_tells_its_rows_once_and_again_when_it_has_other_samples(ready: Synced, service: Service) -> None:
+    service.wants_rows = True
+    assert turn(ready, service, found(ready, [1, 5]), tells_rows=True).state == "sent"
+    assert turn(ready, service, found(ready, [1, 5]), tells_rows=True).state == "sent"
+    [body] = service.rows_told
+    assert unpack_rows(body, limit_bytes=1 << 10)[0]["t"].tolist() == [1, 5]
+    assert service.rows_known == [None, digest(body), digest(body)]
+    assert "rows.wanted" not in files(ready)
+    outcome = turn(ready, service, found(ready, [1, 5, 6], samples=13), tells_rows=True, samples=13)
+    assert outcome.state == "sent"
+    assert len(service.rows_told) == 2
+
+
+def test_who_does_not_want_to_tell_rows_is_told_how_to_and_takes_no_part(ready: Synced, service: Service) -> None:
+    service.wants_rows = True
+    outcome = turn(ready, service, found(ready, [1]))
+    assert (outcome.state, outcome.wait_s) == ("waiting", joining.NEVER_S)
+    assert "rounds_rows" in outcome.note
+    assert service.rows_told == []
+    assert files(ready) == set()
+
+
+def test_rows_that_could_not_be_found_are_looked_for_another_time(ready: Synced, service: Service) -> None:
+    service.wants_rows = True
+    outcome = turn(ready, service, lambda *_: Done(6, said="too hot"), tells_rows=True)
+    assert (outcome.state, outcome.note) == ("waiting", "too hot")
+    assert service.rows_told == []
+    service.wants_rows = False
+    assert turn(ready, service, found(ready, [1]), tells_rows=True).state == "sent"  # and no rows are looked for
+
+
+def test_rows_are_told_only_where_the_signed_task_allows_it(ready: Synced) -> None:
+    folder = RoundFolder(ready.board.home, BOTH.id)
+    folder.ensure()
+    folder.want_rows()
+    with pytest.raises(Refused, match="does not allow telling rows"):
+        trained(ready)
+
+
+def test_a_round_whose_rows_were_lost_is_given_up_and_they_are_told_anew(ready: Synced, service: Service) -> None:
+    service.changes = {"rows": "9" * 64}
+    with pytest.raises(CorruptFile, match="rows that this board told"):
+        turn(ready, service)
+    assert "rows.safetensors" not in files(ready)
 
 
 # A shorter way to the order

@@ -109,7 +109,7 @@ def test_a_round_begins_only_when_the_task_allows_it_and_one_at_a_time(cloud, cl
         ({"quorum": 4}, "never reach a quorum"),
         ({"algorithm": "magic"}, "no algorithm 'magic'"),
         ({"algorithm": "ensemble"}, "no single model"),
-        ({"algorithm": "fedsubavg"}, "whole models"),
+        ({"algorithm": "fedsubavg", "down": "changes"}, "other rows"),
         ({"compression": "zip"}, "no compression 'zip'"),
         ({"options": {"speed": 1.0}}, "no option 'speed'"),
         ({"algorithm": "scaffold", "noise": 1.0}, "without noise"),

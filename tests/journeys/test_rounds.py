@@ -16,7 +16,8 @@ from typing import Any
 import pytest
 
 from edgewire.decoding import encode
-from tests.cloud import toys
+from edgewire.rounds import unpack_order, unpack_rows
+from tests.cloud import clicks, toys
 from tests.journeys.conftest import Box, Place, own_file
 
 ROUNDS, BOARDS = 3, 3
@@ -135,6 +136,35 @@ def test_who_did_not_consent_takes_no_part(willing: Place) -> None:
     assert "config set rounds true" in board.fails(5, "round", "join")
     assert "rounds" not in board.report("sync")
     assert not (board.state / "rounds").exists()
+
+
+def test_boards_train_only_the_rows_of_their_items_and_tell_which_where_their_owners_let_them(tmp_path: Path) -> None:
+    data = clicks.published(tmp_path / "cloud")
+    with toys.serving(data) as server:
+        place = Place(data, server, tmp_path)
+        boards = [place.board(f"board-{number}") for number in range(2)]
+        for number, board in enumerate(boards):
+            board.report("config", "set", "rounds", "true")
+            board.report("config", "set", "agent_idle_percent", "100")
+            board.report("sync", "--no-rounds")
+            file = toys.data_file(tmp_path / f"{number}.npz", clicks.columns(8, 20 + number, people=1))
+            board.report("data", "add", file)
+        plan = ["--algorithm", "fedsubavg", "--rounds", "2", "--cohort", "2", "--quorum", "2", "--epochs", "1"]
+        times = ["--gather", "60s", "--deadline", "300s", "--silence", "60s"]
+        series = str(place.cloud("round", "create", "--task", "toy", *plan, *times, "--start")["series"])
+        [turn] = boards[0].report("round", "join")["turns"]
+        assert "config set rounds_rows true" in turn["note"]
+        assert not (boards[0].state / "rounds" / "toy" / "rows.safetensors").exists()
+        for board in boards:
+            board.report("config", "set", "rounds_rows", "true")
+        told = finish(place, boards, series)
+        assert (told["state"], told["closed"], told["failed"]) == ("finished", 2, 0)
+        assert [one["answered"] for one in told["history"]] == [2, 2]
+        for board in boards:
+            folder = board.state / "rounds" / "toy"
+            rows = unpack_rows((folder / "rows.safetensors").read_bytes(), limit_bytes=1 << 20)[0][clicks.TABLE]
+            sent = unpack_order((folder / "order").read_bytes(), limit_bytes=1 << 20).main[clicks.TABLE]
+            assert len(sent) == len(rows) < clicks.ITEMS
 
 
 def test_sync_takes_part_and_what_nobody_asks_for_says_so(willing: Place) -> None:

@@ -10,7 +10,7 @@ from edgelearn.federated.algorithm import LocalSettings, Update
 from edgelearn.federated.arrays import Arrays, EmptyRound
 from edgelearn.federated.fedavg import FedAvg
 from edgelearn.federated.fedsubavg import FedSubAvg, involvement
-from edgelearn.learner import TorchLearner, weights_of
+from edgelearn.learner import OtherRows, TorchLearner, part_learner, weights_of
 from edgelearn.models.build import build, fit_items, get_weights, outputs
 from edgelearn.submodel import submodel, touched
 from tests.learn.test_click_models import ITEMS, clicks, task
@@ -128,3 +128,17 @@ def test_a_submodel_holds_the_rows_its_samples_touch_and_what_goes_with_each():
 
 def test_a_model_without_tables_touches_none():
     assert touched(torch.nn.Linear(2, 2), np.zeros((3, 2), np.float32)) == {}
+
+
+def test_a_board_with_other_rows_than_its_samples_touch_does_not_train() -> None:
+    x, y = clicks(6, seed=0)
+    model = build(task("din"), seed=0)
+    rows, base = touched(model, x), get_weights(model)
+    small = {name: array[rows[name]] if name in rows else array for name, array in weights_of(model).items()}
+    made = part_learner(task("din"), base, small, rows, x, y)
+    assert made.logits(small) == pytest.approx(outputs(model, x)[0], abs=1e-6)
+    with pytest.raises(ValueError, match="other rows"):
+        part_learner(task("din"), base, weights_of(model), rows, x, y)
+    fewer = {name: ids[1:] for name, ids in rows.items()}
+    with pytest.raises(OtherRows):
+        part_learner(task("din"), base, small, fewer, x, y)

@@ -18,14 +18,17 @@ from edgewire.rounds import (
     JoinRequest,
     Local,
     Parts,
+    RowsMeta,
     Shortcut,
     Sign,
     SignReply,
     UpdateMeta,
     UpdateReply,
     pack_order,
+    pack_rows,
     pack_update,
     unpack_order,
+    unpack_rows,
     unpack_short,
     unpack_update,
 )
@@ -66,6 +69,22 @@ def test_what_shorter_ways_add_is_golden_and_absent_elsewhere() -> None:
             decode(Invitation, encode(replace(INVITATION, short=wrong)), what="invitation")
     parts, meta = unpack_short(pack_order(PARTS, "points", names=["b", "w"]), limit_bytes=1 << 20)
     assert (meta.names, parts.main.keys()) == (["b", "w"], PARTS.main.keys())
+
+
+def test_what_rows_add_is_golden_and_absent_elsewhere() -> None:
+    assert encode(replace(INVITATION, rows="d" * 64)).count(b'"rows":"' + b"d" * 64) == 1
+    assert b"rows" not in encode(INVITATION) + encode(JoinReply()) + encode(JoinRequest(3)) + encode(Privacy())
+    assert encode(JoinReply("", 0.0, "", "0" * 16)) == b'{"invitation":"","note":"","rows":"%s","wait_s":0.0}' % (
+        b"0" * 16
+    )
+    told = pack_rows({"t": np.array([1, 5])}, RowsMeta("points", 12))
+    rows, meta = unpack_rows(told, limit_bytes=1 << 10)
+    assert (rows["t"].dtype, rows["t"].tolist(), meta.samples) == (np.uint32, [1, 5], 12)
+    for wrong in ({"t": np.float32([1])}, {"t": np.uint32([[1]])}):
+        with pytest.raises(InvalidMessage, match="uint32"):
+            unpack_rows(tensors.pack(wrong, plain(RowsMeta("points", 12))), limit_bytes=1 << 10)
+    with pytest.raises(TooLarge):
+        unpack_rows(told, limit_bytes=50)
 
 
 def test_what_paced_rounds_add_is_golden_and_absent_elsewhere() -> None:
