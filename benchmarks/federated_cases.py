@@ -142,9 +142,13 @@ def faults(seeds: int) -> Iterator[Case]:
 
 
 def availability(seeds: int) -> Iterator[Case]:
+    """Over a day and a night, in the long one with a few local steps in each round."""
     for name in ("fedavg", "fedlaavg"):
         plan = replace(ONE_EPOCH, algorithm=name, turn_rounds=5, rounds=60)
         yield Case("availability", f"{name} by day and night", "2nn", "day-night", plan, last=10)
+        few = LocalSettings(epochs=1, batch_size=100, learning_rate=0.02)
+        plan = replace(plan, settings=few, turn_rounds=20, rounds=400)
+        yield Case("availability", f"{name} by long days and nights", "2nn", "day-night", plan, last=40)
         plan = replace(ONE_EPOCH, algorithm=name, turn_rounds=10, rounds=60)
         yield Case("availability", f"{name} in turns of 10 rounds", "2nn", "halves", plan)
 

@@ -248,9 +248,10 @@ def _sealed(
     column = db.rounds.c
     row = connection.execute(sa.select(db.rounds).where(column.series == made.id, column.number == number)).one()
     plan, until = made.plan, max(row.deadline_at, now + made.plan.silence_s)
-    steps, order = invitation_of(connection, made, number, board).steps, orders.of_row(row).order
+    asked, order, rows = invitation_of(connection, made, number, board), orders.of_row(row).order, ""
     if made.tables and request.rows:
-        order = _own_part(cloud, connection, made, number, board, order, request.rows)
+        rows = asked.rows_blob or request.rows  # one part for each invitation: told others since, it gives this one up
+        order = _own_part(cloud, connection, made, number, board, order, rows)
     short = orders.shortcut(connection, made, number, request.holds or "")
     size = sum(blob.size for blob in short.blobs) if short else order.size
     connection.execute(_invitation(made.id, number, board).values(down_bytes=size))
@@ -261,8 +262,8 @@ def _sealed(
         compression=plan.compression, noise=plan.noise, clip=plan.clip,
         seed=_seed(plan.seed, number, board), memory=_memory(connection, made, board),
         heartbeat_s=max(_SOONEST_S, plan.silence_s / _BEATS), until=until,
-        max_steps=UNSET if steps is None else steps, short=short or UNSET,
-        rows=request.rows if made.tables else UNSET,
+        max_steps=UNSET if asked.steps is None else asked.steps, short=short or UNSET,
+        rows=rows or UNSET,
     )  # fmt: skip
     key = keys.current_signing(cloud.keys, keys.newest(connection))
     statement = Statement("round", made.task, db.epoch(connection), number, now, until, plain(told))
@@ -272,7 +273,7 @@ def _sealed(
 def _own_part(
     cloud: Cloud, connection: sa.Connection, made: Series, number: int, board: str, order: BlobRef, rows: str
 ) -> BlobRef:
-    """The order with the rows that the board told. Told others meanwhile, it gets those."""
+    """The order with these rows that the board told."""
     part = orders.keep_part(cloud, made, order.digest, told_rows.load(cloud, rows))
     own = {"own_blob": part.digest, "own_bytes": part.size, "rows_blob": rows}
     connection.execute(_invitation(made.id, number, board).values(own))

@@ -23,6 +23,8 @@ from edgewire.errors import InvalidMessage, NotFound, Refused
 from edgewire.files import digest
 from edgewire.rounds import ROWS_LIMIT_BYTES, RowsReply, unpack_rows
 
+_NAMING = ((db.touched, "blob"), (db.invitations, "rows_blob"))
+
 
 def tell(cloud: Cloud, board: str, task_id: str, series: str, body: bytes, *, now: float) -> RowsReply:
     """A board tells its rows. Told again, nothing changes; other rows replace them from the next round that is counted
@@ -42,10 +44,14 @@ def tell(cloud: Cloud, board: str, task_id: str, series: str, body: bytes, *, no
         if knows(connection, made, board, name):
             return RowsReply(False)
         column = db.touched.c
-        mine = db.touched.delete().where(column.series == made.id, column.board == board)
-        connection.execute(mine.where(column.number.is_(None)))  # never counted with
+        mine = sa.and_(column.series == made.id, column.board == board, column.number.is_(None))  # never counted with
+        replaced = list(connection.execute(sa.select(column.blob).where(mine)).scalars())
+        connection.execute(db.touched.delete().where(mine))
+        replaced = [blob for blob in replaced if not _named(connection, blob)]
         row = {"series": made.id, "board": board, "blob": name, "samples": meta.samples, "at": now}
         connection.execute(db.touched.insert().values(row))
+    for blob in replaced:
+        cloud.blobs.remove(blob)
     return RowsReply(True)
 
 
@@ -54,6 +60,12 @@ def knows(connection: sa.Connection, made: Series, board: str, name: str) -> boo
     column = db.touched.c
     query = sa.select(column.at).where(column.series == made.id, column.board == board, column.blob == name)
     return connection.execute(query).first() is not None
+
+
+def _named(connection: sa.Connection, blob: str) -> bool:
+    """Whether any board told the same rows, or was sent them."""
+    queries = [sa.select(table.c[name]).where(table.c[name] == blob) for table, name in _NAMING]
+    return any(connection.execute(query.limit(1)).first() is not None for query in queries)
 
 
 def freeze(connection: sa.Connection, made: Series, number: int) -> None:

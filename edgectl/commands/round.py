@@ -87,6 +87,9 @@ def train(ctx: typer.Context, task: TaskFlag = None, turns: Turns = False, json:
             serve(sys.stdin, only_answers(), lambda name: vars(_train(here, name, stop, time.monotonic())))
             return
         done = _train(here, task, stop, started)
+    if not done.series:
+        emit(vars(done), [f"{done.task}: found which rows of its tables {done.samples} samples touch"], as_json=json)
+        return
     line = f"{done.task}: update for round {done.number} of series {done.series}: {done.samples} samples"
     emit(vars(done), [line], as_json=json)
 
@@ -126,7 +129,7 @@ def _governed(here: Invocation, known: Enrolment, manifest: Manifest, governor: 
         except (Exception, KeyboardInterrupt) as error:
             store.finish_run(run, "failed", {"error": str(error)}, here.clock())
             raise
-        store.finish_run(run, "update made", dict(vars(done)), here.clock())
+        store.finish_run(run, "update made" if done.series else "rows found", dict(vars(done)), here.clock())
     return done
 
 

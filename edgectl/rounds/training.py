@@ -36,8 +36,8 @@ T = TypeVar("T")
 
 @dataclass
 class Trained:
-    """changed: False if the update was there already. score: of the weights that came, on this board's samples;
-    bytes: of the update as it will be sent."""
+    """series: '' where rows were looked for, and no round was trained for; changed: False if the update was there
+    already; score: of the weights that came, on this board's samples; bytes: of the update as it will be sent."""
 
     task: str
     series: str

@@ -22,7 +22,7 @@ from edgelearn.federated.catalogue import ALGORITHMS, Surroundings, make
 from edgelearn.federated.splits import Part
 from edgelearn.models.build import build, set_weights
 from edgewire import tensors
-from edgewire.errors import Refused, UsageError
+from edgewire.errors import NotFound, Refused, UsageError
 from edgewire.files import digest
 from edgewire.rounds import Local, Parts, RowsMeta, UpdateMeta, pack_rows, pack_update
 from tests.cloud import clicks, toys
@@ -180,6 +180,19 @@ def test_told_again_and_back_a_round_is_counted_with_what_boards_were_sent(cloud
     for player in players:
         assert answered(player, invitations[player.id]).status_code == 200
     assert move_on(cloud, made.id, clock).closed == 2
+
+
+def test_an_invitation_keeps_its_rows_and_rows_that_nobody_was_sent_are_not_kept(cloud, clock, players):
+    made = begun(cloud, clock)
+    kept = all_joined(cloud, clock, made, players)[players[0].id]
+    _, other = told(players[0], made.id, [3, 30])
+    again = players[0].join(rows=other)
+    assert (again.rows, again.order) == (kept.rows, kept.order)
+    _, third = told(players[0], made.id, [4, 30])
+    with pytest.raises(NotFound):
+        cloud.blobs.read(other)
+    assert cloud.blobs.read(third)
+    assert cloud.blobs.read(kept.rows)
 
 
 @pytest.mark.parametrize(
