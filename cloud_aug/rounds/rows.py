@@ -19,16 +19,17 @@ from cloud_aug.rounds import series as all_series
 from cloud_aug.rounds.plan import Series, submodels
 from edgelearn.federated.arrays import Arrays
 from edgelearn.federated.fedsubavg import involvement
-from edgewire.errors import InvalidMessage, NotFound, Refused
+from edgewire.errors import InvalidMessage, NotFound, Refused, RetryLater
 from edgewire.files import digest
 from edgewire.rounds import ROWS_LIMIT_BYTES, RowsReply, unpack_rows
 
-_NAMING = ((db.touched, "blob"), (db.invitations, "rows_blob"))
+AGAIN_S = 60.0  # from one time that a board tells other rows to the next
 
 
 def tell(cloud: Cloud, board: str, task_id: str, series: str, body: bytes, *, now: float) -> RowsReply:
     """A board tells its rows. Told again, nothing changes; other rows replace them from the next round that is counted
-    on. Raises NotFound, Refused where nobody asks for them, InvalidMessage, TooLarge."""
+    on. Raises NotFound, Refused where nobody asks for them, RetryLater where it told others just now, InvalidMessage,
+    TooLarge."""
     with cloud.database.reading() as connection:
         made = all_series.read(all_series.find(connection, series))
     if made.task != task_id:
@@ -44,14 +45,13 @@ def tell(cloud: Cloud, board: str, task_id: str, series: str, body: bytes, *, no
         if knows(connection, made, board, name):
             return RowsReply(False)
         column = db.touched.c
-        mine = sa.and_(column.series == made.id, column.board == board, column.number.is_(None))  # never counted with
-        replaced = list(connection.execute(sa.select(column.blob).where(mine)).scalars())
-        connection.execute(db.touched.delete().where(mine))
-        replaced = [blob for blob in replaced if not _named(connection, blob)]
+        mine = sa.and_(column.series == made.id, column.board == board)
+        last = connection.execute(sa.select(sa.func.max(column.at)).where(mine)).scalar()
+        if last is not None and now - last < AGAIN_S:  # each stays on disk for a while
+            raise RetryLater("this board has told its rows a moment ago", retry_after_s=AGAIN_S)
+        connection.execute(db.touched.delete().where(mine, column.number.is_(None)))  # never counted with
         row = {"series": made.id, "board": board, "blob": name, "samples": meta.samples, "at": now}
         connection.execute(db.touched.insert().values(row))
-    for blob in replaced:
-        cloud.blobs.remove(blob)
     return RowsReply(True)
 
 
@@ -60,12 +60,6 @@ def knows(connection: sa.Connection, made: Series, board: str, name: str) -> boo
     column = db.touched.c
     query = sa.select(column.at).where(column.series == made.id, column.board == board, column.blob == name)
     return connection.execute(query).first() is not None
-
-
-def _named(connection: sa.Connection, blob: str) -> bool:
-    """Whether any board told the same rows, or was sent them."""
-    queries = [sa.select(table.c[name]).where(table.c[name] == blob) for table, name in _NAMING]
-    return any(connection.execute(query.limit(1)).first() is not None for query in queries)
 
 
 def freeze(connection: sa.Connection, made: Series, number: int) -> None:

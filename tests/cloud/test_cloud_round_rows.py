@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from cloud_aug import garbage, tasks
-from cloud_aug.rounds import results
+from cloud_aug.rounds import results, rows
 from cloud_aug.rounds import series as all_series
 from cloud_aug.simulation.plan import Plan as Simulated
 from cloud_aug.simulation.play import Simulation
@@ -22,7 +22,7 @@ from edgelearn.federated.catalogue import ALGORITHMS, Surroundings, make
 from edgelearn.federated.splits import Part
 from edgelearn.models.build import build, set_weights
 from edgewire import tensors
-from edgewire.errors import NotFound, Refused, UsageError
+from edgewire.errors import Refused, UsageError
 from edgewire.files import digest
 from edgewire.rounds import Local, Parts, RowsMeta, UpdateMeta, pack_rows, pack_update
 from tests.cloud import clicks, toys
@@ -127,12 +127,12 @@ def test_rounds_with_submodels_end_with_the_bits_of_the_simulation(cloud, clock,
             rng = np.random.default_rng((ROWS.seed, number, 4, place))
             rng.integers(0, 1)  # how late the simulation lets it be
             rng.random()  # whether it drops out there
-            rows = crowd.rows(f"board-{place}")
+            own = crowd.rows(f"board-{place}")
             update, _ = turn.play(
                 make(ALGORITHMS["fedsubavg"], Surroundings(3, 3.0, lambda _: 0.0, np.random.default_rng), {}),
                 Plain(),
-                Order(number, player.order(invitation).main, settings, rows=rows),
-                crowd.learner(f"board-{place}", rows),
+                Order(number, player.order(invitation).main, settings, rows=own),
+                crowd.learner(f"board-{place}", own),
                 board=player.id,
                 memory=turn.Memory(),
                 rng=rng,
@@ -173,7 +173,8 @@ def test_told_again_and_back_a_round_is_counted_with_what_boards_were_sent(cloud
     for player in players:
         assert answered(player, invitations[player.id]).status_code == 200
     assert move_on(cloud, made.id, clock).closed == 1
-    told(players[0], made.id, [3, 30])
+    clock.now += rows.AGAIN_S
+    assert told(players[0], made.id, [3, 30])[0].status_code == 200
     old = told(players[0], made.id, rows_of(0))
     assert old[0].json() == {"accepted": False}
     invitations = all_joined(cloud, clock, made, players)
@@ -182,17 +183,15 @@ def test_told_again_and_back_a_round_is_counted_with_what_boards_were_sent(cloud
     assert move_on(cloud, made.id, clock).closed == 2
 
 
-def test_an_invitation_keeps_its_rows_and_rows_that_nobody_was_sent_are_not_kept(cloud, clock, players):
+def test_an_invitation_keeps_its_rows_and_other_rows_are_not_told_at_any_rate(cloud, clock, players):
     made = begun(cloud, clock)
     kept = all_joined(cloud, clock, made, players)[players[0].id]
-    _, other = told(players[0], made.id, [3, 30])
+    assert told(players[0], made.id, [3, 30])[0].status_code == 503
+    clock.now += rows.AGAIN_S
+    answer, other = told(players[0], made.id, [3, 30])
+    assert answer.json() == {"accepted": True}
     again = players[0].join(rows=other)
     assert (again.rows, again.order) == (kept.rows, kept.order)
-    _, third = told(players[0], made.id, [4, 30])
-    with pytest.raises(NotFound):
-        cloud.blobs.read(other)
-    assert cloud.blobs.read(third)
-    assert cloud.blobs.read(kept.rows)
 
 
 @pytest.mark.parametrize(
