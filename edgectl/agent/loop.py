@@ -23,6 +23,7 @@ from edgewire import errors
 
 ADD_LIMIT_S = 3600.0
 SYNC_GRACE_S = 120.0  # to what a sync gives itself
+ROUNDS_STAY_S = 60  # for which a process that takes part in rounds goes on asking
 _NO_TRAINING = 7
 
 Tell = Callable[..., None]
@@ -263,8 +264,9 @@ class Agent:
     # Federated rounds
 
     def _take_part(self) -> None:
-        """A turn, if the cloud invites this board: the command finds that out, and whether it is cool and idle."""
-        done = self._world.run(["round", "join", "--json"], None)
+        """Turns, if the cloud invites this board: the command finds that out, and whether it is cool and idle. It stays
+        for a while where rounds go on: to start training anew for each takes longer than many a turn."""
+        done = self._world.run(["round", "join", "--for", str(ROUNDS_STAY_S), "--json"], None)
         if done.code == 0:
             self._rounds.every_s = max(self._rules.rounds_s, float(done.report.get("wait_s") or 0.0))
             self._succeeded("rounds", self._rounds)

@@ -51,6 +51,7 @@ def join(ctx: typer.Context, task: TaskFlag = None, seconds: For = 0, json: Json
     if not settings.flag("rounds"):
         raise NothingToDo("this board takes no part in federated rounds", hint="edgectl config set rounds true")
     made: list[Outcome] = []
+    played: list[Outcome] = []  # before the last look
     until = time.monotonic() + seconds
     with (
         Stop().listening() as stop,
@@ -61,12 +62,17 @@ def join(ctx: typer.Context, task: TaskFlag = None, seconds: For = 0, json: Json
             wait_s = min((one.wait_s for one in made), default=float("inf"))
             if stop.asked or time.monotonic() + wait_s >= until:
                 break
+            for one in made:
+                if one.state != "waiting":
+                    played.append(one)
+                    say(_line(one))
             if wait_s > KEPT_S:
                 world.let_go()
             stop.wait(wait_s)
     wait_s = min((one.wait_s for one in made), default=0.0)
-    report = {"changed": any(one.state == "sent" or one.earlier for one in made), "wait_s": wait_s}
-    emit({**report, "turns": [vars(one) for one in made]}, _lines(made), as_json=json)
+    turns = [*played, *made]
+    report = {"changed": any(one.state == "sent" or one.earlier for one in turns), "wait_s": wait_s}
+    emit({**report, "turns": [vars(one) for one in turns]}, _lines(made), as_json=json)
 
 
 @group.command()

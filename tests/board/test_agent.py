@@ -424,7 +424,7 @@ def test_a_board_whose_owner_wants_rounds_asks_for_them_as_often_as_the_cloud_sa
     day.answers["round"] = lambda: Done(0, {"wait_s": 900.0, "turns": [turn]})
     day.until = 2000.0
     assert day.agent().forever() == 0
-    assert day.named("round") == [("round", "join", "--json")] * 3
+    assert day.named("round") == [("round", "join", "--for", "60", "--json")] * 3
     assert day.told("round gestures") == ["gestures: no rounds are running for this task"]
     assert all("--no-rounds" in line for line in day.named("sync"))
 

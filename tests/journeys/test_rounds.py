@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
 import signal
@@ -157,7 +158,11 @@ def test_boards_train_only_the_rows_of_their_items_and_tell_which_where_their_ow
         assert not (boards[0].state / "rounds" / "toy" / "rows.safetensors").exists()
         for board in boards:
             board.report("config", "set", "rounds_rows", "true")
-        told = finish(place, boards, series)
+        for process in [playing(board) for board in boards]:
+            said, err = process.communicate(timeout=LIMIT_S)
+            turns = json.loads(said)["turns"]
+            assert [turn["number"] for turn in turns if turn["state"] == "sent"] == [1, 2], err
+        told = status(place, series)
         assert (told["state"], told["closed"], told["failed"]) == ("finished", 2, 0)
         assert [one["answered"] for one in told["history"]] == [2, 2]
         for board in boards:
