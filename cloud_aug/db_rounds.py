@@ -103,8 +103,6 @@ touched = sa.Table(
     sa.Column("series", sa.ForeignKey("series.id"), primary_key=True),
     sa.Column("board", sa.ForeignKey("boards.id"), primary_key=True),
     sa.Column("blob", sa.String(64), primary_key=True),  # digest
-    sa.Column("samples", sa.Integer, nullable=False),
-    sa.Column("number", sa.Integer),  # of the first round that counts with it; NULL: none yet
     sa.Column("at", sa.Float, nullable=False),
 )
 

@@ -82,7 +82,7 @@ def _of_rounds(database: Database) -> set[str]:
         sa.select(rounds.result).where(rounds.result.is_not(None)),
         sa.select(updates.digest).where(updates.kept),
         sa.select(db.touched.c.blob),
-        _own_orders(),
+        *_own_orders(),
     ]
     with database.reading() as connection:
         found = {str(digest) for query in queries for digest in connection.execute(query).scalars()}
@@ -91,15 +91,19 @@ def _of_rounds(database: Database) -> set[str]:
     return found
 
 
-def _own_orders() -> sa.Select[tuple[str]]:
-    """Orders made for one board: while its round is open, and as long as its update is kept."""
+def _own_orders() -> list[sa.Select[tuple[str]]]:
+    """Orders made for one board: while its round is open, and as long as its update is kept; the rows that they have:
+    as long as anything is counted by them, too."""
     rounds, updates, asked = db.rounds.c, db.updates.c, db.invitations.c
     mine = sa.and_(rounds.series == asked.series, rounds.number == asked.number)
     answer = sa.and_(updates.series == asked.series, updates.number == asked.number, updates.board == asked.board)
-    query = sa.select(asked.own_blob).select_from(
-        sa.join(db.invitations, db.rounds, mine).outerjoin(db.updates, answer)
-    )
-    return query.where(asked.own_blob.is_not(None), sa.or_(rounds.state.in_(UNSETTLED), updates.kept))
+    both = sa.join(db.invitations, db.rounds, mine).outerjoin(db.updates, answer)
+    needed = sa.or_(rounds.state.in_(UNSETTLED), updates.kept)
+    counted = updates.counted_in.is_not(None)
+    return [
+        sa.select(asked.own_blob).select_from(both).where(asked.own_blob.is_not(None), needed),
+        sa.select(asked.rows_blob).select_from(both).where(asked.rows_blob.is_not(None), sa.or_(needed, counted)),
+    ]
 
 
 def _documents(database: Database, table: sa.Table, since: float) -> list[bytes]:

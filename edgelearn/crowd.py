@@ -69,11 +69,15 @@ class Crowd:
         """Of the board's samples, as all name them: who has low labels may be online when others are not."""
         return float(self._y[self._parts[board].rows].mean())
 
+    @property
+    def test_batches(self) -> int:
+        """Into how many parts the test can be cut at most."""
+        return max(1, -(-len(self._test_x) // EVALUATED_ROWS))
+
     def logits(self, weights: Mapping[str, np.ndarray], part: int = 0, of: int = 1) -> np.ndarray:
-        """On the test samples, or on one part `of` so many (n, classes). Parts one after the other are the bits of the
-        whole."""
-        batches = -(-len(self._test_x) // EVALUATED_ROWS)
-        first, end = (EVALUATED_ROWS * (batches * number // of) for number in (part, part + 1))
+        """On the test samples, or on one part `of` so many, test_batches at most (n, classes). Parts one after the
+        other are the bits of the whole."""
+        first, end = (EVALUATED_ROWS * (self.test_batches * number // of) for number in (part, part + 1))
         return self._outputs(weights, self._test_x[first:end])
 
     def score(self, logits: np.ndarray) -> float:

@@ -34,19 +34,23 @@ def join(cloud: Cloud, board: str, task_id: str, body: bytes, *, now: float) -> 
     """A board says that it could take part; its invitation, if it has one. The same one again, if it lost it. Raises
     InvalidMessage."""
     request = decode(JoinRequest, body, what="request to join", limit_bytes=JOIN_LIMIT_BYTES)
-    allowed = tasks.load(cloud, task_id).privacy.rounds is True
+    privacy = tasks.load(cloud, task_id).privacy
+    allowed = privacy.rounds is True
     with cloud.database.reading() as connection:
         found = all_series.running(connection, task_id) if allowed else []
     if not found:
         return JoinReply(wait_s=NOTHING_RUNS_S, note="no rounds are running for this task")
     made = found[0]
+    if made.tables and privacy.rows is not True:
+        return JoinReply(wait_s=NOTHING_RUNS_S, note="the task does not allow asking for rows any more")
     # who waits for nobody invites at once: boards must not be counted by two at a time
     scope = "" if may_buffer(made.plan) else board
     with cloud.database.writing(scope) as connection:
         if why := _unfit(connection, made.plan, board, request):
             return JoinReply(wait_s=NOTHING_RUNS_S, note=why)
         if made.tables and not (request.rows and told_rows.knows(connection, made, board, request.rows)):
-            return JoinReply(wait_s=0.0, note="rows have to be told first", rows=made.id)
+            # boards that do not know of rows ask again after wait_s
+            return JoinReply(wait_s=NOTHING_RUNS_S, note="rows have to be told first", rows=made.id)
         number = _invited(connection, made, board)
         number = number or _invite_at_once(connection, made, board, request.samples, now=now)
         if number:
@@ -68,7 +72,7 @@ def sign(cloud: Cloud, board: str, task_id: str, series: str, number: int, body:
         if told.state == "giving-up":
             connection.execute(_invitation(series, number, board).values(gave_up=True))
         _heard(connection, series, number, board, now=now)
-        return SignReply(wanted(connection, made, number) and not _answered(connection, made, number, board))
+        return SignReply(wanted(connection, made, number) and not answered(connection, made, number, board))
 
 
 def of_task(connection: sa.Connection, series: str, task_id: str) -> Series:
@@ -160,7 +164,7 @@ def _invited(connection: sa.Connection, made: Series, board: str) -> int | None:
     mine = sa.select(column.number).where(column.series == made.id, column.number >= since, column.board == board)
     query = mine.where(~column.gave_up).order_by(column.number.desc())
     number = connection.execute(query.limit(1)).scalar()
-    if number is None or not wanted(connection, made, number) or _answered(connection, made, number, board):
+    if number is None or not wanted(connection, made, number) or answered(connection, made, number, board):
         return None
     return int(number)
 
@@ -206,7 +210,8 @@ def _answers(connection: sa.Connection, series: str, since: int) -> list[Any]:
     return list(connection.execute(query))
 
 
-def _answered(connection: sa.Connection, made: Series, number: int, board: str) -> bool:
+def answered(connection: sa.Connection, made: Series, number: int, board: str) -> bool:
+    """Whether this board has sent an update to this round."""
     column = db.updates.c
     mine = sa.select(column.board).where(column.series == made.id, column.number == number, column.board == board)
     return connection.execute(mine).first() is not None
@@ -251,10 +256,13 @@ def _sealed(
     asked, order, rows = invitation_of(connection, made, number, board), orders.of_row(row).order, ""
     if made.tables and request.rows:
         rows = asked.rows_blob or request.rows  # one part for each invitation: told others since, it gives this one up
-        order = _own_part(cloud, connection, made, number, board, order, rows)
+        known = BlobRef(asked.own_blob, asked.own_bytes) if asked.own_blob else None
+        order = known or _own_part(cloud, connection, made, number, board, order, rows)
     short = orders.shortcut(connection, made, number, request.holds or "")
-    size = sum(blob.size for blob in short.blobs) if short else order.size
-    connection.execute(_invitation(made.id, number, board).values(down_bytes=size))
+    if request.holds != order.digest or asked.down_bytes is None:
+        size = sum(blob.size for blob in short.blobs) if short else order.size
+        size = 0 if request.holds == order.digest else size
+        connection.execute(_invitation(made.id, number, board).values(down_bytes=size))
     told = Invitation(
         series=made.id, number=number, board=board,
         base=made.base.weights, order=order,
@@ -277,7 +285,6 @@ def _own_part(
     part = orders.keep_part(cloud, made, order.digest, told_rows.load(cloud, rows))
     own = {"own_blob": part.digest, "own_bytes": part.size, "rows_blob": rows}
     connection.execute(_invitation(made.id, number, board).values(own))
-    writes.insert_new(connection, db.published_blobs, [{"digest": part.digest, "task": made.task}])
     return part
 
 

@@ -43,7 +43,7 @@ def count(cloud: Cloud, made: Series, number: int) -> Counted:
     with cloud.database.reading() as connection:
         row = connection.execute(_round_query(made.id, number)).one()
         rows = _frozen(connection, made.id, number)
-        involved, total = told_rows.involved(cloud, connection, made, number, rows) if made.tables else ({}, 0.0)
+        involved, total = told_rows.involved(cloud, connection, made, number) if made.tables else ({}, 0.0)
     damaged: list[tuple[str, str]] = []
     value = judge(cloud, made)
     algorithm = algorithm_of(
@@ -119,9 +119,7 @@ def of_round(connection: sa.Connection, series: str, number: int) -> list[Any]:
 
 
 def freeze(connection: sa.Connection, made: Series, number: int) -> None:
-    """Let what is pending count in this round, by the rows that were told until now; of a board that was revoked
-    nothing does."""
-    told_rows.freeze(connection, made, number)
+    """Let what is pending count in this round; of a board that was revoked nothing does."""
     column = db.updates.c
     waiting = db.updates.update().where(column.series == made.id, column.dropped == "", column.counted_in.is_(None))
     for row in pending(connection, made, number):

@@ -66,6 +66,14 @@ def keep_part(cloud: Cloud, made: Series, whole: str, rows: Arrays) -> BlobRef:
     return cloud.blobs.put(pack_order(Parts(weights), made.task))
 
 
+def tasks_of_own(cloud: Cloud, board: str, blob: str) -> set[str]:
+    """The tasks of series in which this board was sent an order of its own with this digest: for nobody else."""
+    asked, series = db.invitations.c, db.series.c
+    query = sa.select(series.task).join_from(db.invitations, db.series, asked.series == series.id)
+    with cloud.database.reading() as connection:
+        return set(connection.execute(query.where(asked.board == board, asked.own_blob == blob)).scalars())
+
+
 def begun(made: Series, weights: Arrays) -> Server:
     """The server before the first round."""
     return _algorithm(made).start(weights)

@@ -120,7 +120,7 @@ def learn(connection: sa.Connection, made: Series, asked: Any, meta: UpdateMeta,
     samples = min(meta.samples, made.plan.max_samples)
     turn = seen(
         steps=min(meta.steps, asked.steps or _wanted(made.plan, samples)),
-        moved_bytes=(asked.down_bytes or asked.order_bytes) + size,
+        moved_bytes=(asked.order_bytes if asked.down_bytes is None else asked.down_bytes) + size,
         span_s=now - asked.started_at,
         trained_s=meta.train_s if isinstance(meta.train_s, float) else None,
     )

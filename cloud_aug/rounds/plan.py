@@ -110,7 +110,8 @@ def submodels(plan: Plan) -> bool:
 def rules_of(algorithm: str) -> tuple[Rule, ...]:
     """What may follow boards' pace with this algorithm; () for one that there is not."""
     kind = ALGORITHMS.get(algorithm)
-    if kind is None or kind.invites == "coin":  # who is drawn by coin may be away for long
+    # who is drawn by coin may be away for long; what a board of a submodel is sent is known once it asks
+    if kind is None or kind.invites == "coin" or kind.submodels:
         return ()
     if kind.takes_late:
         return ("steps", "frequency")

@@ -19,7 +19,7 @@ from edgelearn.compression.catalogue import CODECS
 from edgelearn.federated import turn
 from edgelearn.federated.algorithm import Order, Update
 from edgelearn.federated.updates import Limits, UpdateRefused
-from edgewire.errors import Conflict, Gone, InvalidMessage, Revoked, TooLarge
+from edgewire.errors import Conflict, Gone, InvalidMessage, Refused, Revoked, TooLarge
 from edgewire.files import digest
 from edgewire.messages import WEIGHTS_LIMIT_BYTES
 from edgewire.rounds import (
@@ -46,10 +46,15 @@ def receive(
         asked = attendance.invitation_of(connection, made, number, board)
         known = _known(connection, board, upload_id)
         open_yet = attendance.wanted(connection, made, number)
+        twice = known is None and attendance.answered(connection, made, number, board)
     if known is not None:
         return _again(known, made, number, body)
+    if twice:  # nothing of it stays on disk
+        raise _second(number)
     if not open_yet:
         raise _late(cloud, made, number, board)
+    if made.tables and asked.rows_blob is None:
+        raise Refused("this board has not fetched its invitation, nor the rows it is for", hint="join first")
     try:
         meta = _checked(cloud, made, asked, upload_id, body)
     except (InvalidMessage, TooLarge):
@@ -144,11 +149,15 @@ def _record(cloud: Cloud, made: Series, asked: Any, meta: UpdateMeta, body: byte
             row |= {"digest": digest(body), "size": len(body), "samples": meta.samples, "score": meta.score}
             row |= {"received_at": now, "dropped": "", "kept": True}
             if writes.insert_new(connection, db.updates, [row]) != 1:
-                raise Conflict(f"this board has answered round {number} already", hint="join the next round")
+                raise _second(number)
             pacing.learn(connection, made, asked, meta, len(body), now=now)
     if not open_yet:
         raise _late(cloud, made, number, board)
     return UpdateReply(True)
+
+
+def _second(number: int) -> Conflict:
+    return Conflict(f"this board has answered round {number} already", hint="join the next round")
 
 
 def _late(cloud: Cloud, made: Series, number: int, board: str) -> Gone:

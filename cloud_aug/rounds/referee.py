@@ -84,6 +84,8 @@ def advance_all(cloud: Cloud, *, clock: Callable[[], float]) -> None:
             _log.warning("series %s waits: %s", made.id, error)
         except sa.exc.DBAPIError as error:
             _log.warning("series %s waits: %s", made.id, first_line(error))
+        except Exception:
+            _log.exception("series %s could not be moved on", made.id)
 
 
 def advance(cloud: Cloud, series: str, *, clock: Callable[[], float]) -> bool:

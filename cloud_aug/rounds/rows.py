@@ -1,14 +1,12 @@
 """Which rows of tables boards touch, where they are sent those rows and no others (FedSubAvg).
 
 A board tells before it is invited, and again when its samples change. The service so learns which items it has samples
-of. What is known when a round's updates are frozen is what they are corrected by: whoever counts again knows the same.
+of.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 import sqlalchemy as sa
@@ -18,18 +16,17 @@ from cloud_aug.cloud import Cloud
 from cloud_aug.rounds import series as all_series
 from cloud_aug.rounds.plan import Series, submodels
 from edgelearn.federated.arrays import Arrays
-from edgelearn.federated.fedsubavg import involvement
-from edgewire.errors import InvalidMessage, NotFound, Refused, RetryLater
+from edgewire.errors import InvalidMessage, NotFound, RateLimited, Refused
 from edgewire.files import digest
-from edgewire.rounds import ROWS_LIMIT_BYTES, RowsReply, unpack_rows
+from edgewire.rounds import ROWS_LIMIT_BYTES, RowsReply, pack_rows, unpack_rows
 
 AGAIN_S = 60.0  # from one time that a board tells other rows to the next
 
 
 def tell(cloud: Cloud, board: str, task_id: str, series: str, body: bytes, *, now: float) -> RowsReply:
-    """A board tells its rows. Told again, nothing changes; other rows replace them from the next round that is counted
-    on. Raises NotFound, Refused where nobody asks for them, RetryLater where it told others just now, InvalidMessage,
-    TooLarge."""
+    """A board tells its rows. Told again, nothing changes; told others, its next invitation is for those. Raises
+    NotFound, Refused where nobody asks for them, RateLimited where it told others just now, InvalidMessage, TooLarge.
+    """
     with cloud.database.reading() as connection:
         made = all_series.read(all_series.find(connection, series))
     if made.task != task_id:
@@ -40,19 +37,30 @@ def tell(cloud: Cloud, board: str, task_id: str, series: str, body: bytes, *, no
     if meta.samples > made.plan.max_samples:
         raise InvalidMessage(f"{meta.samples} samples are more than one board may have")
     _check(told, made.tables)
-    name = cloud.blobs.put(body).digest  # on disk; a row comes next, and only then an answer
-    with cloud.database.writing(board) as connection:
-        if knows(connection, made, board, name):
+    if pack_rows(told, meta) != body:
+        raise InvalidMessage("rows are packed with something beside them")
+    name = digest(body)
+    with cloud.database.reading() as connection:
+        if _told_already(connection, made, board, name, now=now):
             return RowsReply(False)
-        column = db.touched.c
-        mine = sa.and_(column.series == made.id, column.board == board)
-        last = connection.execute(sa.select(sa.func.max(column.at)).where(mine)).scalar()
-        if last is not None and now - last < AGAIN_S:  # each stays on disk for a while
-            raise RetryLater("this board has told its rows a moment ago", retry_after_s=AGAIN_S)
-        connection.execute(db.touched.delete().where(mine, column.number.is_(None)))  # never counted with
-        row = {"series": made.id, "board": board, "blob": name, "samples": meta.samples, "at": now}
-        connection.execute(db.touched.insert().values(row))
+    cloud.blobs.put(body)  # on disk; a row comes next, and only then an answer
+    with cloud.database.writing(board) as connection:
+        if _told_already(connection, made, board, name, now=now):
+            return RowsReply(False)
+        connection.execute(db.touched.insert().values(series=made.id, board=board, blob=name, at=now))
     return RowsReply(True)
+
+
+def _told_already(connection: sa.Connection, made: Series, board: str, name: str, *, now: float) -> bool:
+    """Raises RateLimited for other rows than a moment ago: each stay on disk."""
+    if knows(connection, made, board, name):
+        return True
+    column = db.touched.c
+    last = sa.select(sa.func.max(column.at)).where(column.series == made.id, column.board == board)
+    at = connection.execute(last).scalar()
+    if at is not None and now - at < AGAIN_S:
+        raise RateLimited("this board has told its rows a moment ago", retry_after_s=AGAIN_S)
+    return False
 
 
 def knows(connection: sa.Connection, made: Series, board: str, name: str) -> bool:
@@ -62,30 +70,20 @@ def knows(connection: sa.Connection, made: Series, board: str, name: str) -> boo
     return connection.execute(query).first() is not None
 
 
-def freeze(connection: sa.Connection, made: Series, number: int) -> None:
-    """Let what was told until now be what the round `number` is corrected by."""
-    column = db.touched.c
-    new = db.touched.update().where(column.series == made.id, column.number.is_(None))
-    connection.execute(new.values(number=number))
-
-
-def involved(
-    cloud: Cloud, connection: sa.Connection, made: Series, number: int, frozen: Iterable[Any]
-) -> tuple[Arrays, float]:
+def involved(cloud: Cloud, connection: sa.Connection, made: Series, number: int) -> tuple[Arrays, float]:
     """By table, the samples of all boards that touch each row; and those of all boards together (see `FedSubAvg`): of
-    every board that had told when the round was frozen, by what it told last; of those whose updates are `frozen`, by
-    what they were sent."""
-    column = db.touched.c
-    query = sa.select(db.touched).where(column.series == made.id, column.number <= number)
-    last = {row.board: row for row in connection.execute(query.order_by(column.number, column.at))}
-    by_board = {board: (row.blob, row.samples) for board, row in last.items()}
-    by_board |= {row.board: (row.rows_blob, row.samples) for row in frozen}
-    told = [(load(cloud, name), samples) for _, (name, samples) in sorted(by_board.items())]
-    counted = {
-        name: involvement(((rows[name], samples) for rows, samples in told), rows=count)
-        for name, count in made.tables.items()
-    }
-    return counted, float(sum(samples for _, samples in told))
+    every board of which an update counts in this round or counted in one before, by the last of them. What is frozen
+    never changes, so whoever counts again finds the same."""
+    column, asked = db.updates.c, db.invitations.c
+    mine = sa.and_(asked.series == column.series, asked.number == column.number, asked.board == column.board)
+    query = sa.select(column.board, column.samples, asked.rows_blob).join_from(db.updates, db.invitations, mine)
+    counted = query.where(column.series == made.id, column.counted_in <= number, column.dropped == "")
+    last = {row.board: row for row in connection.execute(counted.order_by(column.counted_in, column.board))}
+    sums = {name: np.zeros(rows, np.float64) for name, rows in made.tables.items()}
+    for _, row in sorted(last.items()):
+        for name, ids in load(cloud, row.rows_blob).items():
+            sums[name][ids] += row.samples
+    return sums, float(sum(row.samples for row in last.values()))
 
 
 def load(cloud: Cloud, name: str) -> Arrays:
@@ -93,7 +91,7 @@ def load(cloud: Cloud, name: str) -> Arrays:
     return {table: ids.astype(np.int64) for table, ids in _read(cloud, name).items()}
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=8)
 def _read(cloud: Cloud, name: str) -> Arrays:
     raw = cloud.blobs.read(name)
     if digest(raw) != name:

@@ -199,7 +199,9 @@ def _round(
         late=row.late,
         refused=row.refused,
         silent=len(silent),
-        bytes_down=sum(ask.down_bytes or row.order_bytes for ask in asked if ask.heard_at is not None),
+        bytes_down=sum(
+            row.order_bytes if ask.down_bytes is None else ask.down_bytes for ask in asked if ask.heard_at is not None
+        ),
         bytes_up=sum(answer.size for answer in mine.values()),
         samples=sum(answer.samples for answer in counting),
         score=score,

@@ -13,6 +13,7 @@ from cloud_aug.openapi import binary, operation, ref, sealed
 from cloud_aug.releases import orders
 from cloud_aug.replies import BINARY, SENT_BYTES, matches, not_modified, reply, sealed_with_parts
 from cloud_aug.replies import sealed as sealed_reply
+from cloud_aug.rounds.orders import tasks_of_own
 from cloud_aug.routes.asking import Asked, AskedNow, DigestPath, Granted, JsonBody, TaskPath
 from edgewire.decoding import decode
 from edgewire.errors import NotFound, UsageError
@@ -70,8 +71,9 @@ def blob(asked: AskedNow, digest: DigestPath) -> Response:
     410 for a pack once the consent to some of its samples has ended.
     """
     _check_range(asked.headers.get("range"))
-    tasks = publications.tasks_of_blob(asked.cloud, digest) & asked.caller().tasks
-    if not tasks:
+    caller = asked.caller()
+    tasks = publications.tasks_of_blob(asked.cloud, digest) or tasks_of_own(asked.cloud, caller.board, digest)
+    if not (tasks := tasks & caller.tasks):
         raise NotFound("there is no such blob for this board")
     encrypted = publications.check_consents(asked.cloud, digest, now=asked.now)
     etag = f'"{digest}"'

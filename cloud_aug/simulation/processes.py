@@ -47,8 +47,9 @@ class Processes:
     def logits(self, boards: Boards, weights: Mapping[str, np.ndarray]) -> np.ndarray:
         """See Players. Raises Offline if a process was killed."""
         pool = self._pool_of(boards)
-        parts = [pool.submit(_Worker.logits, dict(weights), part, self._count) for part in range(self._count)]
+        count = min(self._count, boards.crowd.test_batches)
         try:
+            parts = [pool.submit(_Worker.logits, dict(weights), part, count) for part in range(count)]
             return np.concatenate([part.result() for part in parts])
         except BrokenProcessPool:
             raise _killed() from None

@@ -15,7 +15,7 @@ from edgectl.rounds.service import Rounds
 from edgelearn.compression.broadcast import followed
 from edgelearn.compression.catalogue import CODECS
 from edgelearn.federated.arrays import Arrays
-from edgewire.errors import InvalidMessage, NotFound, TooLarge
+from edgewire.errors import IntegrityError, InvalidMessage, NotFound, TooLarge
 from edgewire.files import digest, write_atomic
 from edgewire.messages import WEIGHTS_LIMIT_BYTES, BlobRef
 from edgewire.rounds import Invitation, OrderMeta, Shortcut, pack_order, unpack_order, unpack_short
@@ -54,7 +54,7 @@ def _made(folder: RoundFolder, rounds: Rounds, invitation: Invitation, short: Sh
         for ref in short.blobs:
             rounds.blob(ref.digest, ref.size, place / ref.digest)
         raw = _order_of(folder, invitation, short, [(place / ref.digest).read_bytes() for ref in short.blobs])
-    except (InvalidMessage, NotFound, TooLarge, ValueError):
+    except (InvalidMessage, IntegrityError, NotFound, TooLarge, ValueError):
         return False
     if digest(raw) != invitation.order.digest:
         return False

@@ -16,7 +16,18 @@ from edgectl.rounds.fetching import fetch
 from edgectl.rounds.folder import RoundFolder
 from edgectl.rounds.service import Rounds
 from edgewire.decoding import convert
-from edgewire.errors import Busy, Conflict, EdgeError, Forged, Gone, InvalidMessage, NotFound, Refused, TooLarge
+from edgewire.errors import (
+    Busy,
+    Conflict,
+    EdgeError,
+    Forged,
+    Gone,
+    InvalidMessage,
+    NotFound,
+    RateLimited,
+    Refused,
+    TooLarge,
+)
 from edgewire.files import digest
 from edgewire.rounds import Invitation, JoinReply, JoinRequest, Sign, UpdateMeta
 from edgewire.signing import envelope_key_id, open_sealed
@@ -48,7 +59,8 @@ class Outcome:
 @dataclass(frozen=True)
 class Board:
     """The board's side. request: what it tells of itself; train: see Train; clock: seconds since 1970; tells_rows:
-    whether its owner and the signed task let it tell which rows of tables its samples touch."""
+    whether its owner lets it tell which rows of tables its samples touch (whether the signed task does, is asked before
+    they are looked for)."""
 
     home: Home
     enrolment: Enrolment
@@ -98,7 +110,12 @@ def _told_rows(board: Board, folder: RoundFolder, rounds: Rounds, series: str) -
     known = folder.rows()
     if done.code or known is None or folder.rows_are_wanted():
         return JoinReply(wait_s=RETRY_S, note=done.said or "the rows that the samples touch are not known yet")
-    rounds.rows(folder.task_id, series, known[0])
+    try:
+        rounds.rows(folder.task_id, series, known[0])
+    except (Refused, RateLimited) as error:
+        if isinstance(error, Refused) and type(error) is not Refused:  # revoked, say: that is not about rows
+            raise
+        return JoinReply(wait_s=error.retry_after_s or RETRY_S, note=error.message)
     reply = _joined(board, folder, rounds)
     return replace(reply, rows=UNSET) if isinstance(reply.rows, str) else reply  # it has new samples: another time
 

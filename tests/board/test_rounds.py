@@ -26,6 +26,7 @@ from edgewire.decoding import plain
 from edgewire.errors import (
     Busy,
     CorruptFile,
+    DigestMismatch,
     EdgeError,
     Forged,
     Gone,
@@ -77,7 +78,7 @@ class Service:
     signs: list[str] = field(default_factory=list)
     received: list[tuple[UpdateMeta, bytes]] = field(default_factory=list)
     blobs: dict[str, bytes] = field(default_factory=lambda: {digest(raw): raw for raw in (ORDER, BASE)})
-    missing: set[str] = field(default_factory=set)
+    missing: dict[str, EdgeError] = field(default_factory=dict)
     fetched: list[str] = field(default_factory=list)
     held: list[str | None] = field(default_factory=list)
     wants_rows: bool = False
@@ -123,7 +124,7 @@ class Service:
     def blob(self, name: str, size: int, target: Path) -> int:
         self.fetched.append(name)
         if name in self.missing:
-            raise NotFound("there is no such blob")
+            raise self.missing[name]
         write_atomic(target, self.blobs[name])
         return size
 
@@ -364,7 +365,9 @@ def test_an_order_is_made_of_what_changed_and_has_the_bytes_that_were_signed(rea
     assert service.held[-1] == service.invitation.order.digest
 
 
-@pytest.mark.parametrize("trouble", ["other change", "damaged order", "no order", "unknown codec", "rubbish", "gone"])
+@pytest.mark.parametrize(
+    "trouble", ["other change", "damaged order", "no order", "unknown codec", "rubbish", "gone", "torn"]
+)
 def test_where_the_shorter_way_leads_nowhere_the_whole_order_is_fetched(
     ready: Synced, service: Service, trouble: str
 ) -> None:
@@ -382,8 +385,10 @@ def test_where_the_shorter_way_leads_nowhere_the_whole_order_is_fetched(
         service.changes["short"] = replace(short, codec="telepathy")
     elif trouble == "rubbish":
         service.changes["short"] = replace(short, blobs=[service.offer(pack_order(Parts({}), BOTH.id))])
+    elif trouble == "gone":
+        service.missing[short.blobs[0].digest] = NotFound("there is no such blob")
     else:
-        service.missing.add(short.blobs[0].digest)
+        service.missing[short.blobs[0].digest] = DigestMismatch("these are other bytes")
     assert turn(ready, service).state == "sent"
     assert service.fetched[-1] == wanted.digest
     assert digest(order.read_bytes()) == wanted.digest

@@ -99,6 +99,25 @@ def test_a_board_gets_the_rows_that_it_told_and_no_others(cloud, clock, players)
         assert np.array_equal(order[clicks.TABLE], whole[clicks.TABLE][rows_of(number)])
         assert order.keys() == whole.keys()
         assert invitations[player.id].order.size < 0.9 * len(tensors.pack(whole))
+        other = players[number - 1]
+        answer = other.client.get(f"/v1/blobs/{invitations[player.id].order.digest}", headers=other.headers())
+        assert answer.status_code == 404
+    again = players[0].join(rows=invitations[players[0].id].rows)
+    assert again.order == invitations[players[0].id].order
+
+
+def test_who_did_not_fetch_its_invitation_cannot_send_whole_tables(cloud, clock, players):
+    made = begun(cloud, clock)
+    names = {player.id: told(player, made.id, rows_of(i))[1] for i, player in enumerate(players)}
+    for player in players:
+        player.join(rows=names[player.id])
+    move_on(cloud, made.id, clock)
+    before = all_series.load_server(cloud, made.start, 0).weights
+    upload_id = secrets.token_hex(16)
+    meta = UpdateMeta(made.id, 1, players[0].id, upload_id, 6, 4)
+    body = pack_update(Parts({name: np.zeros_like(array) for name, array in before.items()}), meta)
+    path = f"/v1/tasks/toy/rounds/{made.id}/1/updates/{upload_id}"
+    assert players[0].client.put(path, content=body, headers=players[0].headers()).status_code == 403
 
 
 def test_rounds_with_submodels_end_with_the_bits_of_the_simulation(cloud, clock, players, tmp_path):
@@ -175,6 +194,7 @@ def test_told_again_and_back_a_round_is_counted_with_what_boards_were_sent(cloud
     assert move_on(cloud, made.id, clock).closed == 1
     clock.now += rows.AGAIN_S
     assert told(players[0], made.id, [3, 30])[0].status_code == 200
+    garbage.collect(cloud, grace_s=0.0, now=clock() + 1e6)  # what counted needs its rows
     old = told(players[0], made.id, rows_of(0))
     assert old[0].json() == {"accepted": False}
     invitations = all_joined(cloud, clock, made, players)
@@ -186,7 +206,7 @@ def test_told_again_and_back_a_round_is_counted_with_what_boards_were_sent(cloud
 def test_an_invitation_keeps_its_rows_and_other_rows_are_not_told_at_any_rate(cloud, clock, players):
     made = begun(cloud, clock)
     kept = all_joined(cloud, clock, made, players)[players[0].id]
-    assert told(players[0], made.id, [3, 30])[0].status_code == 503
+    assert told(players[0], made.id, [3, 30])[0].status_code == 429
     clock.now += rows.AGAIN_S
     answer, other = told(players[0], made.id, [3, 30])
     assert answer.json() == {"accepted": True}
@@ -209,6 +229,8 @@ def test_rows_of_other_tables_and_too_many_samples_are_refused(cloud, clock, pla
     assert told(players[0], made.id, [1], name="head.weight")[0].status_code == 422
     assert told(players[0], made.id, [1], samples=11)[0].status_code == 422
     assert put(players[0], made.id, b"rubbish").status_code == 422
+    padded = tensors.pack({clicks.TABLE: np.uint32([1])}, {"format": "rows/1", "task": "toy", "samples": 3, "pad": "x"})
+    assert put(players[0], made.id, padded).status_code == 422
     assert put(players[0], "0" * 16, pack_rows({}, RowsMeta("toy", 1))).status_code == 404
 
 

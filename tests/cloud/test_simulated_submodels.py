@@ -9,6 +9,7 @@ import pytest
 
 from cloud_aug.simulation.plan import Plan
 from cloud_aug.simulation.play import Simulation
+from cloud_aug.simulation.processes import Processes
 from edgelearn.crowd import Crowd
 from edgelearn.federated.algorithm import LocalSettings
 from edgelearn.federated.splits import Part
@@ -55,3 +56,12 @@ def test_rows_that_nobody_touches_stay_as_they_were(tmp_path):
     moved = simulation.server.weights[TABLE] != made.weights()[TABLE]
     assert not moved[untouched].any()
     assert moved.any()
+
+
+def test_boards_with_rows_of_their_own_play_on_several_processes_with_a_small_test(tmp_path):
+    plan = Plan(**{**vars(PLAN), "algorithm": "fedsubavg"})
+    with Processes(2) as players:
+        there = Simulation(crowd(), plan, tmp_path / "there", world="clicks", players=players)
+        there.run()
+    here = played(tmp_path / "here", "fedsubavg")
+    assert there.history == here.history

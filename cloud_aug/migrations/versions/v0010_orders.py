@@ -24,8 +24,6 @@ def upgrade() -> None:
         sa.Column("series", sa.String(length=16), nullable=False),
         sa.Column("board", sa.String(length=17), nullable=False),
         sa.Column("blob", sa.String(length=64), nullable=False),
-        sa.Column("samples", sa.Integer(), nullable=False),
-        sa.Column("number", sa.Integer(), nullable=True),
         sa.Column("at", sa.Float(), nullable=False),
         sa.ForeignKeyConstraint(["series"], ["series.id"]),
         sa.ForeignKeyConstraint(["board"], ["boards.id"]),
