@@ -30,6 +30,7 @@ _TYPES = (
     rounds.JoinReply,
     rounds.Invitation,
     rounds.Sign,
+    rounds.RowsReply,
     rounds.SignReply,
     rounds.UpdateMeta,
     rounds.UpdateReply,
