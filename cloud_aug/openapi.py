@@ -30,6 +30,7 @@ _TYPES = (
     rounds.JoinReply,
     rounds.Invitation,
     rounds.Sign,
+    rounds.RowsMeta,
     rounds.RowsReply,
     rounds.SignReply,
     rounds.UpdateMeta,
