@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import statistics
 import subprocess
 import sys
@@ -94,8 +93,8 @@ def _write_world(folder: Path, rounds: int) -> None:
 
 
 def _run(command: list[str], result: Path) -> dict[str, Any]:
-    """What one side tells, and the processor time that it and all its processes took."""
-    used, began = _children_s(), time.monotonic()
+    """What one side tells, and how long it took as a whole."""
+    began = time.monotonic()
     quiet = {"FLWR_TELEMETRY_ENABLED": "0", "RAY_USAGE_STATS_ENABLED": "0", "FLWR_HOME": str(result.parent / "flwr")}
     # by default ray gives its workers a very low priority: beside anything else on the machine they would stand still
     quiet |= {"FLOWER_FOLDER": str(result.parent), "RAY_worker_niceness": "0"}
@@ -106,12 +105,7 @@ def _run(command: list[str], result: Path) -> dict[str, Any]:
     if done.returncode or not result.exists():
         raise RuntimeError(f"{command[0]} ended with {done.returncode}:\n{log.read_text()[-2000:]}")
     told = json.loads(result.read_text())
-    return {**told, "cpu_s": _children_s() - used, "wall_s": time.monotonic() - began}
-
-
-def _children_s() -> float:
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
+    return {**told, "wall_s": time.monotonic() - began}
 
 
 def _play(name: str, folder: Path, rounds: int) -> None:
@@ -142,7 +136,6 @@ def _figures(found: dict[str, dict[str, Any]], rounds: int) -> list[Figure]:
     bytes_ = {name: (told["down"] + told["up"]) / (rounds * FEW) for name, told in found.items()}
     score = {name: 100 * statistics.mean(told["scores"][-LAST:]) for name, told in found.items()}
     hourly = f"Flower {3600 / round_s['flower']:.0f}; {rounds} rounds of {FEW} of {BOARDS} boards"
-    cpu = f"ours {ours['cpu_s']:.0f} s, Flower {flower['cpu_s']:.0f} s, all processes and their start"
     memory = f"ours {ours['rss_mib']:.0f} MiB with all boards, Flower {flower['rss_mib']:.0f} MiB without"
     unusual = ", ".join(" ".join(pair) for pair in COMPRESSED.items())
     way = f"{bytes_['compressed'] / 1000:.1f} kB; {FEW} boards in every round, {unusual}"
@@ -153,7 +146,6 @@ def _figures(found: dict[str, dict[str, Any]], rounds: int) -> list[Figure]:
         at_most(
             "time per round, of Flower's", round_s["ours"] / round_s["flower"], "x", 0.5, anchor=_pair(round_s, "s")
         ),
-        noted("processor time, of Flower's", ours["cpu_s"] / flower["cpu_s"], "x", anchor=cpu),
         noted("memory of the server's process", ours["rss_mib"] / flower["rss_mib"], "x", anchor=memory),
         at_most(
             "bytes per board and round, of Flower's", bytes_["ours"] / bytes_["flower"], "x", 1, anchor=_pair(bytes_)

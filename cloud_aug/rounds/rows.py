@@ -16,6 +16,7 @@ from cloud_aug.cloud import Cloud
 from cloud_aug.rounds import series as all_series
 from cloud_aug.rounds.plan import Series, submodels
 from edgelearn.federated.arrays import Arrays
+from edgelearn.federated.fedsubavg import involvement
 from edgewire.errors import InvalidMessage, NotFound, RateLimited, Refused
 from edgewire.files import digest
 from edgewire.rounds import ROWS_LIMIT_BYTES, RowsReply, pack_rows, unpack_rows
@@ -79,11 +80,12 @@ def involved(cloud: Cloud, connection: sa.Connection, made: Series, number: int)
     query = sa.select(column.board, column.samples, asked.rows_blob).join_from(db.updates, db.invitations, mine)
     counted = query.where(column.series == made.id, column.counted_in <= number, column.dropped == "")
     last = {row.board: row for row in connection.execute(counted.order_by(column.counted_in, column.board))}
-    sums = {name: np.zeros(rows, np.float64) for name, rows in made.tables.items()}
-    for _, row in sorted(last.items()):
-        for name, ids in load(cloud, row.rows_blob).items():
-            sums[name][ids] += row.samples
-    return sums, float(sum(row.samples for row in last.values()))
+    rows = [row for _, row in sorted(last.items())]
+    sums = {
+        name: involvement(((load(cloud, row.rows_blob)[name], row.samples) for row in rows), rows=count)
+        for name, count in made.tables.items()
+    }
+    return sums, float(sum(row.samples for row in rows))
 
 
 def load(cloud: Cloud, name: str) -> Arrays:
