@@ -131,3 +131,14 @@ def test_what_boards_fetched_is_what_is_told_and_short_ways_are_kept_by_gc(cloud
 def test_there_is_no_other_way_down(cloud, clock):
     with pytest.raises(UsageError, match="no way down 'carrier-pigeon'"):
         begun(cloud, clock, CHANGES, down="carrier-pigeon")
+
+
+def test_who_holds_the_order_already_is_sent_nothing(cloud, clock, players):
+    made = begun(cloud, clock, CHANGES)
+    first = invited(players, made.id, "")
+    size = status(cloud, made.id, now=clock()).history[-1].bytes_down
+    assert size == first.order.size
+    players[0].join(holds=first.order.digest)  # after a kill, say: what it was sent before still counts
+    assert status(cloud, made.id, now=clock()).history[-1].bytes_down == size
+    players[1].join(holds=first.order.digest)
+    assert status(cloud, made.id, now=clock()).history[-1].bytes_down == size

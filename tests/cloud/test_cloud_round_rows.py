@@ -9,8 +9,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from cloud_aug import garbage, tasks
-from cloud_aug.rounds import results, rows
+from cloud_aug import db, garbage, tasks
+from cloud_aug.rounds import referee, results, rows
 from cloud_aug.rounds import series as all_series
 from cloud_aug.simulation.plan import Plan as Simulated
 from cloud_aug.simulation.play import Simulation
@@ -255,3 +255,30 @@ def test_a_model_without_tables_has_no_part(cloud, clock):
     plain = replace(toys.TASK, id="toy-plain", privacy=replace(toys.TASK.privacy, rounds=True, rows=True))
     with pytest.raises(UsageError, match="no tables"):
         all_series._tables(plain, {})
+
+
+def test_rows_that_an_open_round_was_sent_survive_gc_after_others_were_told(cloud, clock, players):
+    made = begun(cloud, clock)
+    invitations = all_joined(cloud, clock, made, players)
+    clock.now += rows.AGAIN_S
+    assert told(players[0], made.id, [3, 30])[0].status_code == 200
+    with cloud.database.writing() as connection:  # what a board told is not all that names them
+        connection.execute(db.touched.delete().where(db.touched.c.board == players[0].id))
+    garbage.collect(cloud, grace_s=0.0, now=clock() + 1e6)
+    for player in players:
+        assert answered(player, invitations[player.id]).status_code == 200
+    assert move_on(cloud, made.id, clock).closed == 1
+
+
+def test_a_fault_in_one_series_does_not_keep_the_others(cloud, clock, players, monkeypatch):
+    seen = []
+
+    def advance(_cloud, series, *, clock):
+        seen.append(series)
+        raise TypeError("a fault of ours")
+
+    made = begun(cloud, clock)
+    monkeypatch.setattr(referee, "advance", advance)
+    monkeypatch.setattr(referee.all_series, "running", lambda _: [made, replace(made, id="f" * 16)])
+    referee.advance_all(cloud, clock=clock)
+    assert seen == [made.id, "f" * 16]
