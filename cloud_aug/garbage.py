@@ -81,7 +81,7 @@ def _of_rounds(database: Database) -> set[str]:
         sa.select(rounds.short_blob).where(rounds.short_blob.is_not(None)),
         sa.select(rounds.result).where(rounds.result.is_not(None)),
         sa.select(updates.digest).where(updates.kept),
-        sa.select(db.touched.c.blob),
+        sa.select(db.touched.c.blob).where(~db.touched.c.series.in_(_finished())),
         *_own_orders(),
     ]
     with database.reading() as connection:
@@ -93,17 +93,22 @@ def _of_rounds(database: Database) -> set[str]:
 
 def _own_orders() -> list[sa.Select[tuple[str]]]:
     """Orders made for one board: while its round is open, and as long as its update is kept; the rows that they have:
-    as long as anything is counted by them, too."""
+    as long as anything is counted by them, too, which ends with the series."""
     rounds, updates, asked = db.rounds.c, db.updates.c, db.invitations.c
     mine = sa.and_(rounds.series == asked.series, rounds.number == asked.number)
     answer = sa.and_(updates.series == asked.series, updates.number == asked.number, updates.board == asked.board)
     both = sa.join(db.invitations, db.rounds, mine).outerjoin(db.updates, answer)
     needed = sa.or_(rounds.state.in_(UNSETTLED), updates.kept)
-    counted = updates.counted_in.is_not(None)
+    counted = sa.and_(updates.counted_in.is_not(None), ~asked.series.in_(_finished()))
     return [
         sa.select(asked.own_blob).select_from(both).where(asked.own_blob.is_not(None), needed),
         sa.select(asked.rows_blob).select_from(both).where(asked.rows_blob.is_not(None), sa.or_(needed, counted)),
     ]
+
+
+def _finished() -> sa.Select[tuple[str]]:
+    """Series that nothing is counted in any more."""
+    return sa.select(db.series.c.id).where(db.series.c.state == "finished")
 
 
 def _documents(database: Database, table: sa.Table, since: float) -> list[bytes]:
@@ -142,9 +147,11 @@ def _tasks(database: Database) -> list[str]:
 
 
 def _forget_secrets(cloud: Cloud, kept: set[str], blobs: int, *, now: float) -> int:
-    """Tokens and nonces of boards that did not come back to clear away their own; secrets that open no pack."""
+    """Tokens and nonces of boards that did not come back to clear away their own; secrets that open no pack; and what
+    boards told for rounds that are over."""
     with cloud.database.writing() as connection:
         count = packs.forget(connection, kept)
+        connection.execute(db.touched.delete().where(db.touched.c.series.in_(_finished())))
         for table in (db.access_tokens, db.nonces):
             count += connection.execute(table.delete().where(table.c.expires_at < now - 3600.0)).rowcount
         if blobs or count:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
@@ -43,6 +44,7 @@ def join(cloud: Cloud, board: str, task_id: str, body: bytes, *, now: float) -> 
     made = found[0]
     if made.tables and privacy.rows is not True:
         return JoinReply(wait_s=NOTHING_RUNS_S, note="the task does not allow asking for rows any more")
+    part = _cut(cloud, made, board, request.rows) if made.tables and request.rows else None
     # who waits for nobody invites at once: boards must not be counted by two at a time
     scope = "" if may_buffer(made.plan) else board
     with cloud.database.writing(scope) as connection:
@@ -55,6 +57,8 @@ def join(cloud: Cloud, board: str, task_id: str, body: bytes, *, now: float) -> 
         number = number or _invite_at_once(connection, made, board, request.samples, now=now)
         if number:
             _heard(connection, made.id, number, board, now=now)
+            if made.tables and not _has_part(connection, made, number, board, part):
+                return JoinReply(wait_s=_SOONEST_S, note="invited a moment ago")
             return JoinReply(_sealed(cloud, connection, made, number, board, request, now=now), 0.0)
         row = {"series": made.id, "board": board, "at": now, "samples": request.samples}
         told = {"network": request.network, "temperature_c": request.temperature_c}
@@ -254,10 +258,8 @@ def _sealed(
     row = connection.execute(sa.select(db.rounds).where(column.series == made.id, column.number == number)).one()
     plan, until = made.plan, max(row.deadline_at, now + made.plan.silence_s)
     asked, order, rows = invitation_of(connection, made, number, board), orders.of_row(row).order, ""
-    if made.tables and request.rows:
-        rows = asked.rows_blob or request.rows  # one part for each invitation: told others since, it gives this one up
-        known = BlobRef(asked.own_blob, asked.own_bytes) if asked.own_blob else None
-        order = known or _own_part(cloud, connection, made, number, board, order, rows)
+    if asked.own_blob:
+        order, rows = BlobRef(asked.own_blob, asked.own_bytes), asked.rows_blob
     short = orders.shortcut(connection, made, number, request.holds or "")
     if request.holds != order.digest or asked.down_bytes is None:
         size = sum(blob.size for blob in short.blobs) if short else order.size
@@ -278,14 +280,37 @@ def _sealed(
     return seal(key, statement).decode()
 
 
-def _own_part(
-    cloud: Cloud, connection: sa.Connection, made: Series, number: int, board: str, order: BlobRef, rows: str
-) -> BlobRef:
-    """The order with these rows that the board told."""
-    part = orders.keep_part(cloud, made, order.digest, told_rows.load(cloud, rows))
-    own = {"own_blob": part.digest, "own_bytes": part.size, "rows_blob": rows}
+@dataclass(frozen=True)
+class _Part:
+    """A board's own part of a round's order, on disk. rows: digest of those that it has."""
+
+    number: int
+    order: BlobRef
+    rows: str
+
+
+def _cut(cloud: Cloud, made: Series, board: str, rows: str) -> _Part | None:
+    """The part with these rows for a board that was invited and has none yet, while nobody waits for the database."""
+    with cloud.database.reading() as connection:
+        number = _invited(connection, made, board)
+        if number is None or not told_rows.knows(connection, made, board, rows):
+            return None
+        asked = invitation_of(connection, made, number, board)
+    if asked.own_blob:
+        return None
+    return _Part(number, orders.keep_part(cloud, made, asked.order_blob, told_rows.load(cloud, rows)), rows)
+
+
+def _has_part(connection: sa.Connection, made: Series, number: int, board: str, part: _Part | None) -> bool:
+    """Whether the invitation has a part of its order, this one if none before: one for each invitation, whatever the
+    board tells later. Not if the board was invited after it was cut."""
+    if invitation_of(connection, made, number, board).own_blob:
+        return True
+    if part is None or part.number != number:
+        return False
+    own = {"own_blob": part.order.digest, "own_bytes": part.order.size, "rows_blob": part.rows}
     connection.execute(_invitation(made.id, number, board).values(own))
-    return part
+    return True
 
 
 def _seed(seed: int, number: int, board: str) -> int:

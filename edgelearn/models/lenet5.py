@@ -26,9 +26,10 @@ class LeNet5(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         scaled = self.front(x)  # (batch, height, width[, colours])
+        # the greatest of four after ReLU is ReLU of the greatest, with the same slopes, for a quarter of the work
         hidden = scaled.unsqueeze(1) if self.grey else scaled.permute(0, 3, 1, 2)
-        hidden = self.pool(self.c1(hidden).relu())  # (batch, 6, height / 2, width / 2)
-        hidden = self.pool(self.c3(hidden).relu())  # (batch, 16, height / 4 - 2, width / 4 - 2)
+        hidden = self.pool(self.c1(hidden)).relu()  # (batch, 6, height / 2, width / 2)
+        hidden = self.pool(self.c3(hidden)).relu()  # (batch, 16, height / 4 - 2, width / 4 - 2)
         hidden = self.c5(torch.flatten(hidden, 1)).relu()  # (batch, 120)
         embedding = self.f6(hidden).relu()  # (batch, 84)
         return self.head(embedding), embedding  # (batch, classes), (batch, 84)

@@ -8,9 +8,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import sqlalchemy as sa
 
 from cloud_aug import db, garbage, tasks
-from cloud_aug.rounds import referee, results, rows
+from cloud_aug.rounds import attendance, referee, results, rows
 from cloud_aug.rounds import series as all_series
 from cloud_aug.simulation.plan import Plan as Simulated
 from cloud_aug.simulation.play import Simulation
@@ -22,7 +23,7 @@ from edgelearn.federated.catalogue import ALGORITHMS, Surroundings, make
 from edgelearn.federated.splits import Part
 from edgelearn.models.build import build, set_weights
 from edgewire import tensors
-from edgewire.errors import Refused, UsageError
+from edgewire.errors import NotFound, Refused, UsageError
 from edgewire.files import digest
 from edgewire.rounds import Local, Parts, RowsMeta, UpdateMeta, pack_rows, pack_update
 from tests.cloud import clicks, toys
@@ -282,3 +283,34 @@ def test_a_fault_in_one_series_does_not_keep_the_others(cloud, clock, players, m
     monkeypatch.setattr(referee.all_series, "running", lambda _: [made, replace(made, id="f" * 16)])
     referee.advance_all(cloud, clock=clock)
     assert seen == [made.id, "f" * 16]
+
+
+def test_a_board_that_is_invited_while_it_asks_comes_again_for_its_part(cloud, clock, players, monkeypatch):
+    made = begun(cloud, clock)
+    names = {player.id: told(player, made.id, rows_of(i))[1] for i, player in enumerate(players)}
+    for player in players:
+        player.join(rows=names[player.id])
+    move_on(cloud, made.id, clock)
+    with monkeypatch.context() as early:
+        early.setattr(attendance, "_cut", lambda *_: None)  # as before the round began
+        answer = players[0].ask(rows=names[players[0].id]).json()
+    assert answer["invitation"] == ""
+    assert 0 < answer["wait_s"] < 5
+    assert players[0].join(rows=names[players[0].id]).rows == names[players[0].id]
+
+
+def test_gc_forgets_what_boards_told_for_a_series_that_is_over(cloud, clock, players):
+    made = begun(cloud, clock, rounds=1)
+    invitations = all_joined(cloud, clock, made, players)
+    for player in players:
+        assert answered(player, invitations[player.id]).status_code == 200
+    garbage.collect(cloud, grace_s=0.0, now=clock() + 1e6)
+    assert cloud.blobs.read(invitations[players[0].id].rows)
+    assert move_on(cloud, made.id, clock).closed == 1
+    with cloud.database.writing() as connection:  # a plan that keeps no updates
+        connection.execute(db.updates.update().values(kept=False))
+    garbage.collect(cloud, grace_s=0.0, now=clock() + 1e6)
+    with cloud.database.reading() as connection:
+        assert connection.execute(sa.select(db.touched)).all() == []
+    with pytest.raises(NotFound):
+        cloud.blobs.read(invitations[players[0].id].rows)
