@@ -17,7 +17,7 @@ from cloud_aug.metadata import byte_ordered as byte_ordered
 from cloud_aug.metadata import metadata as metadata
 from cloud_aug.metadata import row_id as row_id
 
-SCHEMA = "0010"
+SCHEMA = "0011"
 
 
 service = sa.Table(

@@ -91,6 +91,8 @@ updates = sa.Table(
     sa.Column("counted_in", sa.Integer),  # number of the round in which it counts
     sa.Column("dropped", sa.String(20), nullable=False),  # why it never counts; '': it does, or may
     sa.Column("kept", sa.Boolean, nullable=False),  # whether its blob still is
+    sa.Column("worth", sa.Float),  # to its round (leave-one-out); NULL: its algorithm does not ask, or it never counted
+    sa.Column("energy_j", sa.Float),  # that the board's turn took, as it said; NULL: it did not
     sa.ForeignKeyConstraint(["series", "number"], ["rounds.series", "rounds.number"]),
     sa.UniqueConstraint("series", "number", "board"),
     sa.Index("updates_counted", "series", "counted_in"),
