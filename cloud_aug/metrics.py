@@ -134,6 +134,12 @@ class _State(Collector):
             labels=("task", "fate"),
         )
         moved = GaugeMetricFamily("cloud_round_bytes", "Bytes of orders and updates.", labels=("task", "direction"))
+        energy = GaugeMetricFamily(
+            "cloud_round_energy_joules", "That turns took, of boards that measure it.", labels=("task",)
+        )
+        measured = GaugeMetricFamily(
+            "cloud_round_energy_updates", "Updates of which boards told the energy.", labels=("task",)
+        )
         score = GaugeMetricFamily(
             "cloud_round_score", "Of the newest model, on the boards' own samples.", labels=("task",)
         )
@@ -147,6 +153,10 @@ class _State(Collector):
                 updates.add_metric([task.id, fate], count)
             for direction, size in (("down", told.bytes_down), ("up", told.bytes_up)) if told.rounds else ():
                 moved.add_metric([task.id, direction], size)
+            if told.energy_told:
+                energy.add_metric([task.id], told.energy_j)
+            if told.rounds:
+                measured.add_metric([task.id], told.energy_told)
             if told.score is not None:
                 score.add_metric([task.id], told.score)
-        yield from (rounds, updates, moved, score)
+        yield from (rounds, updates, moved, energy, measured, score)

@@ -18,6 +18,7 @@ UPDATE_LIMIT_BYTES = 64 << 20
 UPDATE_SPARE_BYTES = 64 << 10  # names and numbers of an update, beyond its arrays
 ROWS_LIMIT_BYTES = 8 << 20
 CHANGES_AT_MOST = 50  # that a board is sent instead of an order
+ENERGY_LIMIT_J = 1e6  # of one turn
 
 SeriesId = Annotated[str, Meta(pattern=r"^[0-9a-f]{16}$")]
 RoundNumber = Annotated[int, Meta(ge=1, le=1 << 31)]
@@ -133,7 +134,7 @@ class SignReply:
 class UpdateMeta:
     """The JSON part of an update. score: of the weights that the board was sent, on its own samples, by the task's
     metric; None: it does not tell; train_s: that its local steps took by its own clock, left out by boards that do not
-    tell."""
+    tell; energy_j: that the whole board drew while it trained, left out by boards that do not measure it."""
 
     series: SeriesId
     number: RoundNumber
@@ -144,6 +145,7 @@ class UpdateMeta:
     score: Annotated[float, Meta(ge=0, le=1)] | None = None
     format: Literal["update/1"] = "update/1"
     train_s: Annotated[float, Meta(ge=0, le=1e9)] | UnsetType = UNSET
+    energy_j: Annotated[float, Meta(ge=0, le=ENERGY_LIMIT_J)] | UnsetType = UNSET
 
 
 @dataclass(frozen=True)

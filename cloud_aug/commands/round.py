@@ -298,7 +298,7 @@ def _listed(found: list[SeriesStatus]) -> str:
 def _lines(one: SeriesStatus) -> str:
     rows = [_row(done) for done in one.history[-SHOWN_ROUNDS:]]
     boards = ("answered", "late", "refused", "silent", "steps", "expected", "took")
-    header = ("round", "state", "counts by", *boards, "down", "up", "score", "deadline", "reason")
+    header = ("round", "state", "counts by", *boards, "down", "up", "energy", "score", "deadline", "reason")
     lines = [
         f"series {one.id} of '{one.task}': {one.algorithm}, {one.state}{': ' if one.reason else ''}{one.reason}",
         f"{one.closed} of {one.rounds} rounds closed, {one.failed} failed; {one.present} boards wait",
@@ -317,8 +317,13 @@ def _row(one: RoundStatus) -> tuple[object, ...]:
     came = (f"{one.answered}/{one.invited}", one.late, one.refused, one.silent)
     paced = (_steps(one), _seconds(one.expected_s), _seconds(one.took_s))
     until = moment(one.deadline_at) if one.closed_at is None else None
-    moved = (one.bytes_down, one.bytes_up, _percent(one.score))
+    moved = (one.bytes_down, one.bytes_up, _energy(one), _percent(one.score))
     return (one.number, one.state, one.counts_by, *came, *paced, *moved, until, one.reason)
+
+
+def _energy(one: RoundStatus) -> str | None:
+    """Of the boards that measure it, and how many those are."""
+    return None if one.energy_j is None else f"{one.energy_j:.1f} J of {one.energy_told}"
 
 
 def _steps(one: RoundStatus) -> str | None:

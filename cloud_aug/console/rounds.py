@@ -36,7 +36,9 @@ def one_series(visitor: Looking, series: SeriesPath) -> Response:
     invited = [(float(one.number), float(one.invited)) for one in found.history]
     expected = [(float(one.number), one.expected_s) for one in found.history if one.expected_s is not None]
     took = [(float(one.number), one.took_s) for one in found.history if one.took_s is not None]
-    sent = [(float(one.number), one.bytes_up / 1024) for one in found.history]
+    down = [(float(one.number), one.bytes_down / 1024) for one in found.history]
+    up = [(float(one.number), one.bytes_up / 1024) for one in found.history]
+    joules = [(float(one.number), one.energy_j) for one in found.history if one.energy_j is not None]
     return pages.page(
         "series.html",
         visitor=visitor,
@@ -46,6 +48,7 @@ def one_series(visitor: Looking, series: SeriesPath) -> Response:
             charts.lines("Score of the model by round, points", [Series("score", scores)]),
             charts.lines("Boards by round", [Series("invited", invited), Series("answered", answered)]),
             charts.lines("Turn of the median board, seconds", [Series("took", took), Series("expected", expected)]),
-            charts.lines("Sent up by round, KiB", [Series("bytes", sent)]),
+            charts.lines("Sent by round, KiB", [Series("down", down), Series("up", up)]),
+            charts.lines("Energy by round, joules, of boards that measure it", [Series("energy", joules)]),
         ],
     )

@@ -147,6 +147,7 @@ def _record(cloud: Cloud, made: Series, asked: Any, meta: UpdateMeta, body: byte
         if open_yet:
             row = {"board": board, "upload_id": meta.upload_id, "series": made.id, "number": number}
             row |= {"digest": digest(body), "size": len(body), "samples": meta.samples, "score": meta.score}
+            row |= {"energy_j": meta.energy_j if isinstance(meta.energy_j, float) else None}
             row |= {"received_at": now, "dropped": "", "kept": True}
             if writes.insert_new(connection, db.updates, [row]) != 1:
                 raise _second(number)
@@ -166,10 +167,11 @@ def _late(cloud: Cloud, made: Series, number: int, board: str) -> Gone:
 
 
 def _count(cloud: Cloud, made: Series, number: int, board: str, what: str) -> None:
-    """Add to the round's tally of late or refused updates. Who sent rubbish is not waited for."""
+    """Add to the round's tally of late or refused updates, once for each board. Who sent rubbish is not waited for."""
     rounds, invitations = db.rounds.c, db.invitations.c
     with cloud.database.writing(board) as connection:
-        this = db.rounds.update().where(rounds.series == made.id, rounds.number == number)
-        connection.execute(this.values({what: rounds[what] + 1}))
         mine = db.invitations.update().where(invitations.series == made.id, invitations.number == number)
-        connection.execute(mine.where(invitations.board == board).values(gave_up=True))
+        first = mine.where(invitations.board == board, ~invitations.gave_up).values(gave_up=True)
+        if connection.execute(first).rowcount:
+            this = db.rounds.update().where(rounds.series == made.id, rounds.number == number)
+            connection.execute(this.values({what: rounds[what] + 1}))

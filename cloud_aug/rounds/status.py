@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+from bisect import bisect_left
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +11,7 @@ import sqlalchemy as sa
 
 from cloud_aug import db
 from cloud_aug.cloud import Cloud
+from cloud_aug.rounds import attendance
 from cloud_aug.rounds.plan import Series, counts_by
 from edgelearn.federated.catalogue import ALGORITHMS
 from edgelearn.privacy.accountant import gaussian_epsilon, sampled_epsilon
@@ -25,7 +27,8 @@ class RoundStatus:
     that never will; silent: invited boards that neither answered nor gave a sign of life lately. score: of the model
     that the round made, as the boards of the next one found on their own samples; None: not known (yet).
     counts_by: the algorithm that counts it; steps_least, steps_most: local steps that boards were limited to, None: to
-    none; expected_s, took_s: of the median board, from its start to its update, None: not known."""
+    none; expected_s, took_s: of the median board, from its start to its update, None: not known; energy_j: that the
+    turns of the `energy_told` boards took that measure it, None: nobody did."""
 
     number: int
     state: str
@@ -47,6 +50,8 @@ class RoundStatus:
     steps_most: int | None
     expected_s: float | None
     took_s: float | None
+    energy_j: float | None
+    energy_told: int
 
 
 @dataclass(frozen=True)
@@ -99,7 +104,6 @@ def _status(connection: sa.Connection, row: sa.Row[Any], *, now: float, history:
     plan, scores = made.plan, scores_of(connection, made.id)
     states = _states(connection, made.id)
     best = max(scores, key=lambda number: scores[number], default=None)
-    present = sa.select(sa.func.count()).select_from(db.presences).where(db.presences.c.series == made.id)
     return SeriesStatus(
         id=made.id,
         task=made.task,
@@ -112,7 +116,7 @@ def _status(connection: sa.Connection, row: sa.Row[Any], *, now: float, history:
         cohort=plan.cohort,
         quorum=plan.quorum,
         adapt=plan.adapt,
-        present=int(connection.execute(present).scalar_one()),
+        present=len(attendance.present(connection, made, now=now)),
         base_version=made.base.version,
         created_at=row.created_at,
         changed_at=row.changed_at,
@@ -129,30 +133,33 @@ def _states(connection: sa.Connection, series: str) -> list[str]:
 
 
 def scores_of(connection: sa.Connection, series: str) -> dict[int, float]:
-    """By closed round: how good the model that it made is, by the mean over the samples of the boards that got it."""
+    """By closed round: how good the model that it made is, by the mean over the samples of the boards that got it. A
+    board got the model of the newest round that was closed before its own."""
+    made = sa.select(db.rounds.c.number).where(db.rounds.c.series == series, db.rounds.c.state == "closed")
+    closed = sorted(connection.execute(made).scalars())
     column = db.updates.c
     query = sa.select(column.number, column.score, column.samples).where(column.series == series)
     found: dict[int, list[tuple[float, int]]] = {}
     for number, score, samples in connection.execute(query.where(column.dropped == "", column.score.is_not(None))):
-        found.setdefault(number - 1, []).append((score, samples))
-    made = sa.select(db.rounds.c.number).where(db.rounds.c.series == series, db.rounds.c.state == "closed")
-    closed = set(connection.execute(made).scalars())
+        if before := bisect_left(closed, number):
+            found.setdefault(closed[before - 1], []).append((score, samples))
     return {
         number: sum(score * samples for score, samples in told) / sum(samples for _, samples in told)
         for number, told in found.items()
-        if number in closed
     }
 
 
 def _epsilon(connection: sa.Connection, series: Series, rounds: int) -> float | None:
-    """That a board took part, by the server's noise; or what the busiest board sent, by its own."""
+    """That a board took part, by the server's noise; or what the busiest board sent at most, by its own: an update that
+    was refused or too late has reached the server, too."""
     multiplier = series.plan.options.get("noise_multiplier", 1.0)
     if ALGORITHMS[series.plan.algorithm].invites == "coin" and multiplier:
         share = min(1.0, series.plan.cohort / max(1, series.boards))
         return sampled_epsilon(multiplier, share, rounds, DELTA)
     if series.plan.noise:
-        column = db.updates.c
-        sent = sa.select(sa.func.count()).where(column.series == series.id).group_by(column.board)
+        column = db.invitations.c
+        asked = sa.select(sa.func.count()).where(column.series == series.id, column.heard_at.is_not(None))
+        sent = asked.group_by(column.board)
         busiest = max(connection.execute(sent).scalars(), default=0)
         return gaussian_epsilon(series.plan.noise, busiest, DELTA)
     return None
@@ -181,6 +188,7 @@ def _round(
     counting = [a for a in answers if a.dropped == "" and a.counted_in in (row.number, None)]
     mine = {answer.board: answer for answer in answers if answer.number == row.number}
     steps = [ask.steps for ask in asked if ask.steps is not None]
+    joules = [answer.energy_j for answer in mine.values() if answer.energy_j is not None]
     took_s = [mine[a.board].received_at - a.started_at for a in asked if a.board in mine and a.started_at is not None]
     silent = [
         ask
@@ -210,6 +218,8 @@ def _round(
         steps_most=max(steps, default=None),
         expected_s=_median([ask.expected_s for ask in asked if ask.expected_s is not None]),
         took_s=_median(took_s),
+        energy_j=sum(joules) if joules else None,
+        energy_told=len(joules),
     )
 
 
@@ -224,7 +234,8 @@ def _quiet(ask: Any, series: Series, *, now: float) -> bool:
 @dataclass(frozen=True)
 class Tally:
     """All rounds of a task together. rounds: by state; stragglers: invited boards that did not answer before their
-    round ended; score: of the newest model that boards have judged."""
+    round ended; score: of the newest model that boards have judged; energy_j: that the turns of `energy_told` updates
+    took, those of which boards told it."""
 
     rounds: dict[str, int]
     counted: int
@@ -234,6 +245,8 @@ class Tally:
     bytes_down: int
     bytes_up: int
     score: float | None
+    energy_j: float
+    energy_told: int
 
 
 def tally(connection: sa.Connection, task: str) -> Tally:
@@ -244,8 +257,9 @@ def tally(connection: sa.Connection, task: str) -> Tally:
     total = sa.func.coalesce
     sums = sa.select(total(sa.func.sum(rounds.late), 0), total(sa.func.sum(rounds.refused), 0))
     late, refused = connection.execute(sums.where(rounds.series.in_(mine))).one()
-    sent = sa.select(total(sa.func.sum(came.size), 0), sa.func.count(came.counted_in)).where(came.series.in_(mine))
-    bytes_up, counted = connection.execute(sent).one()
+    energy = (total(sa.func.sum(came.energy_j), 0.0), sa.func.count(came.energy_j))
+    sent = sa.select(total(sa.func.sum(came.size), 0), sa.func.count(came.counted_in), *energy)
+    bytes_up, counted, energy_j, told = connection.execute(sent.where(came.series.in_(mine))).one()
     of_round = sa.and_(rounds.series == invited.series, rounds.number == invited.number)
     size = total(invited.down_bytes, rounds.order_bytes)
     asked = sa.select(total(sa.func.sum(size), 0)).join_from(db.invitations, db.rounds, of_round)
@@ -259,6 +273,8 @@ def tally(connection: sa.Connection, task: str) -> Tally:
         bytes_down=int(connection.execute(heard).scalar_one()),
         bytes_up=int(bytes_up),
         score=_newest_score(connection, task),
+        energy_j=float(energy_j),
+        energy_told=int(told),
     )
 
 

@@ -41,10 +41,12 @@ def test_a_series_from_its_making_to_the_next_base(data, cloud, clock, players, 
         assert watching.stdout is not None
         first = json.loads(watching.stdout.readline())["series"]
         assert first["history"][0]["state"] == "open"
-        for player in players:
-            player.play(0.5)
+        for player, told in zip(players, ({"energy_j": 2.5}, {"energy_j": 4.0}, {}), strict=True):
+            player.play(0.5, **told)
         last = json.loads(watching.stdout.read().splitlines()[-1])["series"]
     assert (watching.returncode, last["state"], last["closed"]) == (0, "finished", 1)
+    assert (last["history"][0]["energy_j"], last["history"][0]["energy_told"]) == (6.5, 2)
+    assert "6.5 J of 2" in run("round", "status", series, "--watch", data=data).stdout
     for which in ((), ("--board", players[0].id)):
         out = tmp_path / "model.safetensors"
         assert report("round", "fetch", series, *which, "--out", str(out), data=data)["round"] == 1

@@ -184,3 +184,33 @@ def test_metrics_tell_of_rounds(client, cloud, clock, players):
     assert 'cloud_rounds{state="closed",task="toy"} 1.0' in text
     assert 'cloud_round_updates{fate="missing",task="toy"} 1.0' in text
     assert 'cloud_round_updates{fate="counted",task="toy"} 2.0' in text
+
+
+def test_energy_is_summed_over_the_boards_that_tell_it(client, cloud, clock, players):
+    from cloud_aug import auth
+    from cloud_aug.rounds.status import tally
+
+    made = begun(cloud, clock, rounds=1)
+    gathered(players, made.id)
+    players[0].play(energy_j=12.5)
+    told = status(cloud, made.id, now=clock()).history[0]
+    assert (told.energy_j, told.energy_told) == (12.5, 1)
+    players[1].play(energy_j=0.25)
+    players[2].play()
+    told = move_on(cloud, made.id, clock).history[0]
+    assert (told.energy_j, told.energy_told, told.answered) == (12.75, 2, 3)
+    with cloud.database.reading() as connection:
+        assert (tally(connection, "toy").energy_j, tally(connection, "toy").energy_told) == (12.75, 2)
+    secret = auth.make_administrator(cloud, "p", metrics_only=True, now=clock(), valid_for_s=600)
+    text = client.get("/metrics", headers={"Authorization": f"Bearer {secret}"}).text
+    assert 'cloud_round_energy_joules{task="toy"} 12.75' in text
+    assert 'cloud_round_energy_updates{task="toy"} 2.0' in text
+
+
+def test_energy_that_nobody_tells_is_not_known_and_one_that_cannot_be_is_refused(cloud, clock, players, code):
+    made = begun(cloud, clock, rounds=1)
+    gathered(players, made.id)
+    players[0].play()
+    told = status(cloud, made.id, now=clock()).history[0]
+    assert (told.energy_j, told.energy_told) == (None, 0)
+    assert code(players[1].play(energy_j=1.5e6)) == (422, "invalid_message")

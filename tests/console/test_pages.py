@@ -185,7 +185,12 @@ def test_a_series_shows_its_rounds(visit, made, clock):
     assert "2 of 2 closed" in text
     assert text.count("2 of 3</td>") == 2
     assert '<td class="num wide">90.0</td><td class="num wide">94.0</td>' in text  # expected of boards, and taken
+    down, up = 3 * 4000 / 1024, 2 * 3000 / 1024
+    assert text.count(f'<td class="num wide">{down:.1f}</td><td class="num wide">{up:.1f}</td>') == 2
+    assert text.count("41.5 J <small>of 1</small>") == 2  # one of three boards measures it
     assert "Score of the model by round" in text
+    assert "Sent by round, KiB" in text
+    assert "Energy by round, joules" in text
     assert f'href="/rounds/{found}"' in visit.client.get("/rounds").text
     assert visit.client.get("/rounds/" + "0" * 16).status_code == 404
 

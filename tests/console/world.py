@@ -113,7 +113,8 @@ def _round(connection: Any, found: str, number: int, now: float) -> None:
         if not board.endswith("3"):
             told = {"digest": name, "size": 3000, "samples": 12, "score": 0.6 + number / 10, "received_at": began + 99}
             mine = {"board": board, "upload_id": secrets.token_hex(16), "series": found, "number": number}
-            counted = {"counted_in": number, "dropped": "", "kept": False}
+            energy = {"energy_j": 41.5 if board.endswith("1") else None}
+            counted = {"counted_in": number, "dropped": "", "kept": False, **energy}
             connection.execute(db.updates.insert().values({**mine, **told, **counted}))
 
 

@@ -95,6 +95,13 @@ def test_what_paced_rounds_add_is_golden_and_absent_elsewhere() -> None:
     assert digest(pack_update(PARTS, timed)) == GOLDEN_TIMED_UPDATE
 
 
+def test_energy_is_told_by_boards_that_measure_it_and_absent_elsewhere() -> None:
+    measured = replace(META, energy_j=12.5)
+    assert unpack_update(pack_update(PARTS, measured), limit_bytes=1 << 20)[1] == measured
+    assert "energy_j" not in plain(META)
+    assert digest(pack_update(PARTS, measured)) == GOLDEN_MEASURED_UPDATE
+
+
 def test_a_task_that_says_nothing_of_rounds_has_the_bytes_that_it_always_had() -> None:
     assert b"rounds" not in encode(Privacy())
     assert decode(Privacy, encode(Privacy(rounds=True)), what="policy").rounds is True
@@ -130,6 +137,11 @@ def test_a_body_beyond_its_limit_or_of_another_kind_is_refused() -> None:
         {"series": "../../etc"},
         {"format": "update/2"},
         {"train_s": -1.0},
+        {"energy_j": -0.5},
+        {"energy_j": 1.1e6},
+        {"energy_j": float("nan")},
+        {"energy_j": float("inf")},
+        {"energy_j": "12"},
     ],
 )
 def test_numbers_and_names_that_cannot_be_are_refused(change: dict[str, object]) -> None:
@@ -155,6 +167,7 @@ def test_an_invitation_that_cannot_be_is_refused(change: dict[str, object]) -> N
 
 
 GOLDEN_INVITATION = "9db0ed8220d65e2aae7d40125efd38ec08b9536383e4da317b46af25ed83a442"
+GOLDEN_MEASURED_UPDATE = "c4891956123a45d562c2fbaa3735f4211d02ce23478cc4ffdff300b6e1abffbf"
 GOLDEN_ORDER = "d0c36204b6c347c06f3adf6de70c94911b80f777af369344c5ddb0c9c0b52028"
 GOLDEN_TIMED_UPDATE = "aa5219c2de4a75b5225a47d15545d56548ac69096eda66dd2415397e4c9523d4"
 GOLDEN_UPDATE = "c2de5745c71ac34c9f392692bf23d47c8c7f4c90630dcd57f2e59186b4d0dc3f"
