@@ -28,6 +28,7 @@ from edgewire.signing import Statement, seal
 JOIN_LIMIT_BYTES = 4 << 10
 NOTHING_RUNS_S = 900.0  # when to ask again while no series runs
 ASKING_PER_S = 50.0  # requests of all boards that wait, together
+QUITS = 3  # invitations in a row of which nothing came, after which a board is left out for as many rounds
 _SOONEST_S, _BEATS = 0.5, 4  # a board beats, and asks at least, so many times within silence_s
 
 
@@ -107,20 +108,24 @@ def wanted(connection: sa.Connection, made: Series, number: int) -> bool:
     if last is None or last.state not in all_series.UNSETTLED:
         return False
     if last.buffered:
-        return bool(0 <= last.number - number <= made.plan.staleness)
+        steps = made.plan.staleness
+        if last.state == "closing":  # what counts in it is certain: it would count in the next one
+            steps -= 1
+        return steps >= 0 and all_series.oldest(connection, made.id, steps) <= number <= last.number
     return bool(last.number == number and last.state == "open")
 
 
-def draw(connection: sa.Connection, made: Series, number: int, *, now: float) -> list[str]:
-    """The cohort of a round: from who is there, or, by coin, from all who may take part."""
+def draw(connection: sa.Connection, made: Series, last: sa.Row[Any], *, now: float) -> list[str]:
+    """The cohort of a round: from who is there, or, by coin, from all who may take part. Coins are the round's own,
+    which nobody can guess: a board could find the plan's seed from its invitation's."""
     plan, invites = made.plan, ALGORITHMS[made.plan.algorithm].invites
     if invites == "coin":
-        share = min(1.0, plan.cohort / max(1, made.boards))
-        return by_coin(all_series.entitled(connection, made.task), share, seed=plan.seed, round_number=number)
-    there = present(connection, made, now=now)
+        share, coins = min(1.0, plan.cohort / max(1, made.boards)), int.from_bytes(bytes(last.entropy), "big")
+        return by_coin(all_series.entitled(connection, made.task), share, seed=coins, round_number=last.number)
+    there = _without_quitters(connection, made, present(connection, made, now=now), last.number)
     if (plan.selection or invites) == "absent":
         return longest_absent(there, plan.cohort, _last_rounds(connection, made.id))
-    return at_random(there, plan.cohort, seed=plan.seed, round_number=number)
+    return at_random(there, plan.cohort, seed=plan.seed, round_number=last.number)
 
 
 def present(connection: sa.Connection, made: Series, *, now: float) -> list[str]:
@@ -164,7 +169,7 @@ def _invited(connection: sa.Connection, made: Series, board: str) -> int | None:
     column, last = db.invitations.c, all_series.last_round(connection, made.id)
     if last is None:
         return None
-    since = last.number - (made.plan.staleness if last.buffered else 0)
+    since = _since(connection, made, last)
     mine = sa.select(column.number).where(column.series == made.id, column.number >= since, column.board == board)
     query = mine.where(~column.gave_up).order_by(column.number.desc())
     number = connection.execute(query.limit(1)).scalar()
@@ -192,10 +197,15 @@ def _invite_at_once(connection: sa.Connection, made: Series, board: str, samples
 
 def at_work(connection: sa.Connection, made: Series, last: Any, *, now: float) -> list[Any]:
     """Invitations of boards that are at work on an update that would count in this round."""
-    since = last.number - (made.plan.staleness if last.buffered else 0)
+    since = _since(connection, made, last)
     answered = {(row.number, row.board) for row in _answers(connection, made.id, since)}
     rows = invited_rows(connection, made.id, since)
     return [row for row in rows if (row.number, row.board) not in answered and alive(row, made.plan, now=now)]
+
+
+def _since(connection: sa.Connection, made: Series, last: Any) -> int:
+    """The earliest round of which updates count in this one."""
+    return all_series.oldest(connection, made.id, made.plan.staleness) if last.buffered else int(last.number)
 
 
 def alive(row: Any, plan: Plan, *, now: float) -> bool:
@@ -222,9 +232,29 @@ def answered(connection: sa.Connection, made: Series, number: int, board: str) -
 
 
 def _last_rounds(connection: sa.Connection, series: str) -> dict[str, int]:
-    column = db.updates.c
-    query = sa.select(column.board, sa.func.max(column.number)).where(column.series == series, column.dropped == "")
+    """By board, the last round that it was invited to, whatever came of it: who never answers must not stay first."""
+    column = db.invitations.c
+    query = sa.select(column.board, sa.func.max(column.number)).where(column.series == series)
     return {str(board): int(number) for board, number in connection.execute(query.group_by(column.board))}
+
+
+def _without_quitters(connection: sa.Connection, made: Series, there: list[str], number: int) -> list[str]:
+    """Without boards of whose last invitations nothing came, QUITS in a row, for as many rounds after the last of them;
+    all, where too few would be left."""
+    column = db.invitations.c
+    mine = sa.select(column.board).where(column.series == made.id)
+    lately = mine.where(column.number >= number - QUITS, column.gave_up).distinct()
+    quitters = {board for board in connection.execute(lately).scalars() if _quit(connection, made.id, board)}
+    left = [board for board in there if board not in quitters]
+    return left if len(left) >= made.plan.quorum else there
+
+
+def _quit(connection: sa.Connection, series: str, board: str) -> bool:
+    """Whether it gave up its last QUITS invitations, or was too late or refused."""
+    column = db.invitations.c
+    mine = sa.select(column.gave_up).where(column.series == series, column.board == board)
+    last = connection.execute(mine.order_by(column.number.desc()).limit(QUITS)).scalars().all()
+    return len(last) == QUITS and all(last)
 
 
 def _invitation(series: str, number: int, board: str) -> sa.Update:

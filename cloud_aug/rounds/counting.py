@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -29,12 +29,14 @@ _log = logging.getLogger(__name__)
 @dataclass(frozen=True)
 class Counted:
     """server: digest of weights and state after the round; order: of the next one; None: nothing counted. problem: why;
-    damaged: (board, upload id) of updates that could not be read."""
+    damaged: (board, upload id) of updates that could not be read; worth: what each board was worth to the round, where
+    the algorithm asks."""
 
     server: str
     order: Ordered | None
     problem: str
     damaged: tuple[tuple[str, str], ...]
+    worth: Mapping[str, float]
 
 
 def count(cloud: Cloud, made: Series, number: int) -> Counted:
@@ -43,8 +45,10 @@ def count(cloud: Cloud, made: Series, number: int) -> Counted:
     with cloud.database.reading() as connection:
         row = connection.execute(_round_query(made.id, number)).one()
         rows = _frozen(connection, made.id, number)
+        steps = _steps_since(connection, made.id, rows)
         involved, total = told_rows.involved(cloud, connection, made, number) if made.tables else ({}, 0.0)
     damaged: list[tuple[str, str]] = []
+    worth: dict[str, float] = {}
     value = judge(cloud, made)
     algorithm = algorithm_of(
         made,
@@ -53,15 +57,16 @@ def count(cloud: Cloud, made: Series, number: int) -> Counted:
         buffered=row.buffered,
         involved=involved,
         total_samples=total,
+        judged=worth.update,
     )
     before = all_series.load_server(cloud, row.server, number - 1)
-    server, problem = _closed(algorithm, before, _updates(cloud, made, rows, damaged))
+    server, problem = _closed(algorithm, before, _updates(cloud, made, rows, steps, number, damaged))
     if not problem and not _finite(server):
         problem = "the weights would not have been finite numbers"
     if problem:
-        return Counted(row.server, None, problem, tuple(damaged))
+        return Counted(row.server, None, problem, tuple(damaged), {})
     kept, order = all_series.keep_server(cloud, made, server), orders.keep(cloud, made, server, orders.of_row(row))
-    return Counted(kept.digest, order, "", tuple(damaged))
+    return Counted(kept.digest, order, "", tuple(damaged), worth)
 
 
 def _closed(algorithm: Algorithm, server: Server, updates: Iterable[Update]) -> tuple[Server, str]:
@@ -76,8 +81,10 @@ def _closed(algorithm: Algorithm, server: Server, updates: Iterable[Update]) -> 
         return server, f"the algorithm failed: {type(error).__name__}: {error}"
 
 
-def _updates(cloud: Cloud, made: Series, rows: list[Any], damaged: list[tuple[str, str]]) -> Iterator[Update]:
-    """One after the other, in the order of rounds and boards, however they came in."""
+def _updates(
+    cloud: Cloud, made: Series, rows: list[Any], steps: Mapping[int, int], number: int, damaged: list[tuple[str, str]]
+) -> Iterator[Update]:
+    """One after the other, in the order of rounds and boards, however they came in. steps: see _steps_since."""
     for row in rows:
         receiving.order_of(cloud, made, row)  # if that is damaged, no update is to blame
         try:
@@ -86,7 +93,7 @@ def _updates(cloud: Cloud, made: Series, rows: list[Any], damaged: list[tuple[st
             _log.error("series %s: the update of %s is damaged and left out: %s", made.id, row.board, error)
             damaged.append((row.board, row.upload_id))
         else:
-            yield update
+            yield replace(update, round=number - 1 - steps[row.number])  # a round that failed made nothing older
 
 
 def _finite(server: Server) -> bool:
@@ -106,7 +113,7 @@ def pending(connection: sa.Connection, made: Series, number: int) -> list[Any]:
     column = db.updates.c
     query = _with_boards().where(column.series == made.id, column.dropped == "", column.counted_in.is_(None))
     if _buffered(connection, made.id, number):
-        query = query.where(column.number >= number - made.plan.staleness)
+        query = query.where(column.number >= all_series.oldest(connection, made.id, made.plan.staleness))
     else:
         query = query.where(column.number == number)
     return list(connection.execute(query.where(db.boards.c.revoked_at.is_(None))))
@@ -128,7 +135,7 @@ def freeze(connection: sa.Connection, made: Series, number: int) -> None:
     gone = sa.select(db.boards.c.id).where(db.boards.c.revoked_at.is_not(None))
     connection.execute(waiting.where(column.board.in_(gone)).values(dropped="revoked"))
     if _buffered(connection, made.id, number):
-        too_old = waiting.where(column.number < number - made.plan.staleness)
+        too_old = waiting.where(column.number < all_series.oldest(connection, made.id, made.plan.staleness))
         connection.execute(too_old.values(dropped="too late"))
 
 
@@ -139,6 +146,13 @@ def drop(connection: sa.Connection, made: Series, number: int, why: str) -> None
     mine = frozen if _buffered(connection, made.id, number) else sa.or_(frozen, column.number == number)
     these = db.updates.update().where(column.series == made.id, mine, column.dropped == "")
     connection.execute(these.values(dropped=why, counted_in=None))
+
+
+def keep_worth(connection: sa.Connection, series: str, number: int, worth: Mapping[str, float]) -> None:
+    column = db.updates.c
+    for board, value in worth.items():
+        mine = db.updates.update().where(column.series == series, column.counted_in == number, column.board == board)
+        connection.execute(mine.values(worth=value))
 
 
 def mark_damaged(connection: sa.Connection, damaged: Iterable[tuple[str, str]]) -> None:
@@ -171,7 +185,10 @@ def state_of(connection: sa.Connection, series: str, number: int) -> str | None:
 
 
 def failed_in_a_row(connection: sa.Connection, series: str) -> int:
-    query = sa.select(db.rounds.c.state).where(db.rounds.c.series == series).order_by(db.rounds.c.number.desc())
+    """Of the last rounds, since the series was started or resumed."""
+    column, row = db.rounds.c, all_series.find(connection, series)
+    since = sa.select(column.state).where(column.series == series, column.begun_at >= row.changed_at)
+    query = since.order_by(column.number.desc())
     count = 0
     for state in connection.execute(query).scalars():
         if state != "failed":
@@ -191,6 +208,14 @@ def _frozen(connection: sa.Connection, series: str, number: int) -> list[Any]:
     column, query = db.updates.c, receiving.with_orders()
     frozen = query.where(column.series == series, column.counted_in == number, column.dropped == "")
     return list(connection.execute(frozen.order_by(column.number, column.board)))
+
+
+def _steps_since(connection: sa.Connection, series: str, rows: list[Any]) -> dict[int, int]:
+    """By round that an update started from: how many have closed since it began."""
+    column = db.rounds.c
+    query = sa.select(sa.func.count()).select_from(db.rounds).where(column.series == series, column.state == "closed")
+    starts = {int(row.number) for row in rows}
+    return {start: int(connection.execute(query.where(column.number >= start)).scalar_one()) for start in starts}
 
 
 def _buffered(connection: sa.Connection, series: str, number: int) -> bool:

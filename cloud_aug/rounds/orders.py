@@ -102,9 +102,10 @@ def shortcut(connection: sa.Connection, made: Series, number: int, holds: str) -
     codec = DOWN[made.plan.down]
     if made.plan.down == "none":
         return None
-    column = db.rounds.c
-    earlier = sa.select(db.rounds).where(column.series == made.id, column.number <= number)
-    rows = [of_row(row) for row in connection.execute(earlier.order_by(column.number.desc()).limit(CHANGES_AT_MOST))]
+    column = db.rounds.c  # a round that failed has the order of the one after it
+    steps = sa.or_(column.number == number, sa.and_(column.number < number, column.state == "closed"))
+    newest = sa.select(db.rounds).where(column.series == made.id, steps).order_by(column.number.desc())
+    rows = [of_row(row) for row in connection.execute(newest.limit(CHANGES_AT_MOST + 1))]
     if made.plan.down == "eight-bit":
         return Shortcut(codec, [rows[0].short]) if rows[0].short else None
     changes: list[BlobRef] = []
@@ -113,7 +114,7 @@ def shortcut(connection: sa.Connection, made: Series, number: int, holds: str) -
         if one.order.digest == holds:
             small = sum(change.size for change in changes) < rows[0].order.size
             return Shortcut(codec, changes[::-1], holds) if changes and small else None
-        if one.order.digest != last:  # after a round that failed the order is the same
+        if one.order.digest != last:  # of a round that changed nothing
             if one.short is None:
                 return None
             changes.append(one.short)

@@ -143,11 +143,12 @@ def algorithm_of(
     buffered: bool = False,
     involved: Mapping[str, np.ndarray] | None = None,
     total_samples: float = 0.0,
+    judged: Callable[[Mapping[str, float]], None] = lambda worth: None,
 ) -> Algorithm:
-    """The algorithm of a series' round, for the server. involved, total_samples: see `FedSubAvg`. Raises UsageError for
-    options that it does not have."""
+    """The algorithm of a series' round, for the server. involved, total_samples: see `FedSubAvg`; judged: see
+    `FedLeaveOneOut`. Raises UsageError for options that it does not have."""
     plan, name = series.plan, counts_by(series.plan, buffered=buffered)
-    surroundings = Surroundings(series.boards, float(plan.cohort), value, rng, involved or {}, total_samples)
+    surroundings = Surroundings(series.boards, float(plan.cohort), value, rng, involved or {}, total_samples, judged)
     known = plan.options if name == plan.algorithm else {k: v for k, v in plan.options.items() if k == "server_rate"}
     try:
         return make(ALGORITHMS[name], surroundings, known)

@@ -8,20 +8,24 @@ counts the same updates in the same order: the same bits.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
+import time
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import sqlalchemy as sa
 
+from cloud_aug import tasks
 from cloud_aug.cloud import Cloud
 from cloud_aug.database import first_line
 from cloud_aug.rounds import attendance, counting, orders, pacing
 from cloud_aug.rounds import series as all_series
 from cloud_aug.rounds.plan import Series
 from edgelearn.federated.catalogue import ALGORITHMS
-from edgewire.errors import Busy, CorruptFile, EdgeError, InvalidMessage, NotFound
+from edgewire.errors import Busy, CorruptFile, EdgeError, InvalidMessage, NotFound, Refused
 
 _log = logging.getLogger(__name__)
 
@@ -52,16 +56,16 @@ class Referee:
         self._thread.join(timeout=10)
 
     def _run(self) -> None:
-        pause_s = self._tick_s
+        pause_s, stuck = self._tick_s, Stuck(self._tick_s)
         while not self._ended:
             self._woken.clear()
-            pause_s = self._tick_s if self._move_all() else min(2 * pause_s, LONGEST_S)
+            pause_s = self._tick_s if self._move_all(stuck) else min(2 * pause_s, LONGEST_S)
             self._woken.wait(pause_s)
 
-    def _move_all(self) -> bool:
+    def _move_all(self, stuck: Stuck) -> bool:
         """Whether it could be done. A thread that ended would leave rounds open for ever."""
         try:
-            advance_all(self._cloud, clock=self._clock)
+            advance_all(self._cloud, clock=self._clock, stuck=stuck)
         except sa.exc.DBAPIError as error:
             _log.warning("rounds wait for the database: %s", first_line(error))
         except Exception:
@@ -71,21 +75,59 @@ class Referee:
         return False
 
 
-def advance_all(cloud: Cloud, *, clock: Callable[[], float]) -> None:
-    """Move on every series that runs. What is wrong with one does not keep the others."""
+@dataclass
+class Stuck:
+    """Series that could not be moved on: each is tried again after a pause that doubles. first_s: the first one; clock:
+    one that nobody sets."""
+
+    first_s: float = TICK_S
+    clock: Callable[[], float] = time.monotonic
+    _pauses: dict[str, tuple[float, float]] = field(default_factory=dict)  # (until when, how long)
+
+    def rests(self, series: str) -> bool:
+        return series in self._pauses and self.clock() < self._pauses[series][0]
+
+    def again(self, series: str) -> None:
+        pause_s = min(2 * self._pauses[series][1], LONGEST_S) if series in self._pauses else self.first_s
+        self._pauses[series] = (self.clock() + pause_s, pause_s)
+
+    def goes_on(self, series: str) -> None:
+        self._pauses.pop(series, None)
+
+
+def advance_all(cloud: Cloud, *, clock: Callable[[], float], stuck: Stuck) -> None:
+    """Move on every series that runs. What is wrong with one does not keep the others, and stands in its round."""
     with cloud.database.reading() as connection:
         found = all_series.running(connection)
     for made in found:
+        if stuck.rests(made.id):
+            continue
         try:
             advance(cloud, made.id, clock=clock)
         except Busy:
             continue  # another process is at it
         except (EdgeError, OSError) as error:  # a full disk, a store that is away: tried again
-            _log.warning("series %s waits: %s", made.id, error)
+            why = str(error)
+            _log.warning("series %s waits: %s", made.id, why)
         except sa.exc.DBAPIError as error:
-            _log.warning("series %s waits: %s", made.id, first_line(error))
-        except Exception:
+            why = first_line(error)
+            _log.warning("series %s waits: %s", made.id, why)
+        except Exception as error:
+            why = f"{type(error).__name__}: {error}"
             _log.exception("series %s could not be moved on", made.id)
+        else:
+            stuck.goes_on(made.id)
+            continue
+        stuck.again(made.id)
+        _note_stuck(cloud, made, why)
+
+
+def _note_stuck(cloud: Cloud, made: Series, why: str) -> None:
+    """In the round that waits, where people look; unless the database itself is away."""
+    with contextlib.suppress(sa.exc.DBAPIError, EdgeError, OSError), cloud.database.writing() as connection:
+        last = all_series.last_round(connection, made.id)
+        if last is not None and last.state in all_series.UNSETTLED and last.reason != (reason := f"waits: {why}"):
+            counting.set_round(connection, made.id, last.number, reason=reason)
 
 
 def advance(cloud: Cloud, series: str, *, clock: Callable[[], float]) -> bool:
@@ -120,7 +162,7 @@ def _step(cloud: Cloud, series: str, *, now: float) -> bool:
         if move == "draw":
             _open(connection, made, last, now=now)
         elif move == "fail":
-            _fail(connection, made, last, reason, now=now)
+            _fail(connection, made, last, _recalled(connection, made) or reason, now=now)
         elif move == "count" and last.state != "closing":
             _freeze(connection, made, last)
     if move == "count":
@@ -141,6 +183,8 @@ def _move(connection: sa.Connection, made: Series, last: sa.Row[Any], now: float
 
 def _of_gathering(connection: sa.Connection, made: Series, last: sa.Row[Any], now: float) -> tuple[Move, str]:
     plan, over = made.plan, now >= last.deadline_at
+    if _recalled(connection, made):  # nobody would get an invitation
+        return ("fail", "") if over else ("wait", "")
     everybody = len(all_series.entitled(connection, made.task))
     if by_coin(made) and everybody:
         return "draw", ""  # whoever is drawn may come until the round's deadline
@@ -148,6 +192,15 @@ def _of_gathering(connection: sa.Connection, made: Series, last: sa.Row[Any], no
     if there >= plan.quorum and (over or there >= everybody):
         return "draw", ""
     return ("fail", f"{there} boards came, the quorum is {plan.quorum}") if over else ("wait", "")
+
+
+def _recalled(connection: sa.Connection, made: Series) -> str:
+    """How the task's policy no longer allows what this series asks; '' if it does."""
+    try:
+        all_series.check_allowed(tasks.get(connection, made.task), rows=bool(made.tables))
+    except Refused as refused:
+        return f"{refused.message} any more"
+    return ""
 
 
 def _of_open(connection: sa.Connection, made: Series, last: sa.Row[Any], now: float) -> tuple[Move, str]:
@@ -187,7 +240,7 @@ def enough_of(made: Series) -> int:
 
 
 def _open(connection: sa.Connection, made: Series, last: sa.Row[Any], *, now: float) -> None:
-    boards = attendance.draw(connection, made, last.number, now=now)
+    boards = attendance.draw(connection, made, last, now=now)
     samples = attendance.told_samples(connection, made, boards)
     forecast = pacing.forecast(connection, made, orders.of_row(last).likely_bytes, now=now)
     within_s = forecast.within_s(samples)
@@ -195,13 +248,14 @@ def _open(connection: sa.Connection, made: Series, last: sa.Row[Any], *, now: fl
     attendance.invite(connection, made, last.number, turns, now=now)
     failed = counting.state_of(connection, made.id, last.number - 1) == "failed"
     until = now + forecast.deadline_s(within_s, failed=failed)
-    counting.set_round(connection, made.id, last.number, state="open", deadline_at=until, within_s=within_s)
+    opened = {"state": "open", "reason": "", "deadline_at": until, "within_s": within_s}
+    counting.set_round(connection, made.id, last.number, **opened)
 
 
 def _freeze(connection: sa.Connection, made: Series, last: sa.Row[Any]) -> None:
     """From here on it is certain what counts in this round."""
     counting.freeze(connection, made, last.number)
-    counting.set_round(connection, made.id, last.number, state="closing")
+    counting.set_round(connection, made.id, last.number, state="closing", reason="")
 
 
 def _fail(connection: sa.Connection, made: Series, last: sa.Row[Any], reason: str, *, now: float) -> None:
@@ -223,24 +277,28 @@ def _learn_of_overdue(connection: sa.Connection, made: Series, last: sa.Row[Any]
 
 
 def _count(cloud: Cloud, made: Series, number: int, *, now: float) -> None:
-    """Outside of any transaction: it may take long."""
+    """Outside of any transaction: it may take long. A series that was stopped meanwhile counts it again if it goes on:
+    the same updates, the same bits."""
     try:
         counted = counting.count(cloud, made, number)
     except (CorruptFile, NotFound, InvalidMessage) as error:  # no time heals that: a person has to restore it
         with cloud.database.writing() as connection:
             reason = f"round {number} cannot be counted: {error.message}"
-            all_series.set_state(connection, made.id, "failed", reason, now=now)
+            if _counts_yet(connection, made, number) is not None:
+                all_series.set_state(connection, made.id, "failed", reason, now=now)
         return
     with cloud.database.writing() as connection:
-        last = all_series.last_round(connection, made.id)
-        if last is None or last.number != number or last.state != "closing":
-            return  # it was restored from a backup meanwhile
+        last = _counts_yet(connection, made, number)
+        if last is None:
+            return
         counting.mark_damaged(connection, counted.damaged)
         if counted.order is None:
             _fail(connection, made, last, counted.problem, now=now)
             return
-        counting.set_round(connection, made.id, number, state="closed", result=counted.server, closed_at=now)
+        counting.keep_worth(connection, made.id, number, counted.worth)
         _learn_of_overdue(connection, made, last, now=now)
+        closed = {"state": "closed", "reason": "", "result": counted.server, "closed_at": now}
+        counting.set_round(connection, made.id, number, **closed)
         old = counting.forget_old(connection, made, number)
         if counting.closed(connection, made.id) >= made.plan.rounds:
             all_series.set_state(connection, made.id, "finished", "", now=now)
@@ -249,3 +307,11 @@ def _count(cloud: Cloud, made: Series, number: int, *, now: float) -> None:
             all_series.begin(connection, made, last, counted.server, counted.order, now=now)
     for digest in old:
         cloud.blobs.remove(digest)
+
+
+def _counts_yet(connection: sa.Connection, made: Series, number: int) -> sa.Row[Any] | None:
+    """The round, if it still is to be closed: neither stopped nor restored from a backup meanwhile."""
+    last = all_series.last_round(connection, made.id)
+    if all_series.find(connection, made.id).state != "running" or last is None or last.number != number:
+        return None
+    return last if last.state == "closing" else None

@@ -15,6 +15,8 @@ from cloud_aug.rounds import series as all_series
 from cloud_aug.rounds.plan import Series
 from cloud_aug.rounds.status import scores_of
 from edgelearn.federated.arrays import plus
+from edgelearn.federated.catalogue import ALGORITHMS
+from edgelearn.federated.fedlaavg import FedLaAvg
 from edgewire import tensors
 from edgewire.decoding import decode, encode
 from edgewire.errors import Gone, NotFound, NotReady, UsageError
@@ -58,9 +60,13 @@ def fetch(cloud: Cloud, series: str, which: str) -> Model:
 
 
 def fetch_of_board(cloud: Cloud, series: str, which: str, board: str) -> Model:
-    """The model of one board: what it started from, and its update. Raises NotFound, Gone where it is not kept."""
+    """The model of one board: what it started from, and its update. Raises NotFound, Gone where it is not kept,
+    UsageError where boards send nothing that a model can be made of."""
     with cloud.database.reading() as connection:
         made = all_series.read(all_series.find(connection, series))
+        if ALGORITHMS[made.plan.algorithm] is FedLaAvg:
+            hint = "without --board the model of the round is fetched"
+            raise UsageError("with 'fedlaavg' boards send how their gradients changed: no model of theirs", hint=hint)
         identity, number = boards.find(connection, board), _number(connection, made, which)
         column = db.updates.c
         mine = receiving.with_orders().where(

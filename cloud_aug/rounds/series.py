@@ -191,6 +191,14 @@ def last_round(connection: sa.Connection, series: str) -> sa.Row[Any] | None:
     return connection.execute(query).one_or_none()
 
 
+def oldest(connection: sa.Connection, series: str, steps: int) -> int:
+    """The earliest round since whose beginning no more than so many were closed. One that failed made no step."""
+    column = db.rounds.c
+    closed = sa.select(column.number).where(column.series == series, column.state == "closed")
+    last_too_old = closed.order_by(column.number.desc()).offset(steps).limit(1)
+    return int(connection.execute(last_too_old).scalar() or 0) + 1
+
+
 def last_server(connection: sa.Connection, made: Series) -> str:
     """Digest of the newest weights and state."""
     last = last_round(connection, made.id)

@@ -117,7 +117,7 @@ class Simulation:
             rng = np.random.default_rng((self.plan.seed, self.server.round, 4, self._place[board]))
             order, size = self._down.brought(self._order(board, rng), self._state.held.get(board))
             tally.bytes_down += size
-            self._state.held[board] = self.server.round
+            self._state.held[board] = self._state.last_round[board] = self.server.round
             if rng.random() >= self.plan.drop:
                 yield Asked(board, order, self._memory(board), rng)
 
@@ -135,7 +135,6 @@ class Simulation:
         return self.algorithm.order(server, self.plan.settings, rows)
 
     def _remember(self, board: str, memory: Arrays) -> None:
-        self._state.last_round[board] = self.server.round
         if memory:
             self._folder.remember(board, self.server.round, memory)
             self._state.memories[board] = self.server.round

@@ -24,7 +24,7 @@ STATE_LIMIT_BYTES = 4 << 30
 @dataclass
 class State:
     """recent: weights of the last rounds, the newest last; by board: `memories`, the round of its file; `last_round`,
-    in which it answered; `sent`, how many updates it has sent, whether they counted or not; `held`, whose weights it
+    to which it was invited; `sent`, how many updates it has sent, whether they counted or not; `held`, whose weights it
     holds. broadcast: what boards know of the weights, where they are sent changes only."""
 
     server: Server

@@ -50,7 +50,7 @@ _DEFAULTS = {"clip": 1.0, "noise_multiplier": 1.0}  # of what has none in its cl
 class Surroundings:
     """What an algorithm may need to know and a user need not say. boards: how many there are; expected: of a round;
     value: see `contribution.Value`; rng: see `DpFedAvg`; involved, total_samples: see `FedSubAvg` (of a model without
-    tables nothing is involved)."""
+    tables nothing is involved); judged: see `FedLeaveOneOut`."""
 
     boards: int
     expected: float
@@ -58,6 +58,7 @@ class Surroundings:
     rng: Callable[[int], np.random.Generator]
     involved: Mapping[str, np.ndarray] = field(default_factory=dict)
     total_samples: float = 0.0
+    judged: Callable[[Mapping[str, float]], None] = lambda worth: None
 
 
 def make(kind: type[Algorithm], surroundings: Surroundings, options: Mapping[str, float]) -> Algorithm:

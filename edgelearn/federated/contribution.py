@@ -48,7 +48,8 @@ def contributions(server: Server, updates: Sequence[Update], value: Value) -> di
 
 @dataclass(frozen=True, kw_only=True)
 class FedLeaveOneOut(FedAvg):
-    """FedAvg over the boards without whom the round would not be better by more than `margin`.
+    """FedAvg over the boards without whom the round would not be better by more than `margin`. judged: is told what
+    each of them is worth.
 
     Boards are judged one at a time: two that sabotage alike cover for each other in part, so it is no defence against
     many.
@@ -61,9 +62,11 @@ class FedLeaveOneOut(FedAvg):
 
     value: Value
     margin: float = 0.0
+    judged: Callable[[Mapping[str, float]], None] = lambda worth: None
 
     def server_update(self, server: Server, updates: Iterable[Update]) -> Server:
         cohort = list(updates)
         worth = contributions(server, cohort, self.value)
+        self.judged(worth)
         kept = [update for update in cohort if worth[update.board] >= -self.margin]
         return super().server_update(server, kept)

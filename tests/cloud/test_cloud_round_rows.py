@@ -281,7 +281,7 @@ def test_a_fault_in_one_series_does_not_keep_the_others(cloud, clock, players, m
     made = begun(cloud, clock)
     monkeypatch.setattr(referee, "advance", advance)
     monkeypatch.setattr(referee.all_series, "running", lambda _: [made, replace(made, id="f" * 16)])
-    referee.advance_all(cloud, clock=clock)
+    referee.advance_all(cloud, clock=clock, stuck=referee.Stuck())
     assert seen == [made.id, "f" * 16]
 
 
