@@ -196,7 +196,8 @@ def _ranked(board: Board, share: int) -> bool:
 
 
 def _file(path: Path, seed: int) -> Iterator[Fold]:
-    """A generic file: rows of part `pool`; each user with `local` and `test` rows is a board."""
+    """A generic file: rows of part `pool`; each user with `local` and `test` rows is a board, and in nobody's pool. The
+    seed decides which of the local rows come first. A row without a group is a recording of its own."""
     from edgewire.readers import draft_task
 
     task = draft_task(path, task_id="file", title=path.name)
@@ -204,18 +205,24 @@ def _file(path: Path, seed: int) -> Iterator[Fold]:
     index = {name: i for i, name in enumerate(task.labels)}
     y = np.asarray([index[str(label)] for label in data["y"].tolist()])
     x = data["x"].astype(task.input.dtype)
-    pool = data["part"] == "pool"
+    owners = np.unique(data["user"][data["part"] == "local"])
+    pool = (data["part"] == "pool") & ~np.isin(data["user"], owners)
     recordings = data["group"][pool] if "group" in data else None
     boards = []
-    for user in np.unique(data["user"][data["part"] == "local"]):
-        mine = np.flatnonzero(data["user"] == user)
+    for user in owners:
+        mine = np.flatnonzero((data["user"] == user) & (data["part"] != "pool"))
         part = data["part"][mine]
-        group = data["group"][mine] if "group" in data else np.arange(len(mine))
-        local = np.flatnonzero(part == "local")
+        group = data["group"][mine].astype(str) if "group" in data else np.full(len(mine), "")
+        group = np.where(group == "", [f"row {i}" for i in range(len(mine))], group)
+        local = np.random.default_rng(seed).permutation(np.flatnonzero(part == "local"))
         order = {int(label): local[y[mine][local] == label] for label in np.unique(y[mine][local])}
         codes = np.unique(group, return_inverse=True)[1].reshape(-1)
         boards.append(Board(str(user), x[mine], y[mine], codes, order, np.flatnonzero(part == "test")))
-    kept = [board for board in boards if len(board.test) >= MIN_TEST_ROWS]
+    kept = [
+        board
+        for board in boards
+        if len(board.test) >= MIN_TEST_ROWS and sum(map(len, board.order.values())) >= MIN_LOCAL_ROWS
+    ]
     yield Fold(
         "all", task, x[pool], y[pool], data["user"][pool], kept, len(boards) - len(kept), epochs=20, group=recordings
     )

@@ -27,7 +27,7 @@ from edgectl.standing import measured_gain
 from edgectl.store import Score, Store
 from edgelearn.device import what_computes
 from edgelearn.export import PARITY_TOLERANCE, parity, patch_onnx
-from edgelearn.metrics import hits, row_scores
+from edgelearn.metrics import scores_by_fold
 from edgelearn.models.build import Weights, load, outputs
 from edgelearn.personalize.choose import Choice, can_tell, choose, shortlist, veto
 from edgelearn.personalize.recipes import RECIPES, applicable, choices
@@ -158,7 +158,7 @@ class _Work:
                 break
             if part is None:
                 return None
-            found = _joined(found, part)
+            found = part if found is None else found.joined(part)
         return found
 
     def _rehearsed_well(self) -> bool:
@@ -227,15 +227,12 @@ def _names(material: Material, options: Options) -> tuple[str, ...]:
     return tuple(dict.fromkeys(("base", "local", options.recipe)))
 
 
-def _joined(found: Evidence | None, part: Evidence) -> Evidence:
-    """Evidence about more recipes on the same samples: the folds depend on samples and seed only."""
-    return part if found is None else replace(found, hits={**found.hits, **part.hits})
-
-
-def compare(material: Material, recipes: Sequence[str], held_out: Samples) -> dict[str, tuple[Personal, float, float]]:
+def compare(
+    material: Material, recipes: Sequence[str], held_out: Samples
+) -> dict[str, tuple[Personal, np.ndarray, float]]:
     """Train each recipe on the board's samples and score it on samples that it never saw.
 
-    Returns recipe -> (result, accuracy, seconds). Nothing is installed.
+    Returns recipe -> (result, logits (n, classes), seconds). Nothing is installed.
     """
     found = {}
     for name in recipes:
@@ -243,8 +240,7 @@ def compare(material: Material, recipes: Sequence[str], held_out: Samples) -> di
         personal = RECIPES[name](material.setting)
         seconds = time.monotonic() - started
         model = load(material.setting.task, personal.weights).to(material.setting.device)
-        logits, _ = outputs(model, held_out.x)
-        found[name] = (personal, float(hits(logits, held_out.y).mean()), seconds)
+        found[name] = (personal, outputs(model, held_out.x)[0], seconds)
     return found
 
 
@@ -374,10 +370,12 @@ def _of_another_task(incumbent: Slot, material: Material) -> bool:
 
 
 def _duel(incumbent: Slot, material: Material, evidence: Evidence, recipe: str, unseen: np.ndarray) -> str | None:
-    rows, task = evidence.rows[unseen], material.manifest.task
+    rows, fold, task = evidence.rows[unseen], evidence.fold[unseen], material.manifest.task
     logits, _ = Predictor(incumbent.model).run(material.mine.samples.x[rows])
-    old = float(row_scores(task.metric, logits, material.mine.samples.y[rows]).mean())
-    new = float(evidence.hits[recipe][unseen].mean())
+    old, new = (
+        float(scores_by_fold(task.metric, said, material.mine.samples.y[rows], fold).mean())
+        for said in (logits, evidence.logits[recipe][unseen])
+    )
     if new >= old:
         return None
     return (

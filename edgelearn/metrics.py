@@ -56,6 +56,14 @@ def row_scores(metric: Metric, logits: np.ndarray, y: np.ndarray) -> np.ndarray:
     return placements(logits, y) if metric == "auc" else hits(logits, y)
 
 
+def scores_by_fold(metric: Metric, logits: np.ndarray, y: np.ndarray, fold: np.ndarray) -> np.ndarray:
+    """`row_scores` (n,) where every fold (n,) has a model of its own: ranks are among the samples of a fold."""
+    scores = np.zeros(len(y))
+    for number in np.unique(fold):
+        scores[fold == number] = row_scores(metric, logits[fold == number], y[fold == number])
+    return scores
+
+
 def score(metric: Metric, logits: np.ndarray, y: np.ndarray) -> float:
     """The metric on all samples, 0..1. Raises ValueError for no samples."""
     if len(y) == 0:

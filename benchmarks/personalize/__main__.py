@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 import os
+import time
 from pathlib import Path
 
 import numpy as np
@@ -39,10 +40,11 @@ def main() -> None:
     except (ValueError, OSError, EdgeError) as error:
         raise SystemExit(f"personalize: {error}") from None
     run = Run(arguments.work, wanted.recipes, arguments.processes)
-    run.play(plan, limit_s=60 * arguments.minutes)
+    until = time.monotonic() + 60 * arguments.minutes
+    run.play(plan, until=until)
     if not arguments.quick:
-        run.weigh(plan)
-    pairs = https.play(plan, wanted.recipes, arguments.through_https, arguments.work) if arguments.through_https else []
+        run.weigh(plan, until=until)
+    pairs = https.play(plan, arguments.through_https, arguments.work) if arguments.through_https else []
     found = answer.make(run, plan, wanted, pairs)
     _show(found, arguments)
 
@@ -95,8 +97,8 @@ def _arguments() -> argparse.Namespace:
     for name in ("data", "shots", "seeds", "boards", "folds", "recipes"):
         if getattr(arguments, name) is None:
             setattr(arguments, name, getattr(default, name))
-    if "local" not in arguments.recipes:
-        arguments.recipes = ("local", *arguments.recipes)  # what gains are measured against
+    # what gains and harm are measured against
+    arguments.recipes = tuple(dict.fromkeys(("base", "local", *arguments.recipes)))
     return arguments
 
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from benchmarks.personalize.plan import IN_PERCENT
 from benchmarks.personalize.records import Row
-from benchmarks.personalize.summary import Summary, group_rows, mean_score, order_of
+from benchmarks.personalize.summary import Summary, both, group_rows, mean_score, order_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -179,8 +179,17 @@ def _points_of(rows: Sequence[Row], summary: Sequence[Summary], data: str) -> di
     found: dict[str, dict[int, float]] = {name: {} for name in names}
     for (_, shots, name, training), by_user in cells.items():
         if training == 0 and name in found and users <= set(by_user):
-            found[name][shots] = 100 * float(np.mean([mean_score(by_user[user]) for user in sorted(users)]))
+            local = cells[data, shots, "local", 0]
+            scores = [_beside(by_user[user], local[user]) for user in sorted(users) if user in local]
+            found[name][shots] = 100 * float(np.mean(scores))
     return {name: points for name, points in found.items() if set(points) & set(asked)}
+
+
+def _beside(mine: Sequence[Row], local: Sequence[Row]) -> float:
+    """A user's mean over all seeds of `local`, also for a recipe that was measured with fewer: `local`, and what the
+    recipe is better in the seeds that both have."""
+    ours, theirs = both(mine, local)
+    return mean_score(local) + mean_score(ours) - mean_score(theirs)
 
 
 def _label_ends(axes: Axes, ends: Sequence[tuple[float, str, str, bool]]) -> None:

@@ -1,5 +1,5 @@
-"""The same boards through a real service over TLS and the commands that a user would type: the accuracy must be
-identical to the one that the benchmark measures by calling the functions."""
+"""The same boards through a real service over TLS and the commands that a user would type: accuracy, or AUC, must be
+identical to what the benchmark measures by calling the functions."""
 
 from __future__ import annotations
 
@@ -16,24 +16,26 @@ from benchmarks.personalize.work import choose_recipe, find_stage, make_setting,
 from benchmarks.protocols import Board, Fold
 from demo.shell import call, free_port, output_of, server
 from edgelearn.device import use_threads
-from edgelearn.metrics import accuracy
+from edgelearn.metrics import score
 from edgelearn.models.build import load, outputs
 from edgelearn.personalize.recipes import RECIPES
 from edgewire.decoding import encode
 
-# which contributors it draws follows their names, which are pseudonyms here
-NOT_COMPARED = "random"
+NOT_COMPARED = ("random",)  # which contributors it draws follows their names, which are pseudonyms here
 FETCH_ALL_BYTES = 1 << 40
 
 
-def play(plan: Plan, recipes: Sequence[str], boards: int, folder: Path) -> list[Pair]:
-    """Both paths for the first boards of each data set, under the first seed, with a middle number of shots."""
+def play(plan: Plan, boards: int, folder: Path) -> list[Pair]:
+    """Both paths for the first boards of each data set, under the first seed, with a middle number of shots, with the
+    recipes that the task has."""
     use_threads(1)
-    names = [name for name in recipes if name != NOT_COMPARED]
     found: list[Pair] = []
     for data in dict.fromkeys(game.place.data for game in plan.games):
         first = next(game.place for game in plan.games if game.place.data == data)
         mine = [game for game in plan.games if game.place == first and game.whole]
+        if not mine:
+            continue  # nobody has enough samples
+        names = [name for name in mine[0].recipes if name not in NOT_COMPARED]
         counts = sorted({game.shots for game in mine})
         middle = [game for game in mine if game.shots == counts[len(counts) // 2]][:boards]
         prepare(first, folder, rehearsed="auto" in names)
@@ -73,7 +75,7 @@ def _set_up_cloud(fold: Fold, seed: int, work: Path, port: int, *, rehearsed: bo
 def _through_https(
     fold: Fold, board: Board, game: Game, names: Sequence[str], work: Path
 ) -> dict[str, tuple[float, str]]:
-    """Recipe -> (accuracy, recipe shipped) of a board that enrols, syncs and trains."""
+    """Recipe -> (score, recipe shipped) of a board that enrols, syncs and trains."""
     cloud = {"CLOUD_AUG_DATA": str(work / "cloud")}
     env = {"EDGECTL_STATE": str(work / f"board-{game.number}"), "EDGECTL_THREADS": "1", "EDGECTL_DEVICE": "cpu"}
     token, file = work / f"{game.number}.enrol.json", work / f"{game.number}.npz"
@@ -90,7 +92,7 @@ def _through_https(
     single = ",".join(name for name in names if name != "auto")
     trained = call("edgectl", "train", *seed, env=env) if "auto" in names else {}
     scored = call("edgectl", "eval", file, "--part", "test", "--recipes", single, *seed, env=env)
-    by_name = {row["name"]: (float(row["accuracy"]), str(row["recipe"])) for row in scored["models"]}
+    by_name = {row["name"]: (float(row[scored["metric"]]), str(row["recipe"])) for row in scored["models"]}
     found = {name: by_name[f"trained {name}"] for name in names if name != "auto"}
     return {**found, "auto": (by_name["serving"][0], str(trained["shipped"]))} if trained else found
 
@@ -105,5 +107,5 @@ def _direct(game: Game, names: Sequence[str], folder: Path) -> dict[str, tuple[f
     for name in names:
         recipe = choose_recipe(stage, setting) if name == "auto" else name
         logits, _ = outputs(load(setting.task, RECIPES[recipe](setting).weights), board.x[test])
-        found[name] = (accuracy(logits, board.y[test]), recipe)
+        found[name] = (score(setting.task.metric, logits, board.y[test]), recipe)
     return found

@@ -1,4 +1,5 @@
-"""All data sets together: is `auto` worth more than the one recipe that is best on average?"""
+"""All data sets together: is `auto` worth more than the one recipe that is best on average? A recipe that a task has no
+use for stands for `local` there, as it would on a board."""
 
 from __future__ import annotations
 
@@ -7,8 +8,20 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from benchmarks.personalize.plan import IN_PERCENT
 from benchmarks.personalize.records import Row
-from benchmarks.personalize.summary import BOOTSTRAPS, ORACLES, Cells, difference, group_rows, order_of
+from benchmarks.personalize.summary import (
+    BOOTSTRAPS,
+    ORACLES,
+    ByUser,
+    Cells,
+    difference,
+    group_rows,
+    is_whole,
+    order_of,
+)
+
+FOR_CLICKS = ("neighbours",)  # recipes that need items
 
 
 @dataclass(frozen=True)
@@ -29,18 +42,24 @@ class Overall:
 def compare(rows: Sequence[Row], shots: Mapping[str, Sequence[int]]) -> list[Overall]:
     """Every recipe that was measured in all cells, the best first."""
     cells = group_rows(rows)
-    wanted = [(data, count) for data in shots for count in shots[data] if (data, count, "local", 0) in cells]
-    names = {r for _, _, r, t in cells if t == 0 and all((*cell, r, 0) in cells for cell in wanted)}
+    wanted = [(data, count) for data in shots for count in shots[data] if is_whole(cells, data, count)]
+    wanted = [cell for cell in wanted if (*cell, "local", 0) in cells]
+    all_names = {recipe for _, _, recipe, training in cells if training == 0}
+    names = {name for name in all_names if all(_played(cells, *cell, name) is not None for cell in wanted)}
     if not wanted:
         return []
     users = {data: sorted({u for d, c in wanted if d == data for u in cells[d, c, "local", 0]}) for data, _ in wanted}
-    gains = {name: [_gains(cells, *cell, name, users[cell[0]]) for cell in wanted] for name in names}
+
+    def minus(first: str, second: str) -> list[np.ndarray]:
+        sides = [(_played(cells, *cell, first) or {}, _played(cells, *cell, second) or {}) for cell in wanted]
+        return [_differences(*pair, users[cell[0]]) for pair, cell in zip(sides, wanted, strict=True)]
+
+    gains = {name: minus(name, "local") for name in names}
     draws = _draw({data: len(found) for data, found in users.items()})
-    auto = gains.get("auto")
     found = []
     for name in sorted(names, key=order_of):
         low, high = _interval(gains[name], wanted, draws)
-        against = None if auto is None else [a - b for a, b in zip(auto, gains[name], strict=True)]
+        against = minus("auto", name) if "auto" in names else None
         auto_low, auto_high = (None, None) if against is None else _interval(against, wanted, draws)
         found.append(
             Overall(
@@ -62,10 +81,15 @@ def best_single(found: Sequence[Overall]) -> Overall | None:
     return next((one for one in found if not one.oracle and one.recipe != "auto"), None)
 
 
-def _gains(cells: Cells, data: str, shots: int, recipe: str, users: Sequence[str]) -> np.ndarray:
+def _played(cells: Cells, data: str, shots: int, recipe: str) -> ByUser | None:
+    """None where it was not measured."""
+    foreign = recipe in FOR_CLICKS and data not in IN_PERCENT
+    return cells.get((data, shots, "local" if foreign else recipe, 0))
+
+
+def _differences(mine: ByUser, others: ByUser, users: Sequence[str]) -> np.ndarray:
     """(users,), NaN for those who are not in this cell."""
-    mine, local = cells[data, shots, recipe, 0], cells[data, shots, "local", 0]
-    return np.asarray([difference(mine.get(user, ()), local.get(user, ())) for user in users])
+    return np.asarray([difference(mine.get(user, ()), others.get(user, ())) for user in users])
 
 
 def _draw(sizes: Mapping[str, int]) -> dict[str, np.ndarray]:

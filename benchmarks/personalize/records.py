@@ -52,7 +52,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Spent:
-    """Seconds of one core that a job took. what: 'base', 'rehearsal' or a board and its shots."""
+    """Seconds of one core that a job took. what: 'base', 'rehearsal' or a board, its shots and the recipes."""
 
     data: str
     seed: int
@@ -83,7 +83,8 @@ class Peak:
 
 @dataclass(frozen=True)
 class Pair:
-    """One board and recipe. https, direct: accuracy on held-out rows; recipe: of `auto`, with what either chose."""
+    """One board and recipe. https, direct: the task's metric on held-out rows; recipe: of `auto`, with what either
+    chose."""
 
     data: str
     board: str
@@ -108,6 +109,9 @@ class Journal(Generic[T]):
         self.path = path
         self.found: dict[tuple[object, ...], T] = {}
         self.unreadable = 0
+        if path.exists() and not path.read_bytes().endswith(b"\n"):  # cut off while it was written
+            with path.open("a") as file:
+                file.write("\n")
         for line in path.read_text().splitlines() if path.exists() else []:
             try:
                 record = kind(**json.loads(line))

@@ -33,6 +33,7 @@ def _parts(answer: Answer) -> list[str]:
         ),
         page.paragraph(words.verdict(answer), kind="answer"),
         page.paragraph(words.harm(answer)),
+        *_goals(answer),
         "<h2>All data sets together</h2>",
         page.table(
             overall_header,
@@ -75,6 +76,16 @@ def _tables(answer: Answer) -> list[str]:
     ]
 
 
+def _goals(answer: Answer) -> list[str]:
+    header, rows = words.missed(answer)
+    caption = "Goals of auto, in points or percent, and what the oracle would have"
+    return ["<h2>Goals</h2>", page.table(header, [_plain(row) for row in rows], caption=caption)] if rows else []
+
+
+def _plain(row: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(cell.replace("**", "") for cell in row)
+
+
 def _errors(answer: Answer) -> list[str]:
     header, rows = words.fewer_errors(answer)
     if not rows:
@@ -96,9 +107,10 @@ def _https(answer: Answer) -> list[str]:
 
 def _method(answer: Answer) -> list[str]:
     """The list under the method's heading in `text.md`."""
-    text = TEXT.read_text().split("## How it was measured\n")[1].split("\nMeasured on")[0]
+    text = TEXT.read_text().split("## How it was measured\n")[1].split("\n## What it took")[0]
     left_out = ", ".join(f"{Path(data).stem}: {count}" for data, count in answer.left_out.items())
     text = text.replace("{left_out}", f"over all seeds: {left_out}").replace("{seeds}", words.seeds(answer))
+    text = text.replace("{measured}", words.measured(answer))
     items = [" ".join(item.split()) for item in text.strip().removeprefix("- ").split("\n- ")]
     return ["<ul>", *(f"<li>{_inline(item)}</li>" for item in items), "</ul>"]
 

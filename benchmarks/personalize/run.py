@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -52,9 +52,9 @@ class Run:
         self.spent = Journal(folder / "spent.jsonl", Spent)
         self.peaks = Journal(folder / "peaks.jsonl", Peak)
 
-    def play(self, plan: Plan, *, limit_s: float = math.inf) -> None:
-        """Play what is not in the journal yet; begin nothing new after limit_s."""
-        games = [game for game in plan.games if not self._played(game)]
+    def play(self, plan: Plan, *, until: float = math.inf) -> None:
+        """Play what is not in the journal yet; begin nothing new after that moment of the monotonic clock."""
+        games = [replace(game, recipes=left) for game in plan.games if (left := self._left(game))]
         strangers = len(self.rows.found) - len(self.rows.of(plan.codes)) + self.rows.unreadable
         if strangers:
             say(f"{self.rows.path}: {strangers} rows of other code, data or settings are left alone")
@@ -64,16 +64,20 @@ class Run:
         os.environ["OMP_NUM_THREADS"] = "1"  # before a worker imports torch
         context = multiprocessing.get_context("spawn")
         with ProcessPoolExecutor(self.processes, mp_context=context, initializer=start_worker) as workers:
-            left = self._schedule(workers, games, until=time.monotonic() + limit_s)
+            left = self._schedule(workers, games, until=until)
         if left:
             say(f"out of time: {left} boards and shots are left; the same command goes on from here")
 
-    def _played(self, game: Game) -> bool:
-        place = game.place
-        wanted = [(name, training) for name in game.recipes for training in ((0, 1) if game.whole else (0,))]
-        return all(
-            (place.data, game.board, game.shots, place.seed, name, training, place.code) in self.rows.found
-            for name, training in wanted
+    def _left(self, game: Game) -> tuple[str, ...]:
+        """The recipes that have not been played."""
+        place, trainings = game.place, (0, 1) if game.whole else (0,)
+        return tuple(
+            name
+            for name in game.recipes
+            if not all(
+                (place.data, game.board, game.shots, place.seed, name, training, place.code) in self.rows.found
+                for training in trainings
+            )
         )
 
     def _schedule(self, workers: ProcessPoolExecutor, games: Sequence[Game], *, until: float) -> int:
@@ -111,22 +115,24 @@ class Run:
             for spent in result:
                 self.spent.add(spent)
 
-    def weigh(self, plan: Plan) -> None:
-        """Peak memory of every recipe on the first board of each data set, at the most shots that it has."""
+    def weigh(self, plan: Plan, *, until: float = math.inf) -> None:
+        """Peak memory of every recipe on the first board of each data set, at the most shots that it has; none begins
+        after that moment of the monotonic clock."""
         jobs: list[tuple[Game, str]] = []
         for data in dict.fromkeys(game.place.data for game in plan.games):
-            mine = [game for game in plan.games if game.place.data == data and game.whole and self._played(game)]
+            mine = [game for game in plan.games if game.place.data == data and game.whole and not self._left(game)]
             if mine:
                 game = max(
                     (game for game in mine if game.number == mine[0].number and game.place == mine[0].place),
                     key=lambda game: game.shots,
                 )
                 jobs += [(game, name) for name in game.recipes if not self._weighed(game, name)]
-        if jobs:
+        if jobs and time.monotonic() < until:
             say(f"peak memory of {len(jobs)} recipes, each in a process of its own")
         with ThreadPoolExecutor(self.processes) as threads:
-            for peak in threads.map(lambda job: _weigh(*job, self.folder), jobs):
-                self.peaks.add(peak)
+            for peak in threads.map(lambda job: _weigh(*job, self.folder) if time.monotonic() < until else None, jobs):
+                if peak:
+                    self.peaks.add(peak)
 
     def _weighed(self, game: Game, name: str) -> bool:
         return (game.place.data, game.shots, name, game.place.code) in self.peaks.found

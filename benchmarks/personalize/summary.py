@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from statistics import NormalDist
@@ -33,7 +34,8 @@ class Summary:
     for the control, the recipe against itself with another training seed; efficiency: labels that `local` needs to be
     as good, per label used, efficiency_is 'at least' or 'at most' where the ladder ends before that; forwards: rows
     through the model; seconds: of one core, median and the longest; peak_mib: growth of a fresh process; chosen: what
-    `auto` shipped, how often.
+    `auto` shipped, how often; seeds: of the user with the most. Recipes may have been measured with different
+    seeds: `mean` is over all of a recipe's own, whatever compares is over those that both have.
     """
 
     data: str
@@ -42,6 +44,7 @@ class Summary:
     recipe: str
     oracle: bool
     users: int
+    seeds: int
     mean: float
     worst_decile: float
     gain: float
@@ -85,11 +88,25 @@ def _oracle(cells: Cells, data: str, shots: int) -> dict[tuple[int, str], list[R
     if len(names) < 2:
         return found
     for user in set.intersection(*(set(cells[data, shots, name, 0]) for name in names)):
-        best = max(names, key=lambda name: mean_score(cells[data, shots, name, 0][user]))
+        by_name = {name: cells[data, shots, name, 0][user] for name in names}
+        shared = set.intersection(*({row.seed for row in rows} for rows in by_name.values()))
+        if not shared:
+            continue
+        best = max(names, key=lambda name: mean_score(of_seeds(by_name[name], shared)))
         for training in (0, 1):
-            if mine := cells.get((data, shots, best, training), {}).get(user):
+            if mine := of_seeds(cells.get((data, shots, best, training), {}).get(user, ()), shared):
                 found[training, user] = [replace(row, recipe=ORACLE, chosen=best) for row in mine]
     return found
+
+
+def of_seeds(rows: Sequence[Row], seeds: AbstractSet[int]) -> list[Row]:
+    return [row for row in rows if row.seed in seeds]
+
+
+def both(mine: Sequence[Row], others: Sequence[Row]) -> tuple[list[Row], list[Row]]:
+    """The rows of the seeds that both have."""
+    shared = {row.seed for row in mine} & {row.seed for row in others}
+    return of_seeds(mine, shared), of_seeds(others, shared)
 
 
 def summarize(rows: Sequence[Row], shots: Mapping[str, Sequence[int]], peaks: Sequence[Peak] = ()) -> list[Summary]:
@@ -100,13 +117,14 @@ def summarize(rows: Sequence[Row], shots: Mapping[str, Sequence[int]], peaks: Se
         _summary(cells, data, count, recipe, mib.get((data, recipe)))
         for data, count, recipe, training in cells
         if training == 0 and count in shots[data] and (data, count, "local", 0) in cells
-        if (recipe, count) == ("local", count) or _is_whole(cells, data, count)
+        if recipe == "local" or is_whole(cells, data, count)
     ]
     datasets = list(shots)
     return sorted(found, key=lambda s: (datasets.index(s.data), s.shots, s.oracle, order_of(s.recipe)))
 
 
-def _is_whole(cells: Cells, data: str, count: int) -> bool:
+def is_whole(cells: Cells, data: str, count: int) -> bool:
+    """Whether more than `local` was measured there."""
     return any(key[:2] == (data, count) and key[2] not in ("local", ORACLE) for key in cells)
 
 
@@ -118,7 +136,7 @@ def order_of(recipe: str) -> tuple[int, str]:
 
 def _summary(cells: Cells, data: str, shots: int, recipe: str, mib: float | None) -> Summary:
     mine, local = cells[data, shots, recipe, 0], cells[data, shots, "local", 0]
-    users = sorted(set(mine) & set(local))
+    users = sorted(user for user in set(mine) & set(local) if both(mine[user], local[user])[0])
     gains = np.asarray([difference(mine[user], local[user]) for user in users])
     low, high = bootstrap(gains)
     flat = [row for user in users for row in mine[user]]
@@ -135,6 +153,7 @@ def _summary(cells: Cells, data: str, shots: int, recipe: str, mib: float | None
         recipe=recipe,
         oracle=recipe in ORACLES,
         users=len(users),
+        seeds=max(len({row.seed for row in mine[user]}) for user in users),
         mean=_points(scores.mean()),
         worst_decile=_points(np.quantile(scores, 0.1)),
         gain=_points(gains.mean()),
@@ -190,8 +209,8 @@ def bootstrap(values: np.ndarray) -> tuple[float, float]:
 
 def _fewer_errors(mine: ByUser, local: ByUser, users: Sequence[str]) -> tuple[float, float, float] | None:
     """Percent fewer errors than `local`, of errors averaged over users, with its interval."""
-    ours = np.asarray([1 - mean_score(mine[user]) for user in users])
-    theirs = np.asarray([1 - mean_score(local[user]) for user in users])
+    pairs = [both(mine[user], local[user]) for user in users]
+    ours, theirs = (np.asarray([1 - mean_score(rows) for rows in side]) for side in zip(*pairs, strict=True))
     if theirs.mean() == 0:
         return None
     picks = np.random.default_rng(0).integers(len(users), size=(BOOTSTRAPS, len(users)))
@@ -211,7 +230,8 @@ def _harm(cells: Cells, data: str, shots: int, recipe: str, users: Sequence[str]
     base = cells.get((data, shots, "base", 0), {})
     intervals = []
     for user in users:
-        rivals = [rows for rows in (local.get(user), base.get(user)) if rows]
+        seeds = {row.seed for row in mine[user]}
+        rivals = [rows for found in (local, base) if (rows := of_seeds(found.get(user, ()), seeds))]
         intervals.append(paired_interval(mine[user], max(rivals, key=mean_score)))
     return _shares(intervals)
 
@@ -273,19 +293,29 @@ def _student_975(freedom: int) -> float:
 
 
 def _efficiency(cells: Cells, data: str, shots: int, recipe: str) -> tuple[float | None, str]:
-    """Labels that `local` needs to be as good, per label used: on the same users at every rung, on rows that are held
-    out at all of them, interpolated on the logarithm of the number of labels."""
+    """Labels that `local` needs to be as good, per label used: on the same users and seeds at every rung, on rows that
+    are held out at all of them, interpolated on the logarithm of the number of labels."""
     if recipe == "local":
         return 1.0, ""
     ladder = {count: by_user for (d, count, r, t), by_user in cells.items() if (d, r, t) == (data, "local", 0)}
     mine = cells[data, shots, recipe, 0]
     rungs = sorted(count for count in ladder if 2 * len(set(ladder[count]) & set(mine)) >= len(mine))
     users = set(mine).intersection(*(set(ladder[count]) for count in rungs))
+    seeds = {
+        user: set.intersection(*({row.seed for row in found[user]} for found in (mine, *(ladder[c] for c in rungs))))
+        for user in users
+    }
+    users = {user for user in users if seeds[user]}
     if len(rungs) < 2 or not users:
         return None, ""
-    labels = np.asarray([_over(users, ladder[count], "labels") for count in rungs])
-    scores = np.asarray([_over(users, ladder[count], "common") for count in rungs])
-    wanted, used = _over(users, mine, "common"), _over(users, mine, "labels")
+
+    def over(by_user: ByUser, name: str) -> float:
+        means = [np.mean([getattr(row, name) for row in of_seeds(by_user[u], seeds[u])]) for u in sorted(users)]
+        return float(np.mean(means))
+
+    labels = np.asarray([over(ladder[count], "labels") for count in rungs])
+    scores = np.asarray([over(ladder[count], "common") for count in rungs])
+    wanted, used = over(mine, "common"), over(mine, "labels")
     needed, bound = labels_needed(labels, scores, wanted)
     return round(needed / used, 3), bound
 
@@ -300,10 +330,6 @@ def rising(scores: np.ndarray) -> np.ndarray:
             (a, m), (b, n) = blocks[-2:]
             blocks[-2:] = [((a * m + b * n) / (m + n), m + n)]
     return np.repeat([value for value, _ in blocks], [count for _, count in blocks])
-
-
-def _over(users: set[str], by_user: ByUser, name: str) -> float:
-    return float(np.mean([np.mean([getattr(row, name) for row in by_user[user]]) for user in sorted(users)]))
 
 
 def labels_needed(labels: np.ndarray, scores: np.ndarray, wanted: float) -> tuple[float, str]:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.personalize.answer import Answer, interval, overall_cells
+from benchmarks.personalize.answer import CONTROL_AND, GOALS, Answer, efficiency, interval, overall_cells, share
 from benchmarks.personalize.overall import Overall, best_single
 from benchmarks.personalize.plan import IN_PERCENT
-from benchmarks.personalize.summary import Summary, order_of
+from benchmarks.personalize.summary import ORACLE, Summary, order_of
 
 
 def verdict(answer: Answer) -> str:
@@ -34,8 +34,8 @@ def verdict(answer: Answer) -> str:
 
 
 def _of(answer: Answer) -> str:
-    cells = sum(len(shots) for shots in answer.shots.values())
-    data = len(answer.wanted.data)
+    cells = len({(one.data, one.shots) for one in answer.summary if one.recipe == "auto"})
+    data = len({one.data for one in answer.summary})
     return f"{data} data set{'s' * (data > 1)} and {cells} number{'s' * (cells > 1)} of samples"
 
 
@@ -87,6 +87,65 @@ HEADER = (
     "recipe", "users", "mean", "worst 10 %", "gain over local (95 %)", "harmed", "control", "clearly",
     "labels", "kept", "1000 rows", "seconds", "MiB",
 )  # fmt: skip
+
+
+def missed(answer: Answer) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """Header and rows of the goals: gain or fewer errors, label efficiency, harm; and how far the oracle is."""
+    found = {(one.data, one.shots, one.recipe): one for one in answer.summary}
+    rows = []
+    for one in answer.summary:
+        goal = GOALS.get((one.data, one.shots))
+        if one.recipe != "auto" or goal is None:
+            continue
+        bound = found.get((one.data, one.shots, ORACLE))
+        gain, unit = (one.fewer_errors or 0.0, " %") if goal.errors else (one.gain, "")
+        best = (bound.fewer_errors if goal.errors else bound.gain) if bound else None
+        control = one.harmed_control or 0.0
+        held = [gain >= goal.gain, goal.labels is None or (one.efficiency or 0) >= goal.labels]
+        held.append(100 * one.harmed <= 100 * control + CONTROL_AND)
+        rows.append((
+            f"{Path(one.data).stem}, {one.shots}{' %' if one.data in IN_PERCENT else ''}",
+            f"{gain:+.1f}{unit}".replace("-", "−"),
+            f"{goal.gain:g}{unit}{' fewer errors' if goal.errors else ''}",
+            _holds(held[0]),
+            "" if best is None else f"{best:+.1f}{unit}".replace("-", "−"),
+            efficiency(one),
+            "" if goal.labels is None else f"{goal.labels:g} ×",
+            "" if goal.labels is None else _holds(held[1]),
+            share(one.harmed),
+            share(control + CONTROL_AND / 100),
+            _holds(held[2]),
+            share(one.clearly_harmed),
+        ))  # fmt: skip
+    header = ("data", "gain", "goal", "", "oracle", "labels", "dream", "", "harmed", "at most", "", "clearly")
+    return header, rows
+
+
+def costs(answer: Answer) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """Header and rows of what measuring took."""
+    shown = [figure for figure in answer.figures if figure.unit in ("s", "min")]
+    rows = [(f.name, f"{f.value:.1f} {f.unit}", f.goal, _holds(bool(f.holds)), f.anchor) for f in shown]
+    return ("", "took", "goal", "", ""), rows
+
+
+def _holds(held: bool) -> str:
+    return "yes" if held else "**no**"
+
+
+def measured(answer: Answer) -> str:
+    """With how many seeds which recipes were measured, data set by data set."""
+    found = []
+    for data in answer.wanted.data:
+        mine = [one for one in answer.summary if one.data == data and not one.oracle]
+        by_seeds: dict[int, list[str]] = {}
+        for name in sorted({one.recipe for one in mine}, key=order_of):
+            by_seeds.setdefault(max(one.seeds for one in mine if one.recipe == name), []).append(name)
+        parts = [
+            f"{count} seed{'s' * (count > 1)} of {', '.join(f'`{name}`' for name in by_seeds[count])}"
+            for count in sorted(by_seeds, reverse=True)
+        ]
+        found.append(f"**{Path(data).stem}**: {'; '.join(parts)}")
+    return ". ".join(found)
 
 
 def chosen(answer: Answer) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:

@@ -9,7 +9,7 @@ import time
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from itertools import islice
 from pathlib import Path
@@ -27,6 +27,7 @@ from edgelearn.examples import groups_from_names, make
 from edgelearn.metrics import row_scores
 from edgelearn.models.build import Weights, load, outputs
 from edgelearn.personalize.choose import Figure, can_tell, choose, shortlist
+from edgelearn.personalize.head import Head
 from edgelearn.personalize.recipes import RECIPES, applicable, choices
 from edgelearn.personalize.rehearsal import rehearse
 from edgelearn.personalize.setting import Candidate, Personal, Setting, Settings
@@ -172,7 +173,7 @@ def play(
     board = stage.fold.boards[number]
     with _clock() as seconds:
         rows = list(_Game(place, stage, board, shots, top).rows(recipes, control=control))
-    what = f"{board.name}, {shots}"
+    what = f"{board.name}, {shots}: {','.join(recipes)}"
     return rows, Spent(place.data, place.seed, place.fold, what, seconds(), place.code)
 
 
@@ -251,7 +252,7 @@ class _Game:
     def _train(self, setting: Setting, name: str) -> _Trained:
         before = _rows_seen()
         with _clock() as seconds:
-            personal = RECIPES[name](setting)
+            personal = RECIPES[name](replace(setting))  # which no recipe before it has prepared anything for
         spent, seen = seconds(), _rows_seen() - before
         model = load(setting.task, personal.weights)
         scores = self._scores(setting, model, self.test)
@@ -303,11 +304,11 @@ class _Game:
 _seen = 0
 
 
-def _count(_module: nn.Module, inputs: tuple[Tensor, ...], outputs: object) -> None:
-    """Whole models alone give (logits, embedding). A row that is trained on goes forward once and back for about twice
-    that."""
+def _count(module: nn.Module, inputs: tuple[Tensor, ...], outputs: object) -> None:
+    """Whole models and heads alone give (logits, embedding). A row that is trained on goes forward once and back for
+    about twice that."""
     global _seen
-    if isinstance(outputs, tuple) and len(outputs) == 2:
+    if isinstance(outputs, tuple) and len(outputs) == 2 and not isinstance(module, Head):
         _seen += len(inputs[0]) * (3 if torch.is_grad_enabled() else 1)
 
 

@@ -2,7 +2,7 @@
 
 An armband may be worn turned, so that sensor 0 sits where the pool's sensor 3 did. Every turn of the channels keeps the
 label. The base likes one of them best on the board's labelled samples; the weights are turned, not the samples, so that
-the model that is shipped takes samples as they come. Only for tasks that say `input.ring`.
+the model that is shipped takes samples as they come. Only for tasks that say `input.ring`. Ours.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""Recipe `augmented`: local training on samples that are changed a little at every step (see edgelearn.augment).
+"""Recipe `augmented`: local training on samples that are changed a little at every step (edgelearn.augment has what,
+and after whom).
 
 The same as `local` where no change of samples was found to help on a board: tables, and the head alone.
 """

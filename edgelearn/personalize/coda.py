@@ -1,8 +1,10 @@
 """Recipe `coda`: a classifier trained on the board, local against outside, keeps the samples it takes for local.
 
-CoDA (arXiv 2201.10382): the cloud matches coarsely, then a small classifier on the board filters the matched samples
-one by one. Here it is a logistic regression on the base's standardised embedding, minus the label's own mean, so that
-it tells whose a sample is, not which class; the more local-looking half of the matched samples is kept.
+CoDA, Gu et al., "On-device learning with cloud-coordinated data augmentation for extreme model personalization in
+recommender systems" (arXiv 2201.10382): the cloud matches coarsely, then a small classifier on the board filters the
+matched samples one by one. Here it is a logistic regression on the base's standardised embedding, minus the label's
+own mean, so that it tells whose a sample is, not which class; the more local-looking half of the matched samples is
+kept.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """Recipe `delta`: draw samples from clusters of the pool in proportion to how much the board's samples resemble them.
 
-Delta (MobiCom 2024): a directory of centroids per class; the board's weight of a cluster is the mean of
-softmax(similarity / temperature) over its samples; a cluster is drawn from in proportion to weight x dispersion, and
-inside a cluster a sample in proportion to its distance to the centroid, so that the draw covers it.
+Gong et al., "Delta: a cloud-assisted data enrichment framework for on-device continual learning" (MobiCom 2024): a
+directory of centroids per class; the board's weight of a cluster is the mean of softmax(similarity / temperature) over
+its samples; a cluster is drawn from in proportion to weight x dispersion, and inside a cluster a sample in proportion
+to its distance to the centroid, so that the draw covers it.
 """
 
 from __future__ import annotations
@@ -22,7 +23,9 @@ def delta(setting: Setting) -> Personal:
     pool = gather_samples(setting.candidates)
     rng = np.random.default_rng((setting.seed, 13))
     mine, y = setting.local_outputs[1], setting.local.y
-    rows = [_draw(mine[y == label], pool, np.flatnonzero(pool.y == label), rng) for label in np.unique(y)]
+    # in an order that does not depend on what contributors are called: the same board gets the same of any cloud
+    order = np.lexsort(pool.embedding[:, :2].T)
+    rows = [_draw(mine[y == label], pool, order[pool.y[order] == label], rng) for label in np.unique(y)]
     return train_on_rows(setting, setting.base, pool, np.concatenate(rows))
 
 

@@ -18,7 +18,7 @@ def train_head(setting: Setting, start: Weights) -> Weights:
         logits, embedding = setting.local_outputs
     else:
         logits, embedding = outputs(load(setting.task, start).to(setting.device), setting.local.x)
-    model = _Head(start["head.weight"], start["head.bias"]).to(setting.device)
+    model = Head(start["head.weight"], start["head.bias"]).to(setting.device)
     rest = logits - embedding @ start["head.weight"].T - start["head.bias"]  # what is not the head's
     local = Examples(np.concatenate([embedding, rest], axis=1), setting.local.y, setting.local.group)
     settings = setting.settings.paced(setting.settings.head, len(local))
@@ -27,7 +27,7 @@ def train_head(setting: Setting, start: Weights) -> Weights:
     return {**start, **head}
 
 
-class _Head(nn.Module):
+class Head(nn.Module):
     """A model's last layer alone, for samples (batch, dim + classes): embedding, and logits that others add."""
 
     def __init__(self, weight: np.ndarray, bias: np.ndarray) -> None:

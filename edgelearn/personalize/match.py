@@ -1,5 +1,5 @@
 """Coarse matching: which contributors resemble the board, by class-conditional residual prototypes of the base
-embedding."""
+embedding: class means (Snell et al., "Prototypical networks for few-shot learning", 2017), less everybody's."""
 
 from __future__ import annotations
 

@@ -11,18 +11,19 @@ from edgelearn.personalize.setting import Personal, Setting, count_samples
 
 
 def mpda(setting: Setting) -> Personal:
-    return _gated(setting, setting.base)
+    return _gated(setting, setting.base, tuned=False)
 
 
 def mpda_local(setting: Setting) -> Personal:
-    return _gated(setting, tune(setting, setting.base))
+    return _gated(setting, tune(setting, setting.base), tuned=True)
 
 
-def _gated(setting: Setting, start: Weights) -> Personal:
+def _gated(setting: Setting, start: Weights, *, tuned: bool) -> Personal:
+    """With nothing kept either is recipe `local`: what was tuned already is not tuned again."""
     candidates = nearest(setting)
     gated = gate(setting, start, candidates)
     return Personal(
-        train_jointly(setting, gated.weights, gated.kept),
+        gated.weights if tuned and not gated.kept else train_jointly(setting, gated.weights, gated.kept),
         candidates=len(candidates),
         candidate_samples=count_samples(candidates),
         kept=tuple(candidate.name for candidate in gated.kept),

@@ -1,7 +1,8 @@
 """Recipe `nearest`: train jointly on the pool's samples nearest to the board's in the locally adapted embedding.
 
 Fine-tuning first moves what the board cannot tell apart; what then still lies close to a sample of the board, and has
-its label, resembles it in what matters there.
+its label, resembles it in what matters there. Training on what is near: Bottou and Vapnik, "Local learning algorithms"
+(1992); adapting the embedding first is ours.
 """
 
 from __future__ import annotations

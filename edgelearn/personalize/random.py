@@ -1,5 +1,5 @@
-"""Recipe `random`: train jointly on as many contributors as `matched`, picked blindly. The control that retrieval
-must beat."""
+"""Recipe `random`: train jointly on as many contributors as `matched` takes and `mpda` looks at, picked blindly. The
+control that retrieval must beat: whatever it gains, any samples would."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
 """Recipe `retrieved`: train jointly on the pool's samples nearest to the board's in the base's embedding.
 
 In mode `embedding` the cloud's faiss index has found them, and the candidates are its answer; in mode `directory` the
-board looks through the packs it has. The distance is the same, so that both find the same samples.
+board looks through the packs it has. The distance is the same; the cloud's answer has at most a fifth from one
+contributor, and no sample twice. Training on what is near: Bottou and Vapnik, "Local learning algorithms" (1992).
 """
 
 from __future__ import annotations

@@ -6,11 +6,11 @@ Folds never split a recording: windows of one recording overlap, and a model tha
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from edgelearn.metrics import row_scores
+from edgelearn.metrics import scores_by_fold
 from edgelearn.models.build import load, outputs
 from edgelearn.personalize.recipes import RECIPES
 from edgelearn.personalize.setting import Setting
@@ -18,12 +18,19 @@ from edgelearn.personalize.setting import Setting
 
 @dataclass(frozen=True)
 class Evidence:
-    """Scores of each recipe on local samples that its training did not see. rows: int (m,), which samples;
-    hits: recipe -> (m,); group: (m,) recordings."""
+    """What each recipe says of local samples that its training did not see. rows: int (m,), which samples; group: (m,)
+    recordings; fold: (m,), rows of one fold met the same model; logits: recipe -> (m, classes); hits: recipe -> (m,)
+    scores, ranked within the fold where the metric ranks."""
 
     rows: np.ndarray
     group: np.ndarray
+    fold: np.ndarray
+    logits: dict[str, np.ndarray]
     hits: dict[str, np.ndarray]
+
+    def joined(self, part: Evidence) -> Evidence:
+        """With evidence about more recipes on the same samples: the folds depend on samples and seed only."""
+        return replace(self, logits={**self.logits, **part.logits}, hits={**self.hits, **part.hits})
 
 
 def make_folds(y: np.ndarray, group: np.ndarray, *, folds: int, seed: int) -> list[np.ndarray]:
@@ -67,18 +74,16 @@ def gather(
     folds = make_folds(setting.local.y, setting.local.group, folds=setting.settings.folds, seed=setting.seed)
     if not folds:
         return None
-    hit: dict[str, list[np.ndarray]] = {name: [] for name in recipes}
+    said: dict[str, list[np.ndarray]] = {name: [] for name in recipes}
     everything = np.arange(len(setting.local))
     for number, test in enumerate(folds, start=1):
         inside = setting.only(np.setdiff1d(everything, test))
         held = setting.local.take(test)
         for name in recipes:
-            logits, _ = outputs(load(setting.task, RECIPES[name](inside).weights).to(setting.device), held.x)
-            hit[name].append(row_scores(setting.task.metric, logits, held.y))
+            said[name].append(outputs(load(setting.task, RECIPES[name](inside).weights).to(setting.device), held.x)[0])
         on_fold(number, len(folds))
-    rows = np.concatenate(folds)
-    return Evidence(
-        rows,
-        setting.local.group[rows],
-        {name: np.concatenate(parts) for name, parts in hit.items()},
-    )
+    rows, fold = np.concatenate(folds), np.repeat(np.arange(len(folds)), [len(test) for test in folds])
+    logits = {name: np.concatenate(parts) for name, parts in said.items()}
+    metric, y = setting.task.metric, setting.local.y[rows]
+    hits = {name: scores_by_fold(metric, found, y, fold) for name, found in logits.items()}
+    return Evidence(rows, setting.local.group[rows], fold, logits, hits)

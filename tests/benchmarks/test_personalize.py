@@ -63,6 +63,27 @@ def test_a_seed_that_one_of_two_recipes_lacks_is_not_compared() -> None:
     assert matched.gain == 10.0
 
 
+def test_seeds_that_only_local_has_make_a_recipe_neither_better_nor_worse() -> None:
+    """Of two seeds, the one that `mpda` was measured with is the easy one."""
+    rows = [row("u", "base", hits(40 + more), seed=seed) for seed, more in ((0, 20), (1, 0))]
+    ladder = {1: (4, 50), 2: (8, 60), 4: (16, 70)}
+    rows += [
+        row("u", "local", hits(right + more), seed=seed, shots=shots, labels=labels)
+        for seed, more in ((0, 20), (1, 0))
+        for shots, (labels, right) in ladder.items()
+    ]
+    rows += [row("u", "mpda", hits(75)), row("u", "auto", hits(75)), row("u", "auto", hits(40), seed=1)]
+    found = {one.recipe: one for one in summarize(rows, {"d": (1,)})}
+    mpda = found["mpda"]
+    assert (mpda.seeds, mpda.mean, mpda.gain) == (1, 75.0, 5.0)
+    assert mpda.fewer_errors == pytest.approx(100 * (1 - 25 / 30), abs=0.01)
+    assert mpda.efficiency == pytest.approx(2**0.5, abs=0.001)  # half way from 4 to 8 labels
+    assert (found["oracle"].seeds, found["oracle"].mean) == (1, 75.0)
+    assert found["auto"].gain == pytest.approx((5 - 10) / 2)
+    against = {one.recipe: one.auto_minus for one in compare(rows, {"d": (1,)})}
+    assert against["mpda"] == 0.0  # in the seed that both have
+
+
 def test_harm_is_the_lower_end_of_the_users_own_interval_and_the_control_is_the_recipe_against_itself() -> None:
     rows = [row("u", "base", hits(60)), row("u", "local", hits(50)), row("u", "matched", hits(40))]
     rows += [row("u", "matched", hits(40), training=1), row("u", "base", hits(60), training=1)]
@@ -163,6 +184,14 @@ def test_a_journal_goes_on_after_a_line_that_was_cut_off_and_leaves_other_code_a
     assert len(path.read_text().splitlines()) == 3
 
 
+def test_a_line_that_was_cut_off_swallows_no_other(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"data": "d", "boa')
+    Journal(path, Row).add(row("u", "local", hits(5)))
+    again = Journal(path, Row)
+    assert (len(again.found), again.unreadable) == (1, 1)
+
+
 def test_a_ladder_has_no_rung_that_adds_nothing_or_leaves_nothing_to_test_on() -> None:
     y = np.repeat([0, 1], 20)
     order = {0: np.arange(3), 1: np.arange(20, 31)}
@@ -242,6 +271,31 @@ def test_the_document_has_every_figure_and_no_gap(tmp_path: Path) -> None:
     assert "| d, 1 | 100 % |" in text
 
 
+def test_goals_are_told_where_they_are_missed() -> None:
+    rows = [
+        row(user, recipe, hits(right), data="wisdm", metric="accuracy")
+        for user in ("u", "v")
+        for recipe, right in (("base", 40), ("local", 50), ("matched", 56), ("auto", 54))
+    ]
+    wanted = Wanted(("wisdm",), (1,), seeds=1, boards=0, folds=0, recipes=("base", "local", "matched", "auto"))
+    shots = {"wisdm": (1,)}
+    found = Answer(wanted, rows, summarize(rows, shots), compare(rows, shots), [], [], {"wisdm": 0})
+    _, [cells] = words.missed(found)
+    assert cells[:5] == ("wisdm, 1", "+4.0", "6", "**no**", "+6.0")
+    assert cells[-4:-1] == ("0 %", "3 %", "yes")
+    assert "1 seed of `base`, `local`, `matched`, `auto`" in words.measured(found)
+
+
+def test_a_recipe_that_needs_items_is_local_where_there_are_none() -> None:
+    rows = [row("u", recipe, hits(right)) for recipe, right in (("base", 40), ("local", 50), ("auto", 60))]
+    rows += [
+        row("u", recipe, hits(right), data="movielens", shots=20, metric="auc")
+        for recipe, right in (("base", 40), ("local", 50), ("neighbours", 58), ("auto", 58))
+    ]
+    found = {one.recipe: one for one in compare(rows, {"d": (1,), "movielens": (20,)})}
+    assert (found["neighbours"].gain, found["neighbours"].auto_minus) == (4.0, 5.0)
+
+
 def test_the_answer_names_the_best_single_recipe() -> None:
     assert "about as much as the best single recipe for everybody, `matched`" in words.verdict(answered())
 
@@ -314,9 +368,9 @@ def test_the_number_of_processes_changes_nothing_and_a_second_run_measures_nothi
 
 @pytest.mark.slow
 def test_a_board_that_syncs_and_trains_over_https_is_as_good_as_the_functions_say(file: Path, tmp_path: Path) -> None:
-    recipes = ("local", "random", "matched")
+    recipes = ("local", "random", "matched", "neighbours")  # the last is for other tasks
     games = plan.make_plan(Wanted((str(file),), (2,), seeds=1, boards=1, folds=0, recipes=recipes))
-    pairs = https.play(games, recipes, 1, tmp_path)
+    pairs = https.play(games, 1, tmp_path)
     assert [pair.recipe for pair in pairs] == ["local", "matched"]
     assert [pair.https for pair in pairs] == pytest.approx([pair.direct for pair in pairs], abs=1e-5)
     assert pairs[0].direct > 0.5

@@ -196,7 +196,7 @@ class Staged:
         setting.on_step()
         self.done.append(f"evidence {','.join(names)}")
         rows = np.arange(len(setting.local))
-        return Evidence(rows, rows, {name: np.full(len(rows), float(name in self.good)) for name in names})
+        return Evidence(rows, rows, rows, {}, {name: np.full(len(rows), float(name in self.good)) for name in names})
 
 
 @pytest.fixture

@@ -193,8 +193,9 @@ def duel(
     known = (*material.mine.digests[unseen:], *deleted)
     lineage = replace(slot.lineage, samples=known, gain=0.5, base=base or slot.lineage.base)
     rows = np.arange(len(material.mine))
-    hits = (rows < right * len(rows)).astype(np.float64)
-    evidence = Evidence(rows, rows, {"base": hits, "local": hits})
+    said = (material.mine.samples.y + (rows >= right * len(rows))) % world.CLASSES
+    hits, logits = (said == material.mine.samples.y).astype(np.float64), np.eye(world.CLASSES)[said]
+    evidence = Evidence(rows, rows, rows % 2, dict.fromkeys(("base", "local"), logits), {"base": hits, "local": hits})
     choice = Choice("local", "", (Belief("base", 0, 0, ""), Belief("local", 0.1, 0.1, "")))
     slot = replace(slot, lineage=lineage)
     return training._incumbent_stays(slot, material, evidence, choice, training.Options(), scores)
@@ -261,10 +262,15 @@ def test_where_samples_are_ranked_the_incumbent_is_scored_by_ranking(
     slot, rows = models(trained).current(), np.arange(len(y))
     assert slot is not None
     all_rows = np.ones(len(y), bool)
-    chance = Evidence(rows, rows, {"local": np.full(len(y), 0.9)})
-    perfect = Evidence(rows, rows, {"local": np.ones(len(y))})
-    assert "auc is 100 %" in (training._duel(slot, material, chance, "local", all_rows) or "")
-    assert training._duel(slot, material, perfect, "local", all_rows) is None
+
+    def evidence(ranks: np.ndarray, fold: np.ndarray) -> Evidence:
+        return Evidence(rows, rows, fold, {"local": np.column_stack([np.zeros(len(y)), ranks])}, {"local": y + 0.0})
+
+    one, alone = np.zeros(len(y), int), rows
+    assert "auc is 100 %" in (training._duel(slot, material, evidence(-y, one), "local", all_rows) or "")
+    assert training._duel(slot, material, evidence(y, one), "local", all_rows) is None
+    # where each fold has one label nobody is ranked, the incumbent as little as the new one
+    assert training._duel(slot, material, evidence(-y, alone), "local", all_rows) is None
 
 
 def test_a_better_incumbent_stays_through_a_whole_training(ready: Synced) -> None:

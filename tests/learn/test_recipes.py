@@ -29,10 +29,12 @@ def test_local_training_helps_a_board_with_a_style_of_its_own():
     assert accuracy(personal.weights) > accuracy(world.base()) + 0.05
 
 
-def test_mpda_without_kept_candidates_is_local_training():
+@pytest.mark.parametrize("name", ["mpda", "mpda_local"])
+def test_mpda_without_kept_candidates_is_local_training(name: str) -> None:
     x, y = world.samples(STYLE, 30, 5)
     setting = world.board(STYLE, [world.candidate("liar", x, (y + 1) % world.CLASSES)])
-    local, mpda = RECIPES["local"](setting), RECIPES["mpda"](setting)
+    local, mpda = RECIPES["local"](setting), RECIPES[name](setting)
+    assert mpda.kept == ()
     assert all(np.array_equal(local.weights[key], mpda.weights[key]) for key in local.weights)
 
 
@@ -152,7 +154,7 @@ def test_without_rehearsal_and_folds_the_base_model_stays():
 def test_own_folds_overrule_a_vague_rehearsal():
     prior = [Figure("local", 10, 0.02, 0.10, 0.3, 4), Figure("mpda", 10, 0.04, 0.10, 0.3, 4)]
     hits = {"base": np.zeros(40), "local": np.ones(40), "mpda": np.zeros(40)}
-    evidence = Evidence(np.arange(40), np.arange(40), hits)
+    evidence = Evidence(np.arange(40), np.arange(40), np.zeros(40, int), {}, hits)
     assert choose(("base", "local", "mpda"), prior, evidence, shots=10).recipe == "local"
 
 
@@ -160,7 +162,7 @@ def test_a_prior_and_folds_of_equal_weight_meet_in_the_middle():
     # prior: 0.10 with spread 0.1*sqrt(1 + 1/4); folds: all equal, so gain 0 with the error of one changed answer in 8
     prior = [Figure("local", 2, 0.10, 0.125 / np.sqrt(1.25), 0.0, 4)]
     hits = {"base": np.ones(8), "local": np.ones(8)}
-    evidence = Evidence(np.arange(8), np.arange(8), hits)
+    evidence = Evidence(np.arange(8), np.arange(8), np.zeros(8, int), {}, hits)
     belief = choose(("base", "local"), prior, evidence, shots=2).beliefs[1]
     assert belief.gain == pytest.approx(0.05)
     assert belief.error == pytest.approx(0.125 / np.sqrt(2))
