@@ -22,6 +22,7 @@ ENERGY_LIMIT_J = 1e6  # of one turn
 
 SeriesId = Annotated[str, Meta(pattern=r"^[0-9a-f]{16}$")]
 RoundNumber = Annotated[int, Meta(ge=1, le=1 << 31)]
+MemoryId = Annotated[str, Meta(pattern=r"^([0-9a-f]{32})?$")]  # of an update; '': none
 Network = Literal["ethernet", "wifi", "mobile", "unknown"]
 # names, not lists: a board that does not know one says so, and does not take part
 AlgorithmName = Annotated[str, Meta(pattern=r"^[a-z][a-z0-9-]{0,31}$")]
@@ -81,7 +82,7 @@ class Invitation:
     noise: Annotated[float, Meta(ge=0)]
     clip: Annotated[float, Meta(gt=0)]
     seed: Annotated[int, Meta(ge=0, lt=1 << 53)]
-    memory: Annotated[str, Meta(pattern=r"^([0-9a-f]{32})?$")]
+    memory: MemoryId
     heartbeat_s: Annotated[float, Meta(gt=0)]
     until: float
     max_steps: Annotated[int, Meta(ge=1, le=1 << 31)] | UnsetType = UNSET
@@ -134,7 +135,8 @@ class SignReply:
 class UpdateMeta:
     """The JSON part of an update. score: of the weights that the board was sent, on its own samples, by the task's
     metric; None: it does not tell; train_s: that its local steps took by its own clock, left out by boards that do not
-    tell; energy_j: that the whole board drew while it trained, left out by boards that do not measure it."""
+    tell; energy_j: that the whole board drew while it trained, left out by boards that do not measure it; memory: of
+    which earlier update the algorithm went on ('': of none), left out by boards that do not tell."""
 
     series: SeriesId
     number: RoundNumber
@@ -146,6 +148,7 @@ class UpdateMeta:
     format: Literal["update/1"] = "update/1"
     train_s: Annotated[float, Meta(ge=0, le=1e9)] | UnsetType = UNSET
     energy_j: Annotated[float, Meta(ge=0, le=ENERGY_LIMIT_J)] | UnsetType = UNSET
+    memory: MemoryId | UnsetType = UNSET
 
 
 @dataclass(frozen=True)

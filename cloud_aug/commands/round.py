@@ -28,12 +28,14 @@ from cloud_aug.commands.options import (
     span_s,
 )
 from cloud_aug.output import show, table
+from edgewire.errors import UsageError
 
 if TYPE_CHECKING:
     from cloud_aug.cloud import Cloud
     from cloud_aug.rounds.plan import Plan, Rule
     from cloud_aug.rounds.results import Model
     from cloud_aug.rounds.status import RoundStatus, SeriesStatus
+    from cloud_aug.rounds.turns import Turn
 
 app = typer.Typer(no_args_is_help=True, help="Federated rounds: boards improve the base without sending samples.")
 
@@ -80,6 +82,9 @@ Start = Annotated[bool, typer.Option("--start", help="Start it at once.")]
 Which = Annotated[str, typer.Option("--round", help="Its number, last, or best by the boards' own score.")]
 Out = Annotated[Path, typer.Option("-o", "--out", help="Where to write the weights (safetensors).")]
 Board = Annotated[str | None, typer.Option("--board", help="The model of this board in that round, instead.")]
+Turns = Annotated[
+    str | None, typer.Option("--boards", metavar="ROUND", help="With each board of this round: a number, last or best.")
+]
 Watch = Annotated[bool, typer.Option("--watch", help="Show it again and again, until it ends or Ctrl-C.")]
 
 
@@ -204,6 +209,7 @@ def resume(series: Series, data: Data = None, as_json: Json = False) -> None:
 def status(
     series: Annotated[str | None, typer.Argument(metavar="[SERIES]", help="Without it all are listed.")] = None,
     watch: Watch = False,
+    boards: Turns = None,
     data: Data = None,
     as_json: Json = False,
 ) -> None:
@@ -211,6 +217,8 @@ def status(
     from cloud_aug.rounds import status as told
 
     cloud = opened(data)
+    if boards is not None and (series is None or watch):
+        raise UsageError("--boards is for one series, and once", hint="cloud-aug round status SERIES --boards last")
     if series is None:
         found = told.list_all(cloud, now=time.time())
         show({"series": found}, _listed(found), as_json=as_json)
@@ -218,7 +226,20 @@ def status(
         _watch(cloud, series, as_json=as_json)
     else:
         one = told.status(cloud, series, now=time.time())
-        show({"series": one}, _lines(one), as_json=as_json)
+        report, text = ({}, "") if boards is None else _boards(cloud, series, boards)
+        show({"series": one, **report}, _lines(one) + text, as_json=as_json)
+
+
+def _boards(cloud: Cloud, series: str, which: str) -> tuple[dict[str, object], str]:
+    from cloud_aug.rounds import turns
+
+    number, found = turns.of_round(cloud, series, which, now=time.time())
+    rows = [
+        (one.name, one.board, one.fate, one.samples, one.steps, _percent(one.score), _worth(one), _joules(one.energy_j))
+        for one in found
+    ]
+    header = ("name", "board", "fate", "samples", "steps", "score", "worth", "energy")
+    return {"round": number, "boards": found}, f"\n\nthe boards of round {number}:\n{table(rows, header)}"
 
 
 def _watch(cloud: Cloud, series: str, *, as_json: bool) -> None:
@@ -311,6 +332,14 @@ def _lines(one: SeriesStatus) -> str:
     if one.epsilon is not None:
         lines.append(f"epsilon {one.epsilon:.3g} at delta 1e-5")
     return "\n".join(lines)
+
+
+def _worth(one: Turn) -> str | None:
+    return None if one.worth is None else f"{one.worth:+.4f}"
+
+
+def _joules(value: float | None) -> str | None:
+    return None if value is None else f"{value:.1f} J"
 
 
 def _row(one: RoundStatus) -> tuple[object, ...]:

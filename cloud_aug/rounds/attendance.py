@@ -20,7 +20,7 @@ from cloud_aug.rounds.plan import Plan, Series, may_buffer
 from edgelearn.federated.catalogue import ALGORITHMS
 from edgelearn.federated.cohort import at_random, by_coin, longest_absent
 from edgewire.decoding import decode, plain
-from edgewire.errors import NotFound, Refused
+from edgewire.errors import CorruptFile, InvalidMessage, NotFound, Refused
 from edgewire.messages import BlobRef
 from edgewire.rounds import Invitation, JoinReply, JoinRequest, Sign, SignReply
 from edgewire.signing import Statement, seal
@@ -300,7 +300,7 @@ def _sealed(
         base=made.base.weights, order=order,
         algorithm=plan.algorithm, options=plan.options, boards=made.boards, local=plan.local,
         compression=plan.compression, noise=plan.noise, clip=plan.clip,
-        seed=_seed(plan.seed, number, board), memory=_memory(connection, made, board),
+        seed=_seed(plan.seed, number, board), memory=memory_of(connection, made, board),
         heartbeat_s=max(_SOONEST_S, plan.silence_s / _BEATS), until=until,
         max_steps=UNSET if asked.steps is None else asked.steps, short=short or UNSET,
         rows=rows or UNSET,
@@ -328,7 +328,13 @@ def _cut(cloud: Cloud, made: Series, board: str, rows: str) -> _Part | None:
         asked = invitation_of(connection, made, number, board)
     if asked.own_blob:
         return None
-    return _Part(number, orders.keep_part(cloud, made, asked.order_blob, told_rows.load(cloud, rows)), rows)
+    try:
+        told = told_rows.load(cloud, rows)
+    except (CorruptFile, NotFound, InvalidMessage):  # its disk has lost them: the board is asked again
+        with cloud.database.writing(board) as connection:
+            told_rows.forget(connection, made, board, rows)
+        return None
+    return _Part(number, orders.keep_part(cloud, made, asked.order_blob, told), rows)
 
 
 def _has_part(connection: sa.Connection, made: Series, number: int, board: str, part: _Part | None) -> bool:
@@ -348,7 +354,7 @@ def _seed(seed: int, number: int, board: str) -> int:
     return int.from_bytes(hashlib.sha256(f"{seed} {number} {board}".encode()).digest()[:6], "big")
 
 
-def _memory(connection: sa.Connection, made: Series, board: str) -> str:
+def memory_of(connection: sa.Connection, made: Series, board: str) -> str:
     """The board's last update that counts, or will: one of a round that is open keeps it from being invited."""
     column = db.updates.c
     query = sa.select(column.upload_id).where(column.series == made.id, column.board == board, column.dropped == "")

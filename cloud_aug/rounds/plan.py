@@ -84,6 +84,19 @@ class Plan:
             found.append("'ensemble' makes no single model that boards could get: see 'cloud-aug simulate'")
         if self.noise and self.algorithm == "scaffold":
             found.append("'scaffold' sends more than its update, which would go without noise")
+        return found + (self._of_counting() if self.algorithm in ALGORITHMS else [])
+
+    def _of_counting(self) -> list[str]:
+        """What the algorithm itself does not bear."""
+        kind, found = ALGORITHMS[self.algorithm], []
+        if self.selection and kind.invites == "coin":
+            found.append(f"'{self.algorithm}' draws each board by a coin of its own: there is nothing to select")
+        try:
+            algorithm = make(kind, Surroundings(1, 1.0, _unvalued, np.random.default_rng), self.options)
+        except (TypeError, ValueError) as error:
+            return [*found, f"algorithm '{self.algorithm}': {error}"]
+        if few := [count for count in range(self.quorum, self.cohort + 1) if not algorithm.suffices(count)]:
+            found.append(f"'{self.algorithm}' makes nothing of {few[0]} updates: change quorum, cohort or its options")
         return found
 
 
@@ -100,6 +113,10 @@ class Series:
     boards: int
     start: str
     tables: dict[str, int] = field(default_factory=dict)
+
+
+def _unvalued(_weights: object) -> float:
+    raise ValueError("no weights are judged here")
 
 
 def submodels(plan: Plan) -> bool:

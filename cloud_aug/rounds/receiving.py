@@ -18,6 +18,7 @@ from cloud_aug.rounds.plan import Plan, Series, settings_of
 from edgelearn.compression.catalogue import CODECS
 from edgelearn.federated import turn
 from edgelearn.federated.algorithm import Order, Update
+from edgelearn.federated.catalogue import ALGORITHMS
 from edgelearn.federated.updates import Limits, UpdateRefused
 from edgewire.errors import Conflict, Gone, InvalidMessage, Refused, Revoked, TooLarge
 from edgewire.files import digest
@@ -33,6 +34,19 @@ from edgewire.rounds import (
 )
 
 
+def room(cloud: Cloud, board: str, task_id: str, series: str, number: int, told: int | None) -> int:
+    """How many bytes an update of this board may have, before any of it is read. told: how many it says it has.
+
+    Raises NotFound or Refused for a round that is not this board's, TooLarge."""
+    with cloud.database.reading() as connection:
+        made = attendance.of_task(connection, series, task_id)
+        most = _most(attendance.invitation_of(connection, made, number, board))
+    if told is not None and told > most:
+        _count(cloud, made, number, board, "refused")
+        raise TooLarge(f"the update has {told} bytes, the limit is {most}")
+    return most
+
+
 def receive(
     cloud: Cloud, board: str, task_id: str, series: str, number: int, upload_id: str, body: bytes, *, now: float
 ) -> UpdateReply:
@@ -44,7 +58,7 @@ def receive(
     with cloud.database.reading() as connection:
         made = attendance.of_task(connection, series, task_id)
         asked = attendance.invitation_of(connection, made, number, board)
-        known = _known(connection, board, upload_id)
+        known, last = _known(connection, board, upload_id), attendance.memory_of(connection, made, board)
         open_yet = attendance.wanted(connection, made, number)
         twice = known is None and attendance.answered(connection, made, number, board)
     if known is not None:
@@ -56,7 +70,7 @@ def receive(
     if made.tables and asked.rows_blob is None:
         raise Refused("this board has not fetched its invitation, nor the rows it is for", hint="join first")
     try:
-        meta = _checked(cloud, made, asked, upload_id, body)
+        meta = _checked(cloud, made, asked, last, upload_id, body)
     except (InvalidMessage, TooLarge):
         _count(cloud, made, number, board, "refused")
         raise
@@ -87,11 +101,19 @@ def order_of(cloud: Cloud, made: Series, row: Any) -> Order:
     return Order(row.number - 1, like.main, settings_of(made.plan.local), like.extra, rows)
 
 
-def _checked(cloud: Cloud, made: Series, asked: Any, upload_id: str, body: bytes) -> UpdateMeta:
-    limit = min(UPDATE_LIMIT_BYTES, 2 * asked.order_bytes + UPDATE_SPARE_BYTES)
-    parts, meta = unpack_update(body, limit_bytes=limit)
+def _most(asked: Any) -> int:
+    """Bytes of an update that answers this invitation: no compression makes it larger than two of its orders."""
+    return min(UPDATE_LIMIT_BYTES, 2 * (asked.own_bytes or asked.order_bytes) + UPDATE_SPARE_BYTES)
+
+
+def _checked(cloud: Cloud, made: Series, asked: Any, last: str, upload_id: str, body: bytes) -> UpdateMeta:
+    """last: the board's last update that counts."""
+    parts, meta = unpack_update(body, limit_bytes=_most(asked))
     if (meta.series, meta.number, meta.board, meta.upload_id) != (made.id, asked.number, asked.board, upload_id):
         raise InvalidMessage("the update is of another round, board or upload than its address")
+    if ALGORITHMS[made.plan.algorithm].remembers and isinstance(meta.memory, str) and meta.memory != last:
+        hint = "the board's memory of it is lost: it may take part in the next series"
+        raise InvalidMessage("the update does not follow from the board's last, which would count twice", hint=hint)
     limits = limits_of(made.plan)
     limits = limits if asked.steps is None else replace(limits, steps=min(limits.steps, asked.steps))
     try:

@@ -49,7 +49,7 @@ def fetch(cloud: Cloud, series: str, which: str) -> Model:
     """
     with cloud.database.reading() as connection:
         made = all_series.read(all_series.find(connection, series))
-        number = _number(connection, made, which)
+        number = number_of(connection, made, which)
         column = db.rounds.c
         found = sa.select(column.result).where(column.series == made.id, column.number == number)
         result = connection.execute(found).scalar()
@@ -67,7 +67,7 @@ def fetch_of_board(cloud: Cloud, series: str, which: str, board: str) -> Model:
         if ALGORITHMS[made.plan.algorithm] is FedLaAvg:
             hint = "without --board the model of the round is fetched"
             raise UsageError("with 'fedlaavg' boards send how their gradients changed: no model of theirs", hint=hint)
-        identity, number = boards.find(connection, board), _number(connection, made, which)
+        identity, number = boards.find(connection, board), number_of(connection, made, which)
         column = db.updates.c
         mine = receiving.with_orders().where(
             column.series == made.id, column.number == number, column.board == identity
@@ -111,7 +111,8 @@ def publish(cloud: Cloud, series: str, which: str, *, now: float) -> Published:
     return Published(record, model.number, changed=True)
 
 
-def _number(connection: sa.Connection, made: Series, which: str) -> int:
+def number_of(connection: sa.Connection, made: Series, which: str) -> int:
+    """Of 'last', 'best' or a number. Raises NotReady where no round was closed yet, UsageError."""
     if which.isdigit():
         return int(which)
     column = db.rounds.c

@@ -7,6 +7,7 @@ of.
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import sqlalchemy as sa
@@ -17,7 +18,7 @@ from cloud_aug.rounds import series as all_series
 from cloud_aug.rounds.plan import Series, submodels
 from edgelearn.federated.arrays import Arrays
 from edgelearn.federated.fedsubavg import involvement
-from edgewire.errors import InvalidMessage, NotFound, RateLimited, Refused
+from edgewire.errors import CorruptFile, InvalidMessage, NotFound, RateLimited, Refused
 from edgewire.files import digest
 from edgewire.rounds import ROWS_LIMIT_BYTES, RowsReply, pack_rows, unpack_rows
 
@@ -42,9 +43,10 @@ def tell(cloud: Cloud, board: str, task_id: str, series: str, body: bytes, *, no
         raise InvalidMessage("rows are packed with something beside them")
     name = digest(body)
     with cloud.database.reading() as connection:
-        if _told_already(connection, made, board, name, now=now):
-            return RowsReply(False)
-    cloud.blobs.put(body)  # on disk; a row comes next, and only then an answer
+        again = _told_already(connection, made, board, name, now=now)
+    cloud.blobs.put(body)  # on disk, also again: it may be damaged by now; a row comes next, and only then an answer
+    if again:
+        return RowsReply(False)
     with cloud.database.writing(board) as connection:
         if _told_already(connection, made, board, name, now=now):
             return RowsReply(False)
@@ -71,10 +73,18 @@ def knows(connection: sa.Connection, made: Series, board: str, name: str) -> boo
     return connection.execute(query).first() is not None
 
 
+def forget(connection: sa.Connection, made: Series, board: str, name: str) -> None:
+    """That this board told these rows: it will be asked again."""
+    column = db.touched.c
+    mine = db.touched.delete().where(column.series == made.id, column.board == board, column.blob == name)
+    connection.execute(mine)
+
+
 def involved(cloud: Cloud, connection: sa.Connection, made: Series, number: int) -> tuple[Arrays, float]:
     """By table, the samples of all boards that touch each row; and those of all boards together (see `FedSubAvg`): of
     every board of which an update counts in this round or counted in one before, by the last of them. What is frozen
-    never changes, so whoever counts again finds the same."""
+    never changes, so whoever counts again finds the same. Raises CorruptFile that names the board whose rows are
+    damaged."""
     column, asked = db.updates.c, db.invitations.c
     mine = sa.and_(asked.series == column.series, asked.number == column.number, asked.board == column.board)
     query = sa.select(column.board, column.samples, asked.rows_blob).join_from(db.updates, db.invitations, mine)
@@ -82,10 +92,18 @@ def involved(cloud: Cloud, connection: sa.Connection, made: Series, number: int)
     last = {row.board: row for row in connection.execute(counted.order_by(column.counted_in, column.board))}
     rows = [row for _, row in sorted(last.items())]
     sums = {
-        name: involvement(((load(cloud, row.rows_blob)[name], row.samples) for row in rows), rows=count)
+        name: involvement(((_of_board(cloud, row)[name], row.samples) for row in rows), rows=count)
         for name, count in made.tables.items()
     }
     return sums, float(sum(row.samples for row in rows))
+
+
+def _of_board(cloud: Cloud, row: sa.Row[Any]) -> Arrays:
+    try:
+        return load(cloud, row.rows_blob)
+    except (CorruptFile, NotFound, InvalidMessage) as error:
+        why = f"the rows that board {row.board} told are gone or damaged: {error.message}"
+        raise CorruptFile(why, hint="restore them from a backup") from None
 
 
 def load(cloud: Cloud, name: str) -> Arrays:

@@ -16,6 +16,7 @@ from cloud_aug.rounds import orders, pacing
 from cloud_aug.rounds.orders import Ordered
 from cloud_aug.rounds.plan import Plan, Series, submodels
 from edgelearn.federated.algorithm import Server
+from edgelearn.federated.catalogue import ALGORITHMS
 from edgewire.decoding import decode, encode
 from edgewire.errors import Conflict, CorruptFile, NotFound, NotReady, Refused, UsageError
 from edgewire.files import digest
@@ -23,6 +24,7 @@ from edgewire.messages import WEIGHTS_LIMIT_BYTES, BlobRef
 from edgewire.rounds import UPDATE_LIMIT_BYTES, Parts, pack_order, unpack_order
 from edgewire.tasks import Task
 
+AT_ONCE_LIMIT_BYTES = 2 << 30  # of a round's updates, where the algorithm wants to see all of them together
 UNSETTLED = ("gathering", "open", "closing")  # states of a round that goes on; a running series always has one such
 
 
@@ -50,6 +52,10 @@ def create(cloud: Cloud, task_id: str, plan: Plan, *, now: float) -> Series:
     if (size := orders.keep(cloud, made, server, None).order.size) > UPDATE_LIMIT_BYTES:
         most = UPDATE_LIMIT_BYTES >> 20
         raise UsageError(f"boards would send {size >> 20} MiB, the limit is {most}", hint="train a smaller model")
+    if ALGORITHMS[plan.algorithm].at_once and plan.cohort * size > AT_ONCE_LIMIT_BYTES:
+        most = AT_ONCE_LIMIT_BYTES // size
+        why = f"'{plan.algorithm}' holds all updates of a round in memory: {plan.cohort * size >> 20} MiB"
+        raise UsageError(f"{why}, the limit is {AT_ONCE_LIMIT_BYTES >> 20}", hint=f"a cohort of {most} would do")
     made = replace(made, start=keep_server(cloud, made, server).digest)
     with cloud.database.writing() as connection:
         row = {"id": made.id, "task": task_id, "document": encode(made), "state": "created", "reason": ""}

@@ -25,7 +25,7 @@ from edgewire.messages import (
     WANTED_LIMIT_BYTES,
     tasks_digest,
 )
-from edgewire.rounds import ROWS_LIMIT_BYTES, UPDATE_LIMIT_BYTES
+from edgewire.rounds import ROWS_LIMIT_BYTES
 
 STATEMENT_LIMIT_BYTES = 64 << 10
 
@@ -95,16 +95,21 @@ async def _asked(request: Request) -> Asked:
     return Asked(state.cloud, state.searcher, state.rates, now, told, dict(headers), address, say)
 
 
+async def body_of(request: Request, limit: int) -> bytes:
+    """Raises TooLarge."""
+    check_length(request.headers.get("content-length"), limit)
+    pieces, size = [], 0
+    async for piece in request.stream():
+        size += len(piece)
+        if size > limit:
+            raise TooLarge(f"the request's body has more than {limit} bytes")
+        pieces.append(piece)
+    return b"".join(pieces)
+
+
 def _body(limit: int) -> Callable[[Request], Coroutine[Any, Any, bytes]]:
     async def read(request: Request) -> bytes:
-        check_length(request.headers.get("content-length"), limit)
-        pieces, size = [], 0
-        async for piece in request.stream():
-            size += len(piece)
-            if size > limit:
-                raise TooLarge(f"the request's body has more than {limit} bytes")
-            pieces.append(piece)
-        return b"".join(pieces)
+        return await body_of(request, limit)
 
     return read
 
@@ -134,7 +139,6 @@ StatementBody = Annotated[bytes, Depends(_body(STATEMENT_LIMIT_BYTES))]
 JsonBody = Annotated[bytes, Depends(_body(JSON_LIMIT_BYTES))]
 TelemetryBody = Annotated[bytes, Depends(_body(TELEMETRY_LIMIT_BYTES))]
 QueriesBody = Annotated[bytes, Depends(_body(QUERIES_LIMIT_BYTES))]
-UpdateBody = Annotated[bytes, Depends(_body(UPDATE_LIMIT_BYTES))]
 RowsBody = Annotated[bytes, Depends(_body(ROWS_LIMIT_BYTES))]
 WantedBody = Annotated[bytes, Depends(_body(WANTED_LIMIT_BYTES))]
 SamplesBody = Annotated[bytes, Depends(_body(SAMPLES_LIMIT_BYTES))]

@@ -4,19 +4,34 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Path, Request
+from fastapi import APIRouter, Depends, Path, Request
 from starlette.responses import Response
 
 from cloud_aug.openapi import binary, operation, ref
 from cloud_aug.replies import BINARY, reply
 from cloud_aug.rounds import attendance, receiving, rows
-from cloud_aug.routes.asking import AskedNow, Granted, RowsBody, StatementBody, TaskPath, UpdateBody, UploadPath
+from cloud_aug.routes.asking import AskedNow, Granted, RowsBody, StatementBody, TaskPath, UploadPath, body_of
 from edgewire.rounds import JoinReply, JoinRequest, RowsReply, Sign, SignReply, UpdateReply
 
 router = APIRouter(tags=["rounds"])
 
 SeriesPath = Annotated[str, Path(pattern="^[0-9a-f]{16}$")]
 NumberPath = Annotated[int, Path(ge=1, le=1 << 31)]
+
+
+def _room(
+    asked: AskedNow, request: Request, task: TaskPath, series: SeriesPath, number: NumberPath, board: Granted
+) -> int:
+    told = request.headers.get("content-length", "")
+    size = int(told) if told.isdecimal() else None
+    return receiving.room(asked.cloud, board, task, series, number, size)
+
+
+async def _update(request: Request, most: Annotated[int, Depends(_room)]) -> bytes:
+    return await body_of(request, most)
+
+
+UpdateBody = Annotated[bytes, Depends(_update)]  # judged before any of it is read, by its order
 
 
 @router.post(

@@ -79,12 +79,19 @@ class Algorithm(ABC):
 
     invites: who should take part: any boards, each by its own coin, or those that were absent longest; takes_late:
     whether updates count that started from an earlier round's weights; submodels: whether a board is sent the rows of
-    tables that it asks for, and no others.
+    tables that it asks for, and no others; remembers: whether an update follows from what the board kept of its last
+    one, so that it would count twice if that was lost; at_once: whether all updates of a round are in memory together.
     """
 
     invites: ClassVar[Literal["random", "coin", "absent"]] = "random"
     takes_late: ClassVar[bool] = False
     submodels: ClassVar[bool] = False
+    remembers: ClassVar[bool] = False
+    at_once: ClassVar[bool] = False
+
+    def suffices(self, updates: int) -> bool:
+        """Whether so many updates (at least one) are enough for it."""
+        return True
 
     def start(self, weights: Mapping[str, np.ndarray]) -> Server:
         """The server before its first round."""

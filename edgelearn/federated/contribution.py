@@ -15,6 +15,7 @@ from edgelearn.federated.algorithm import Server, Update
 from edgelearn.federated.arrays import Arrays, EmptyRound, plus, weighted_mean
 from edgelearn.federated.fedavg import FedAvg
 
+LEAST = 2  # boards that can be compared
 Value = Callable[
     [Mapping[str, np.ndarray]], float
 ]  # how good weights are, on samples that no board has; more is better
@@ -35,7 +36,7 @@ def contributions(server: Server, updates: Sequence[Update], value: Value) -> di
 
     updates: at least two, of different boards; read twice. One evaluation per board, one model in memory.
     """
-    if len(updates) < 2:
+    if len(updates) < LEAST:
         raise EmptyRound("there is nobody to compare a board with")
     total = sum(update.num_samples for update in updates)
     mean = weighted_mean((update.delta, update.num_samples) for update in updates)
@@ -60,9 +61,14 @@ class FedLeaveOneOut(FedAvg):
     array([1.5], dtype=float32)
     """
 
+    at_once = True
+
     value: Value
     margin: float = 0.0
     judged: Callable[[Mapping[str, float]], None] = lambda worth: None
+
+    def suffices(self, updates: int) -> bool:
+        return updates >= LEAST
 
     def server_update(self, server: Server, updates: Iterable[Update]) -> Server:
         cohort = list(updates)

@@ -38,6 +38,7 @@ class FedLaAvg(Algorithm):
     """
 
     invites = "absent"
+    remembers = True
 
     boards: int
 

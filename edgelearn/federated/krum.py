@@ -28,9 +28,13 @@ class MultiKrum(Robust):
     attackers: int = 1
     keep: int = 0
 
+    def suffices(self, updates: int) -> bool:
+        """From n = 2f + 3 on; for fewer nothing is proven."""
+        return updates >= 2 * self.attackers + 3
+
     def combine(self, cohort: Sequence[Update]) -> Arrays:
-        """Raises EmptyRound below n = 2f + 3 updates, for which nothing is proven."""
-        if len(cohort) < 2 * self.attackers + 3:
+        """Raises EmptyRound where they do not suffice."""
+        if not self.suffices(len(cohort)):
             raise EmptyRound(f"{len(cohort)} updates are too few for Krum against {self.attackers} attackers")
         score = scores(np.stack([flat(update.delta) for update in cohort]), self.attackers)
         keep = self.keep or len(cohort) - self.attackers

@@ -15,6 +15,8 @@ from edgelearn.federated.fedavg import FedAvg
 class Robust(FedAvg):
     """FedAvg on the boards. A rule needs the whole cohort in memory: its size times the model."""
 
+    at_once = True
+
     def server_update(self, server: Server, updates: Iterable[Update]) -> Server:
         cohort = list(updates)
         if not cohort:

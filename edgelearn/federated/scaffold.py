@@ -32,6 +32,8 @@ class Scaffold(Algorithm):
     (array([2.], dtype=float32), array([-2.], dtype=float32))
     """
 
+    remembers = True
+
     boards: int
     server_rate: float = 1.0
 

@@ -24,10 +24,14 @@ class FedTrimmedMean(Robust):
 
     share: float = 0.2
 
+    def suffices(self, updates: int) -> bool:
+        """Whether something is left between what is cut off at both ends."""
+        return 2 * self._cut(updates) < updates
+
     def combine(self, cohort: Sequence[Update]) -> Arrays:
-        """Raises EmptyRound where nothing is left between what is cut off at both ends."""
-        cut = math.ceil(self.share * len(cohort))
-        if 2 * cut >= len(cohort):
+        """Raises EmptyRound where they do not suffice."""
+        cut = self._cut(len(cohort))
+        if not self.suffices(len(cohort)):
             raise EmptyRound(f"{len(cohort)} updates are too few to leave out {cut} at either end")
         kept = slice(cut, len(cohort) - cut)
         return {
@@ -36,3 +40,7 @@ class FedTrimmedMean(Robust):
             .astype(np.float32)
             for name in cohort[0].delta
         }
+
+    def _cut(self, updates: int) -> int:
+        """How many are left out at either end."""
+        return math.ceil(self.share * updates)
