@@ -114,7 +114,7 @@ def algorithms(seeds: int) -> Iterator[Case]:
 
 def compression(seeds: int) -> Iterator[Case]:
     for split in ("iid", "shards"):
-        for name in ("none", "eight-bit", "one-bit", "topk", "sparse"):
+        for name in ("none", "eight-bit", "one-bit", "topk", "dgc", "sparse"):
             yield Case(
                 "compression", f"compression {name} on {split}", "2nn", split, replace(ONE_EPOCH, compression=name)
             )

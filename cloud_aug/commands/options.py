@@ -70,7 +70,7 @@ Batch = Annotated[int, typer.Option("--batch-size", min=0, help="0: all samples 
 Rate = Annotated[float, typer.Option("--learning-rate", min=1e-9, help="Of a board.")]
 Noise = Annotated[float, typer.Option("--noise", min=0, help="Of each board's own, over twice the clip; 0: none.")]
 Clip = Annotated[float, typer.Option("--clip", min=1e-9, help="Longest update that is sent with noise.")]
-Compression = Annotated[str, typer.Option(help="Of updates: none, topk, eight-bit, one-bit or sparse.")]
+Compression = Annotated[str, typer.Option(help="Of updates: none, topk, dgc, eight-bit, one-bit or sparse.")]
 Down = Annotated[
     str, typer.Option("--down", help="How weights go to boards: none (whole), eight-bit, or changes since last time.")
 ]

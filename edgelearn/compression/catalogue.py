@@ -11,6 +11,7 @@ from edgelearn.compression.topk import TopK
 CODECS: dict[str, Codec] = {
     "none": Plain(),
     "topk": TopK(share=0.01),
+    "dgc": TopK(share=0.01, momentum=0.9),
     "eight-bit": EightBit(),
     "one-bit": OneBit(),
     "sparse": Sparse(share=0.05),

@@ -20,6 +20,7 @@ DELTA: Arrays = {
 CODECS: dict[str, Codec] = {
     "none": Plain(),
     "topk": TopK(share=0.01),
+    "dgc": TopK(share=0.01, momentum=0.9),
     "8": EightBit(),
     "1": OneBit(),
     "sparse": Sparse(share=0.01),
