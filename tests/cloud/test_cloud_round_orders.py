@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from cloud_aug import garbage
+from cloud_aug.rounds import orders
 from cloud_aug.rounds.status import status
 from edgelearn.compression.broadcast import followed
 from edgelearn.compression.catalogue import CODECS
@@ -126,6 +127,20 @@ def test_what_boards_fetched_is_what_is_told_and_short_ways_are_kept_by_gc(cloud
     assert told.bytes_down == second.short.blobs[0].size + second.order.size
     garbage.collect(cloud, grace_s=0.0, now=clock() + 1e6)
     assert fetched(players[0], second.short.blobs[0].digest)
+
+
+def test_as_many_changes_are_sent_as_are_promised_and_rounds_that_failed_are_none(cloud, clock, players, monkeypatch):
+    monkeypatch.setattr(orders, "CHANGES_AT_MOST", 2)
+    made = begun(cloud, clock, CHANGES)
+    held = invited(players, made.id, "").order.digest
+    answered(players, made.id, 0.5)
+    gathered(players, made.id)
+    clock.now += CHANGES.deadline_s
+    assert move_on(cloud, made.id, clock).failed == 1
+    gathered(players, made.id)
+    answered(players, made.id, 0.25)
+    short = invited(players, made.id, held).short
+    assert (short.held, len(short.blobs)) == (held, 2)
 
 
 def test_there_is_no_other_way_down(cloud, clock):

@@ -299,6 +299,43 @@ def test_a_board_that_is_invited_while_it_asks_comes_again_for_its_part(cloud, c
     assert players[0].join(rows=names[players[0].id]).rows == names[players[0].id]
 
 
+def test_rows_that_the_disk_lost_are_asked_for_again_and_heal(cloud, clock, players):
+    made = begun(cloud, clock)
+    names = {player.id: told(player, made.id, rows_of(i))[1] for i, player in enumerate(players)}
+    for player in players:
+        player.join(rows=names[player.id])
+    move_on(cloud, made.id, clock)
+    first = players[0]
+    cloud.blobs.remove(names[first.id])
+    rows._read.cache_clear()
+    assert first.ask(rows=names[first.id]).json()["rows"] == made.id
+    answer, name = told(first, made.id, rows_of(0))
+    assert (answer.status_code, name) == (200, names[first.id])
+    assert first.join(rows=name).rows == name
+
+
+def test_rows_told_again_are_on_disk_again(cloud, clock, players):
+    made = begun(cloud, clock)
+    _, name = told(players[0], made.id, rows_of(0))
+    cloud.blobs.remove(name)
+    assert told(players[0], made.id, rows_of(0))[0].json() == {"accepted": False}
+    assert cloud.blobs.read(name)
+
+
+def test_rows_that_are_lost_when_they_count_stop_the_series_and_say_whose_they_were(cloud, clock, players):
+    made = begun(cloud, clock)
+    invitations = all_joined(cloud, clock, made, players)
+    all_series.stop(cloud, made.id, now=clock())
+    for player in players:
+        assert answered(player, invitations[player.id]).status_code == 200
+    cloud.blobs.remove(invitations[players[0].id].rows)
+    rows._read.cache_clear()
+    all_series.resume(cloud, made.id, now=clock())
+    stood = move_on(cloud, made.id, clock)
+    assert stood.state == "failed"
+    assert f"the rows that board {players[0].id} told are gone or damaged" in stood.reason
+
+
 def test_gc_forgets_what_boards_told_for_a_series_that_is_over(cloud, clock, players):
     made = begun(cloud, clock, rounds=1)
     invitations = all_joined(cloud, clock, made, players)

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import secrets
 from dataclasses import replace
 
 import numpy as np
 import pytest
+import safetensors.numpy
 
+from cloud_aug import boards, db
+from cloud_aug.rounds import receiving
 from cloud_aug.rounds.status import status
 from edgewire import tensors
 from edgewire.decoding import plain
+from edgewire.errors import Revoked
 from edgewire.rounds import UPDATE_LIMIT_BYTES, Parts, Sign, pack_update, unpack_update
 from tests.cloud.players import PLAN, Player, begun, gathered, move_on
 
@@ -124,6 +129,60 @@ def test_compressed_updates_count_as_they_unfold(cloud, clock, players, compress
     gathered(players, made.id)
     assert [player.play(0.5).status_code for player in players] == [200] * 3
     assert move_on(cloud, made.id, clock).history[0].state == "closed"
+
+
+@pytest.mark.parametrize("name", ["score", "train_s", "energy_j"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -1.0])
+def test_a_figure_that_is_none_is_refused(cloud, clock, players, code, name, value):
+    made = begun(cloud, clock)
+    gathered(players, made.id)
+    invitation = players[0].join()
+    upload_id, body = players[0].update(invitation)
+    parts, meta = unpack_update(body, limit_bytes=UPDATE_LIMIT_BYTES)
+    arrays = tensors.under("delta", parts.main)
+    raw = safetensors.numpy.save(arrays, metadata={"meta": json.dumps({**plain(meta), name: value})})
+    assert code(players[0].send(invitation, upload_id, raw)) == (422, "invalid_message")
+
+
+def test_a_body_is_judged_by_what_it_says_of_its_size_before_it_is_read(cloud, clock, players, code):
+    made = begun(cloud, clock)
+    gathered(players, made.id)
+    invitation = players[0].join()
+    path = f"/v1/tasks/toy/rounds/{made.id}/1/updates/{'0' * 32}"
+    headers = {**players[0].headers(), "content-length": str(1 << 20)}
+    assert code(players[0].client.put(path, content=b"not that much", headers=headers)) == (413, "too_large")
+    assert status(cloud, made.id, now=clock()).history[0].refused == 1
+    assert players[0].send(invitation, *players[0].update(invitation)).status_code == 200
+
+
+def test_nothing_of_a_board_that_was_revoked_is_taken(cloud, clock, players, code, monkeypatch):
+    made = begun(cloud, clock)
+    gathered(players, made.id)
+    invitation = players[0].join()
+    upload_id, body = players[0].update(invitation)
+    headers = players[0].headers()
+    boards.revoke(cloud, players[0].id, now=clock())
+    path = f"/v1/tasks/toy/rounds/{made.id}/1/updates/{upload_id}"
+    assert code(players[0].client.put(path, content=body, headers=headers)) == (403, "revoked")
+    with pytest.raises(Revoked):  # as it is if that happens while its update is checked
+        receiving.receive(cloud, players[0].id, "toy", made.id, 1, upload_id, body, now=clock())
+    with cloud.database.reading() as connection:
+        assert connection.execute(db.updates.select()).all() == []
+
+
+@pytest.mark.parametrize(("algorithm", "lost"), [("fedlaavg", 422), ("scaffold", 422), ("fedavg", 200)])
+def test_an_update_that_forgot_the_last_one_is_refused_where_that_would_count_twice(
+    cloud, clock, players, algorithm, lost
+):
+    made = begun(cloud, clock, algorithm=algorithm, rounds=3)
+    gathered(players, made.id)
+    assert [player.play(memory="").status_code for player in players] == [200] * 3
+    move_on(cloud, made.id, clock)
+    gathered(players, made.id)
+    invitation = players[0].join()
+    assert players[0].send(invitation, *players[0].update(invitation, memory="")).status_code == lost
+    assert players[1].play(memory=players[1].join().memory).status_code == 200
+    assert players[2].play().status_code == 200  # an older board does not tell
 
 
 def test_nobody_sends_to_a_round_that_is_not_its_own(client, cloud, clock, players, code):

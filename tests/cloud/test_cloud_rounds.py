@@ -12,6 +12,7 @@ from cloud_aug import boards, db
 from cloud_aug.rounds import counting, judging, receiving, referee, results
 from cloud_aug.rounds import series as all_series
 from cloud_aug.rounds.status import list_all, status
+from edgelearn.federated.median import FedMedian
 from edgewire import tensors
 from edgewire.errors import Busy, Conflict, NotReady, Refused, UsageError
 from edgewire.rounds import Sign
@@ -113,6 +114,8 @@ def test_a_round_begins_only_when_the_task_allows_it_and_one_at_a_time(cloud, cl
         ({"compression": "zip"}, "no compression 'zip'"),
         ({"options": {"speed": 1.0}}, "no option 'speed'"),
         ({"algorithm": "scaffold", "noise": 1.0}, "without noise"),
+        ({"algorithm": "multi-krum"}, "nothing of 2 updates"),
+        ({"algorithm": "median", "cohort": 1_000_000}, "the limit is 2048"),
     ],
 )
 def test_a_plan_that_cannot_be_is_refused_when_it_is_made(cloud, clock, players, changes, why):
@@ -441,14 +444,18 @@ def test_weights_that_are_damaged_stop_the_series_with_a_reason_and_lose_no_upda
     assert move_on(cloud, made.id, clock).history[0].answered == 3
 
 
-def test_an_algorithm_that_breaks_fails_the_round_and_nothing_else(cloud, clock, players):
-    made = begun(cloud, clock, algorithm="multi-krum", options={"attackers": 5}, failures=1)
+def test_an_algorithm_that_breaks_fails_the_round_and_nothing_else(cloud, clock, players, monkeypatch):
+    def broken(*_arguments):
+        raise ZeroDivisionError("by nobody")
+
+    monkeypatch.setattr(FedMedian, "combine", broken)
+    made = begun(cloud, clock, algorithm="median", failures=1)
     gathered(players, made.id)
     for player in players:
         player.play()
     told = move_on(cloud, made.id, clock)
     assert (told.state, told.history[0].state) == ("failed", "failed")
-    assert told.history[0].reason
+    assert told.history[0].reason == "the algorithm failed: ZeroDivisionError: by nobody"
 
 
 def test_numbers_that_would_not_be_finite_fail_the_round(cloud, clock, players):
