@@ -7,6 +7,7 @@ a visit to the board.
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -63,6 +64,15 @@ def _whole(low: int, high: int) -> Callable[[str], int]:
         if not text.isdigit() or not low <= int(text) <= high:
             raise ValueError(f"a whole number from {low} to {high}")
         return int(text)
+
+    return read
+
+
+def _number(low: float, high: float) -> Callable[[str], float]:
+    def read(text: str) -> float:
+        if not re.fullmatch(r"\d{1,9}(\.\d{0,9})?", text) or not low <= float(text) <= high:
+            raise ValueError(f"a number from {low:g} to {high:g}")
+        return float(text)
 
     return read
 
@@ -145,6 +155,12 @@ KEYS: dict[str, Key] = {
             _yes_or_no,
             False,
             "tell the cloud which items this board has samples of, where a round sends only what belongs to them",
+        ),
+        Key(
+            "rounds_noise",
+            _number(0, 1000),
+            0.0,
+            "least noise of its own, over twice the clip, with which an update of a round leaves this board; 0: any",
         ),
         Key(
             "telemetry_share",
@@ -236,6 +252,9 @@ class Settings:
 
     def whole(self, name: str) -> int:
         return int(self.settings[name].value or 0)
+
+    def number(self, name: str) -> float:
+        return float(self.settings[name].value or 0.0)
 
     def flag(self, name: str) -> bool:
         return bool(self.settings[name].value)

@@ -314,3 +314,19 @@ class Store(SampleRecords):
     def epsilon_spent(self, task_id: str) -> float:
         """The sum over all answers ever given for the task."""
         return float(self._one("SELECT coalesce(sum(epsilon), 0) FROM answer WHERE task = ?", task_id)[0])
+
+    def note_update(self, task_id: str, upload_id: str, series: str, number: int, noise: float, now: float) -> None:
+        """Note an update of a federated round before it is sent. noise: multiplier of the board's own, 0: none."""
+        with self.transaction():
+            self._connection.execute(
+                "INSERT OR IGNORE INTO told_update (upload_id, task, series, number, noise, told_at)"
+                " VALUES (?, ?, ?, ?, ?, ?)",
+                (upload_id, task_id, series, number, noise, now),
+            )
+
+    def noise_of_updates(self) -> dict[str, list[float]]:
+        """By task: the multiplier of each update's own noise, 0 where it went without."""
+        found: dict[str, list[float]] = {}
+        for task, noise in self._all("SELECT task, noise FROM told_update ORDER BY task, told_at, upload_id"):
+            found.setdefault(task, []).append(noise)
+        return found

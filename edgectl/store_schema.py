@@ -116,7 +116,19 @@ DROP TABLE former_outbox;
 CREATE INDEX outbox_waiting ON outbox (queued_at) WHERE settled_at IS NULL;
 """
 
-MIGRATIONS: tuple[str, ...] = (_VERSION_1, _VERSION_2, _VERSION_3, _VERSION_4)
+_VERSION_5 = """
+CREATE TABLE told_update (                 -- the ε ledger of federated rounds: what was, or may have been, sent
+    upload_id TEXT PRIMARY KEY,            -- sent twice, it tells nothing more
+    task TEXT NOT NULL,
+    series TEXT NOT NULL,
+    number INTEGER NOT NULL,
+    noise REAL NOT NULL,                   -- multiplier of the board's own noise, 0: it went without
+    told_at REAL NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX told_update_by_task ON told_update (task);
+"""
+
+MIGRATIONS: tuple[str, ...] = (_VERSION_1, _VERSION_2, _VERSION_3, _VERSION_4, _VERSION_5)
 
 
 def connect(path: Path, *, migrations: Sequence[str] = MIGRATIONS) -> sqlite3.Connection:

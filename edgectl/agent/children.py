@@ -24,11 +24,12 @@ Run = Callable[[Sequence[str], float | None], "Done"]
 @dataclass(frozen=True)
 class Done:
     """code: the exit code, minus the signal's number if one ended it; report: what it printed with --json; said: its
-    last words on stderr, on one line."""
+    last words on stderr, on one line; retry_s: when it may work again, as far as it said."""
 
     code: int
     report: dict[str, Any] = field(default_factory=dict)
     said: str = ""
+    retry_s: float | None = None
 
     @property
     def illegal(self) -> bool:

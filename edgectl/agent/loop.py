@@ -267,11 +267,11 @@ class Agent:
         """Turns, if the cloud invites this board: the command finds that out, and whether it is cool and idle. It stays
         for a while where rounds go on: to start training anew for each takes longer than many a turn."""
         done = self._world.run(["round", "join", "--for", str(ROUNDS_STAY_S), "--json"], None)
+        for turn in done.report.get("turns", []):  # also where another task's failed
+            self._tell_turn(turn)
         if done.code == 0:
             self._rounds.every_s = max(self._rules.rounds_s, float(done.report.get("wait_s") or 0.0))
             self._succeeded("rounds", self._rounds)
-            for turn in done.report.get("turns", []):
-                self._tell_turn(turn)
         elif done.code == errors.NothingToDo.exit_code:  # the owner has changed the setting since
             self._succeeded("rounds", self._rounds)
         elif not self._stopped():
@@ -280,7 +280,7 @@ class Agent:
 
     def _tell_turn(self, turn: dict[str, Any]) -> None:
         known = {key: turn.get(key) for key in ("task", "series", "number", "state")}
-        if turn.get("state") == "waiting":
+        if turn.get("state") in ("waiting", "failed"):
             self._once_told(f"round {turn.get('task')}", f"{turn.get('task')}: {turn.get('note')}", **known)
         else:
             line = f"{turn.get('task')}: round {turn.get('number')}: {turn.get('state')}"

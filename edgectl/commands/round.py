@@ -12,6 +12,8 @@ from edgectl.commands import Invocation, JsonFlag, TaskFlag, invocation
 from edgectl.output import emit, say
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from edgectl.enrolment import Enrolment
     from edgectl.governor.governor import Governor
     from edgectl.rounds.joining import Outcome
@@ -40,9 +42,11 @@ def join(ctx: typer.Context, task: TaskFlag = None, seconds: For = 0, json: Json
 
     Only after `edgectl config set rounds true`, and only for tasks that allow it. What training changed in the weights
     leaves the board, never a sample; docs/privacy.md says what that reveals. Cut off anywhere, the next one goes on.
-    `edgectl sync` and `edgectl agent` do this by themselves.
+    `edgectl sync` and `edgectl agent` do this by themselves. What goes wrong in one task, or while the cloud cannot be
+    reached, does not end it; the exit code is that of the first task whose last turn failed.
     """
     from edgectl.rounds.now import real, take_part_now
+    from edgectl.rounds.staying import stay
     from edgectl.stopping import Stop
     from edgewire.errors import NothingToDo
 
@@ -50,29 +54,32 @@ def join(ctx: typer.Context, task: TaskFlag = None, seconds: For = 0, json: Json
     settings = here.with_profile()
     if not settings.flag("rounds"):
         raise NothingToDo("this board takes no part in federated rounds", hint="edgectl config set rounds true")
-    made: list[Outcome] = []
-    played: list[Outcome] = []  # before the last look
-    until = time.monotonic() + seconds
     with (
         Stop().listening() as stop,
         real(here.home, settings, site=here.places.profiles, stopped=lambda: stop.asked) as world,
     ):
-        while True:
-            made = take_part_now(here.home, settings, world, task=here.task_id(task))
-            wait_s = min((one.wait_s for one in made), default=float("inf"))
-            if stop.asked or time.monotonic() + wait_s >= until:
-                break
-            for one in made:
-                if one.state != "waiting":
-                    played.append(one)
-                    say(_line(one))
-            if wait_s > KEPT_S:
+
+        def pause(for_s: float) -> bool:
+            if for_s > KEPT_S:
                 world.let_go()
-            stop.wait(wait_s)
-    wait_s = min((one.wait_s for one in made), default=0.0)
-    turns = [*played, *made]
-    report = {"changed": any(one.state == "sent" or one.earlier for one in turns), "wait_s": wait_s}
-    emit({**report, "turns": [vars(one) for one in turns]}, _lines(made), as_json=json)
+            return stop.wait(for_s)
+
+        stayed = stay(
+            lambda due: take_part_now(
+                here.home, settings, world, task=here.task_id(task), due=due, anyway=seconds == 0
+            ),
+            until=time.monotonic() + seconds,
+            clock=time.monotonic,
+            pause=pause,
+            tell=lambda one: say(_line(one)),
+        )
+    wait_s = stayed.wait_s(time.monotonic()) if stayed.last else 0.0
+    changed = any(one.state == "sent" or one.earlier for one in stayed.turns)
+    report = {"changed": changed, "wait_s": wait_s, "turns": [vars(one) for one in stayed.turns]}
+    emit(report, _lines(list(stayed.last.values())), as_json=json)
+    if (failed := stayed.failed) is not None:
+        say(f"edgectl: {failed.task}: {failed.note}")
+        raise typer.Exit(failed.code)
 
 
 @group.command()
@@ -115,12 +122,21 @@ def _train(here: Invocation, task: str | None, stop: Stop, started: float) -> Tr
         if "torch" not in sys.modules:
             check_loadable(memory.available_mib())
         try:
-            return _governed(here, known, manifest, begin.govern(lambda kind, line, **told: say(line)), stop)
+            governor = begin.govern(lambda kind, line, **told: say(line))
+            # the sensors were opened with this turn, so what they counted is its own
+            return _governed(here, known, manifest, governor, stop, lambda: machine.read().energy_j)
         finally:
             machine.close()
 
 
-def _governed(here: Invocation, known: Enrolment, manifest: Manifest, governor: Governor, stop: Stop) -> Trained:
+def _governed(
+    here: Invocation,
+    known: Enrolment,
+    manifest: Manifest,
+    governor: Governor,
+    stop: Stop,
+    energy_j: Callable[[], float | None],
+) -> Trained:
     """The training as a run in the board's record."""
     from edgectl.rounds import training  # only now: it imports torch
 
@@ -131,7 +147,9 @@ def _governed(here: Invocation, known: Enrolment, manifest: Manifest, governor: 
     with here.store() as store:
         run = store.start_run(manifest.task.id, "round", here.clock())
         try:
-            done = training.train(here.home, known, manifest, store, threads=here.threads, on_step=on_step)
+            done = training.train(
+                here.home, known, manifest, store, threads=here.threads, on_step=on_step, energy_j=energy_j
+            )
         except (Exception, KeyboardInterrupt) as error:
             store.finish_run(run, "failed", {"error": str(error)}, here.clock())
             raise
@@ -149,6 +167,8 @@ def _line(one: Outcome) -> str:
     earlier = "an update made earlier was sent; " if one.earlier else ""
     if one.state == "waiting":
         return f"{one.task}: {earlier}{one.note}; ask again in {one.wait_s:.0f} s"
+    if one.state == "failed":
+        return f"{one.task}: failed: {one.note}"
     words = {"sent": "update sent", "late": "too late", "refused": "update refused", "given-up": "given up"}[one.state]
     note = f" ({one.note})" if one.note and one.state != "sent" else ""
     return f"{one.task}: {earlier}round {one.number} of series {one.series}: {words}{note}"

@@ -9,6 +9,7 @@ import typer
 from edgectl.commands import Invocation, JsonFlag, invocation
 from edgectl.glance import glance, metric
 from edgectl.output import emit, plural
+from edgectl.rounds import ledger
 from edgectl.standing import standing
 
 if TYPE_CHECKING:
@@ -34,13 +35,16 @@ def status(ctx: typer.Context, json: JsonFlag = False) -> None:
 def _report(here: Invocation) -> dict[str, Any]:
     known = glance(here.home)
     report: dict[str, Any] = {"state": str(here.home.root), "enrolled": known is not None, **(known or {})}
-    report |= {"board_state": _board_state(here), "outbox": 0, "interrupted": [], "tasks": []}
+    report |= {"board_state": _board_state(here), "outbox": 0, "interrupted": [], "rounds": None, "tasks": []}
     tasks: list[str] = (known or {}).get("granted", [])
     if here.home.database.exists():  # looking must not make anything
         with here.store() as store:
             report |= {"outbox": store.outbox_size(), "interrupted": [run.id for run in store.interrupted_runs()]}
             every = [*tasks, *(task for task in store.sample_tasks() if task not in tasks)]
-            report["tasks"] = [_task(here, store, task) for task in every]
+            noises = store.noise_of_updates()
+            report["rounds"] = ledger.told_of_all(noises)
+            every += [task for task in noises if task not in every]
+            report["tasks"] = [_task(here, store, task, noises.get(task, [])) for task in every]
     else:
         report["tasks"] = [
             {"task": task, "samples": 0, "labels": {}, "lacks": _lacks(here, task), "running": None, "runs": []}
@@ -57,7 +61,7 @@ def _board_state(here: Invocation) -> dict[str, Any]:
     return {"line": one_line(reading), **reading.plain()}
 
 
-def _task(here: Invocation, store: Store, task: str) -> dict[str, Any]:
+def _task(here: Invocation, store: Store, task: str, noises: list[float]) -> dict[str, Any]:
     counts, last = store.label_counts(task), store.last_training(task)
     answered_at = last.started_at if last is not None else 0.0
     return {
@@ -67,6 +71,7 @@ def _task(here: Invocation, store: Store, task: str) -> dict[str, Any]:
         "synced": here.home.manifest(task).exists(),
         "lacks": _lacks(here, task),
         "epsilon_spent": store.epsilon_spent(task),
+        "rounds": ledger.told(noises),
         "running": standing(store.scores(task), metric=metric(here.home, task), answered_at=answered_at),
         "runs": [
             {"run": run.id, "kind": run.kind, "outcome": run.outcome, "started_at": run.started_at}
@@ -91,7 +96,10 @@ def _lines(report: dict[str, Any]) -> list[str]:
         lines.append(f"task {task['task']}: {plural(task['samples'], 'sample')}" + (f" ({labels})" if labels else ""))
         lines += [f"  left alone: it needs {', '.join(task['lacks'])}"] if task["lacks"] else []
         lines += _running_lines(task["running"])
+        lines += [f"  rounds: {ledger.line(task['rounds'])}"] if task.get("rounds") else []
         lines += [f"  {run['kind']} #{run['run']}: {run['outcome'] or 'no end noted'}" for run in task["runs"]]
+    if report["rounds"]:
+        lines.append(f"rounds of all tasks together: {ledger.line(report['rounds'])}")
     if report["outbox"]:
         lines.append(f"{plural(report['outbox'], 'upload')} waiting for the next sync")
     return lines

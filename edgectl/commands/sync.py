@@ -59,22 +59,27 @@ def sync(
     turns = _take_part(here) if wanted else []
     report = {**_report(outcome), **({"rounds": [vars(turn) for turn in turns]} if wanted else {})}
     emit(report, [*_lines(outcome), *map(_turn_line, turns)], as_json=json)
+    if (failed := _failed(turns)) is not None:
+        say(f"edgectl: {failed.task}: {failed.note}")
+        raise typer.Exit(failed.code)
 
 
 def _take_part(here: Invocation) -> list[Turn]:
-    """In a federated round, after all else: it may take long. What may work later is no failure of the sync."""
+    """In a federated round, after all else: it may take long."""
     from edgectl.rounds.now import real, take_part_now
     from edgectl.stopping import Stop
-    from edgewire.errors import Busy, RetryLater, TimedOut
 
     with Stop().listening() as stop:
-        try:
-            settings = here.with_profile()
-            with real(here.home, settings, site=here.places.profiles, stopped=lambda: stop.asked) as world:
-                return take_part_now(here.home, settings, world)
-        except (Busy, RetryLater, TimedOut) as error:
-            say(f"no round now: {error.message}")
-            return []
+        settings = here.with_profile()
+        with real(here.home, settings, site=here.places.profiles, stopped=lambda: stop.asked) as world:
+            return take_part_now(here.home, settings, world)
+
+
+def _failed(turns: list[Turn]) -> Turn | None:
+    """The first turn that failed; what may go well later is no failure of the sync."""
+    from edgectl.rounds.now import MAY_PASS
+
+    return next((one for one in turns if one.code and one.code not in MAY_PASS), None)
 
 
 def _sync(here: Invocation, *, pull: bool, push: bool) -> Outcome:

@@ -6,6 +6,7 @@ rounds/<task>/short/                   what came of changes to it
 rounds/<task>/rows.safetensors         which rows of tables the samples touch, where a series asks; rows.wanted: it does
 rounds/<task>/update.safetensors       made, but not acknowledged yet; sending it again changes nothing
 rounds/<task>/memory/<upload id>       what the algorithm kept beside that update; it counts if the update does
+rounds/<task>/pause.json               until when this board does not ask, because it could not do what it was asked for
 """
 
 from __future__ import annotations
@@ -15,9 +16,10 @@ from pathlib import Path
 
 from edgectl.enrolment import Enrolment
 from edgectl.home import Home
+from edgectl.rounds.pauses import Pause
 from edgelearn.federated.turn import Memory
 from edgewire import tensors
-from edgewire.decoding import convert
+from edgewire.decoding import convert, decode, encode
 from edgewire.errors import CorruptFile, InvalidMessage, NotFound, TooLarge
 from edgewire.files import digest_of_file, write_atomic
 from edgewire.messages import WEIGHTS_LIMIT_BYTES, BlobRef
@@ -70,6 +72,11 @@ class RoundFolder:
         named = self.path / "order.digest"
         return named.read_text() if named.is_file() and self.blob("order").is_file() else None
 
+    def lacking_bytes(self, invitation: Invitation) -> int:
+        """How much more disk its order and base take than what lies in their places, which they replace."""
+        places = ((self.blob("order"), invitation.order), (self.blob("base"), invitation.base))
+        return sum(max(0, ref.size - (path.stat().st_size if path.is_file() else 0)) for path, ref in places)
+
     def accept(self, envelope: bytes) -> None:
         """Work on this from now on, and on nothing else."""
         (self.path / "rows.wanted").unlink(missing_ok=True)
@@ -99,6 +106,20 @@ class RoundFolder:
             path.unlink(missing_ok=True)
             raise CorruptFile(f"{path} is missing or corrupt", hint="edgectl round join brings it again")
         return path.read_bytes()
+
+    # A pause
+
+    def pause(self, pause: Pause) -> None:
+        """Ask for no round of this task until then."""
+        write_atomic(self.path / "pause.json", encode(pause), mode=0o600)
+
+    def paused(self, mark: str, now: float) -> Pause | None:
+        """The pause, while it holds."""
+        try:
+            pause = decode(Pause, (self.path / "pause.json").read_bytes(), what="pause")
+        except (FileNotFoundError, InvalidMessage):
+            return None
+        return pause if pause.holds(mark, now) else None
 
     # Rows of tables
 

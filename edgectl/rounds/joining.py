@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import signal
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -12,39 +14,47 @@ from msgspec import UNSET
 from edgectl.agent.children import Done
 from edgectl.enrolment import Enrolment, update_trust
 from edgectl.home import Home
+from edgectl.rounds.able import Able, check
 from edgectl.rounds.fetching import fetch
 from edgectl.rounds.folder import RoundFolder
+from edgectl.rounds.pauses import NEVER_S, RETRY_S
+from edgectl.rounds.pulse import Apart, Pulse, give_up
 from edgectl.rounds.service import Rounds
+from edgectl.store import Store
 from edgewire.decoding import convert
 from edgewire.errors import (
     Busy,
     Conflict,
-    EdgeError,
+    CorruptFile,
     Forged,
     Gone,
     InvalidMessage,
     NotFound,
+    NothingToDo,
     RateLimited,
     Refused,
+    ResourcesRefused,
     TooLarge,
+    UnsupportedBoard,
 )
 from edgewire.files import digest
-from edgewire.rounds import Invitation, JoinReply, JoinRequest, Sign, UpdateMeta
+from edgewire.rounds import Invitation, JoinReply, JoinRequest, UpdateMeta
 from edgewire.signing import envelope_key_id, open_sealed
 
 Train = Callable[[str, float, Callable[[], bool]], Done]
 """(task, time limit in s, whether to stop; it is asked again and again) -> how the training ended."""
 
-STOPPED = 130  # how a command ends that was asked to stop
-NEVER_S, RETRY_S = 3600.0, 60.0  # when to ask again where the owner does not want to, and where something failed
+STOPPED = (130, -signal.SIGTERM)  # how a command ends that was asked to stop
 ROWS_LIMIT_S = 600.0  # in which a board has to find the rows that its samples touch
 _NEVER_TAKEN = (Gone, Conflict, InvalidMessage, TooLarge, NotFound, Refused)
+_PASSES = (CorruptFile.exit_code, NothingToDo.exit_code)  # what is fetched anew, or waits for samples or rows
 
 
 @dataclass
 class Outcome:
     """What came of taking part. state: 'sent'; 'late' or 'refused': the update does not count; 'given-up': it was not
-    made; 'waiting': not invited, ask again after wait_s. earlier: an update of an earlier run was sent."""
+    made; 'waiting': not invited; 'failed': see the exit code `code`. Ask again after wait_s. earlier: an update of an
+    earlier run was sent."""
 
     task: str
     state: str = "waiting"
@@ -53,31 +63,34 @@ class Outcome:
     wait_s: float = 0.0
     note: str = ""
     earlier: bool = False
+    code: int = 0
     trained: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Board:
-    """The board's side. request: what it tells of itself; train: see Train; clock: seconds since 1970; tells_rows:
-    whether its owner lets it tell which rows of tables its samples touch (whether the signed task does, is asked before
-    they are looked for)."""
+    """The board's side. request: what it tells of itself; train: see Train; apart: see Apart; clock: seconds since
+    1970; tells_rows: whether its owner lets it tell which rows of tables its samples touch (whether the signed task
+    does, is asked before they are looked for)."""
 
     home: Home
     enrolment: Enrolment
     request: JoinRequest
     train: Train
+    apart: Apart
     clock: Callable[[], float] = time.time
     monotonic: Callable[[], float] = time.monotonic
+    able: Able = field(default_factory=Able)
     tells_rows: bool = False
 
 
-def take_part(board: Board, task_id: str, rounds: Rounds) -> Outcome:
-    """One turn, if this board is invited. The caller holds the lock `rounds`, and has asked whether its owner and the
-    signed task want it. Raises what `Rounds` raises; what was made stays on disk, and is sent the next time."""
-    folder, outcome = RoundFolder(board.home, task_id), Outcome(task_id)
+def take_part(board: Board, rounds: Rounds, outcome: Outcome) -> Outcome:
+    """One turn of the outcome's task, if this board is invited; what came of it is in the outcome, as far as it came.
+    The caller holds the lock `rounds`, and has asked whether the owner and the signed task want it. Raises what
+    `Rounds` raises; what was made stays on disk, and is sent the next time."""
+    folder, task_id = RoundFolder(board.home, outcome.task), outcome.task
     folder.ensure()
-    if (known := folder.waiting()) is not None:
-        outcome.earlier = _send(folder, rounds, *known) == "sent"
+    outcome.earlier = _sent_earlier(board, folder, rounds)
     reply = _joined(board, folder, rounds)
     if isinstance(reply.rows, str):
         reply = _told_rows(board, folder, rounds, reply.rows)
@@ -87,10 +100,30 @@ def take_part(board: Board, task_id: str, rounds: Rounds) -> Outcome:
     raw = reply.invitation.encode()
     invitation = _opened(board, rounds, task_id, raw)
     outcome.series, outcome.number = invitation.series, invitation.number
-    fetch(board.home, folder, rounds, invitation)
-    folder.accept(raw)
-    _work(board, folder, rounds, invitation, outcome)
+    try:
+        check(invitation, board.able, lacking_bytes=folder.lacking_bytes(invitation))
+    except (UnsupportedBoard, Refused, ResourcesRefused) as error:
+        outcome.state, outcome.note, outcome.wait_s = "given-up", str(error), NEVER_S
+        give_up(rounds, task_id, invitation)
+        return outcome
+    with Pulse(board.apart, task_id, invitation) as pulse:
+        fetch(board.home, folder, rounds, invitation)
+        folder.accept(raw)
+        _work(board, folder, rounds, invitation, pulse, outcome)
     return outcome
+
+
+def _sent_earlier(board: Board, folder: RoundFolder, rounds: Rounds) -> bool:
+    """Send the update that an earlier run has made, if there is one; whether the cloud took it."""
+    if (made := folder.waiting()) is None:
+        return False
+    with contextlib.ExitStack() as until_sent:
+        noise = 0.0  # where the disk has lost the invitation nothing is known of any
+        with contextlib.suppress(NotFound, Forged, CorruptFile, InvalidMessage):
+            invitation = folder.invitation(board.enrolment)
+            noise = invitation.noise
+            until_sent.enter_context(Pulse(board.apart, folder.task_id, invitation))
+        return _send(board, folder, rounds, *made, noise=noise) == "sent"
 
 
 def _joined(board: Board, folder: RoundFolder, rounds: Rounds) -> JoinReply:
@@ -120,57 +153,47 @@ def _told_rows(board: Board, folder: RoundFolder, rounds: Rounds, series: str) -
     return replace(reply, rows=UNSET) if isinstance(reply.rows, str) else reply  # it has new samples: another time
 
 
-def _work(board: Board, folder: RoundFolder, rounds: Rounds, invitation: Invitation, outcome: Outcome) -> None:
-    pulse = _Pulse(board, rounds, folder.task_id, invitation)
+def _work(
+    board: Board, folder: RoundFolder, rounds: Rounds, invitation: Invitation, pulse: Pulse, outcome: Outcome
+) -> None:
+    """Train and send, unless the round is over by now."""
+    if pulse.unwanted():
+        outcome.state, outcome.note = "late", "the round was over before the order had come"
+        return
     limit_s = max(1.0, invitation.until - board.clock())
+    until = board.monotonic() + limit_s
     done = board.train(folder.task_id, limit_s, pulse.unwanted)
     outcome.trained = done.report
     made = folder.waiting()
     if done.code == 0 and made is not None:
-        outcome.state = _send(folder, rounds, *made)
-    elif done.code == STOPPED:
-        outcome.note = "asked to stop; the next one goes on with this round"
+        outcome.state = _send(board, folder, rounds, *made, noise=invitation.noise)
+        outcome.wait_s = RETRY_S if outcome.state == "refused" else outcome.wait_s
     elif done.code == Busy.exit_code:
         outcome.note, outcome.wait_s = done.said, invitation.heartbeat_s  # another process trains
+    elif pulse.unwanted() or board.monotonic() >= until:  # whatever the training said when it was ended for that
+        outcome.state, outcome.note = "late", "the round was over before the training"
+        if not pulse.unwanted():
+            give_up(rounds, folder.task_id, invitation)
+    elif done.code in STOPPED:
+        outcome.note = "asked to stop; the next one goes on with this round"
     else:
-        outcome.state = "late" if pulse.over else "given-up"
-        outcome.note = "the round was over before the training" if pulse.over else done.said
-        pulse.give_up()
+        outcome.state, outcome.note, outcome.wait_s = "given-up", done.said, _pause_s(done)
+        give_up(rounds, folder.task_id, invitation)
 
 
-class _Pulse:
-    """Signs of life while a training goes on. A cloud that does not answer is no reason to stop."""
-
-    def __init__(self, board: Board, rounds: Rounds, task_id: str, invitation: Invitation) -> None:
-        self._board, self._rounds, self._task_id, self._invitation = board, rounds, task_id, invitation
-        self._next = board.monotonic() + invitation.heartbeat_s
-        self.over = False
-
-    def unwanted(self) -> bool:
-        """Called again and again; whether the training is for nothing."""
-        now = self._board.monotonic()
-        if now >= self._next and not self.over:
-            self._next = now + self._invitation.heartbeat_s
-            self.over = not self._tell(Sign("working"))
-        return self.over
-
-    def give_up(self) -> None:
-        if not self.over:
-            self._tell(Sign("giving-up"))
-
-    def _tell(self, told: Sign) -> bool:
-        """Whether an update would still count, as far as is known."""
-        invitation = self._invitation
-        try:
-            return self._rounds.sign(self._task_id, invitation.series, invitation.number, told).wanted
-        except (NotFound, Refused):
-            return False
-        except EdgeError:
-            return True
+def _pause_s(done: Done) -> float:
+    """How long a board that could not train stays away. What the next round would end with, too, unless its owner
+    changes something, must not take a place in every round."""
+    if done.retry_s is not None:
+        return done.retry_s
+    return RETRY_S if done.code in _PASSES else NEVER_S
 
 
-def _send(folder: RoundFolder, rounds: Rounds, body: bytes, meta: UpdateMeta) -> str:
-    """'sent', or why it never counts. Raises RetryLater and the like; then it waits for the next time."""
+def _send(board: Board, folder: RoundFolder, rounds: Rounds, body: bytes, meta: UpdateMeta, *, noise: float) -> str:
+    """'sent', or why it never counts. Raises RetryLater and the like; then it waits for the next time. What it reveals
+    is in the ledger before it leaves."""
+    with Store.open(board.home.ensure().database) as store:
+        store.note_update(folder.task_id, meta.upload_id, meta.series, meta.number, noise, board.clock())
     try:
         rounds.update(folder.task_id, meta, body)
     except _NEVER_TAKEN as error:

@@ -3,38 +3,57 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 
 from edgectl import enrolment, tasks
 from edgectl.agent.condition import not_now
-from edgectl.board import network
+from edgectl.board import memory, network
+from edgectl.budget import LOADING_MIB, check_loadable
 from edgectl.config import Settings
 from edgectl.connecting import connect
 from edgectl.enrolment import Enrolment
 from edgectl.governor.start import heat_limit
 from edgectl.home import Home
-from edgectl.rounds.joining import NEVER_S, Board, Outcome, Train, take_part
+from edgectl.rounds.able import Able
+from edgectl.rounds.folder import RoundFolder
+from edgectl.rounds.joining import Board, Outcome, Train, take_part
+from edgectl.rounds.pauses import NEVER_S, RETRY_S, Pause, mark_of
 from edgectl.rounds.service import Rounds, RoundsOverHttp
 from edgectl.rounds.trainer import Trainer
 from edgectl.store import Store
 from edgectl.telemetry.reading import Reading, Sensors
 from edgectl.telemetry.watching import settled
-from edgewire.errors import NotFound, NotGranted
+from edgewire.errors import (
+    Busy,
+    EdgeError,
+    IntegrityError,
+    NotFound,
+    NotGranted,
+    Offline,
+    ResourcesRefused,
+    RetryLater,
+    TimedOut,
+    from_os_error,
+)
 from edgewire.files import exclusive
 from edgewire.rounds import JoinRequest
 
-NOT_NOW_S = 30.0  # when to ask again where the board itself does not want to now
+NOT_NOW_S = 30.0  # when to ask again where the board itself does not want to now, or cannot reach the cloud
+MAY_PASS = (RetryLater.exit_code, TimedOut.exit_code, Busy.exit_code)
+"""How a turn failed that may go well later without anybody's doing."""
 
 
 @dataclass(frozen=True)
 class World:
     """read: the board's state over the last moment; rounds: the cloud, while the block lasts; train: see joining.Train;
     can_train: whether this board has what training needs; let_go: of the memory that training keeps between turns;
-    clock: seconds since 1970."""
+    room_mib: of memory that training may come to hold, torch included, disk_mib: that is free, None: not known; clock:
+    seconds since 1970."""
 
     read: Callable[[], Reading]
     rounds: Callable[[Enrolment], contextlib.AbstractContextManager[Rounds]]
@@ -42,6 +61,8 @@ class World:
     can_train: bool
     stopped: Callable[[], bool]
     let_go: Callable[[], None] = lambda: None
+    room_mib: Callable[[], float | None] = lambda: None
+    disk_mib: Callable[[], float | None] = lambda: None
     clock: Callable[[], float] = time.time
 
 
@@ -60,8 +81,16 @@ def real(home: Home, settings: Settings, *, site: Sequence[Path], stopped: Calla
 
     can_train = settings.text("train_scope") != "none" and find_spec("torch") is not None
     trainer = Trainer(home.root.absolute(), stopped)  # this process stays without torch, and without its memory
+
+    def room_mib() -> float | None:
+        free = memory.available_mib()  # what a process that stays has loaded, is not in it
+        return free if free is None or not trainer.running else free + LOADING_MIB
+
+    def disk_mib() -> float:
+        return shutil.disk_usage(home.root).free / (1 << 20)
+
     with Sensors(site=site) as sensors, contextlib.closing(trainer):
-        yield World(Senses(sensors).read, rounds, trainer.turn, can_train, stopped, trainer.close)
+        yield World(Senses(sensors).read, rounds, trainer.turn, can_train, stopped, trainer.close, room_mib, disk_mib)
 
 
 class Senses:
@@ -81,42 +110,124 @@ class Senses:
         return replace(now, cpu_load=self._seen.cpu_load, gpu_load=self._seen.gpu_load)
 
 
-def take_part_now(home: Home, settings: Settings, world: World, *, task: str | None = None) -> list[Outcome]:
-    """A turn of each task that wants one. settings: with what the profile recommends.
+def take_part_now(
+    home: Home,
+    settings: Settings,
+    world: World,
+    *,
+    task: str | None = None,
+    due: Callable[[str], bool] = lambda task: True,
+    anyway: bool = False,
+) -> list[Outcome]:
+    """A turn of each task that wants one and is due. settings: with what the profile recommends; anyway: also where
+    the board stays away for a while, because it could not do what it was asked for.
 
-    Raises what the cloud raises, and Busy if another process is at it.
+    What goes wrong in a turn is its outcome, and no other task's business. Raises NotEnrolled, CorruptFile.
     """
     known = enrolment.load(home)
     if not settings.flag("rounds"):
         return []
-    chosen = [task] if task is not None else list(known.tasks)
+    chosen = [one for one in ([task] if task is not None else known.tasks) if due(one)]
     wanted = {one: count for one in chosen if (count := _samples(home, known, one, world.clock())) > 0}
     if not wanted or world.stopped():
         return []
+    away = {} if anyway else _away(home, settings, world, wanted)
+    coming = {one: count for one, count in wanted.items() if one not in away}
+    return [*away.values(), *(_turns(home, settings, world, known, coming) if coming else [])]
+
+
+def _away(home: Home, settings: Settings, world: World, wanted: Mapping[str, int]) -> dict[str, Outcome]:
+    """Tasks of which the board stays away for a while."""
+    mark, now = mark_of(settings), world.clock()
+    found = {one: RoundFolder(home, one).paused(mark, now) for one in wanted}
+    return {one: Outcome(one, note=pause.note, wait_s=pause.until - now) for one, pause in found.items() if pause}
+
+
+def _turns(home: Home, settings: Settings, world: World, known: Enrolment, wanted: Mapping[str, int]) -> list[Outcome]:
+    """wanted: tasks, with how many samples there are."""
     if not world.can_train:
         why = "this board does not train (train_scope is 'none', or torch is not installed)"
         return [Outcome(one, note=why, wait_s=NEVER_S) for one in wanted]
     reading = world.read()
     limit_c = heat_limit(settings, reading).limit_c
-    if why := not_now(reading, limit_c=limit_c, idle_load=settings.whole("agent_idle_percent") / 100):
+    able = Able(_room_mib(settings, world), world.disk_mib(), settings.number("rounds_noise"))
+    idle_load = settings.whole("agent_idle_percent") / 100
+    if why := not_now(reading, limit_c=limit_c, idle_load=idle_load) or _too_small(able):
         return [Outcome(one, note=why, wait_s=NOT_NOW_S) for one in wanted]
     told_c = reading.temperature_c if settings.flag("telemetry_share") else None
     requests = {one: JoinRequest(count, network.kind(), told_c) for one, count in wanted.items()}
-    with exclusive(home.ensure().lock("rounds"), doing="taking part in rounds"), world.rounds(known) as rounds:
-        boards = {
-            one: Board(home, known, request, world.train, clock=world.clock, tells_rows=settings.flag("rounds_rows"))
-            for one, request in requests.items()
-        }
-        return [_turn(board, world, rounds, one) for one, board in boards.items()]
-
-
-def _turn(board: Board, world: World, rounds: Rounds, task: str) -> Outcome:
-    if world.stopped():
-        return Outcome(task, note="asked to stop")
     try:
-        return take_part(board, task, rounds)
-    except NotGranted as error:  # recalled since the last sync: of no other task's business
-        return Outcome(task, note=error.message, wait_s=NEVER_S)
+        with exclusive(home.ensure().lock("rounds"), doing="taking part in rounds"), world.rounds(known) as rounds:
+            boards = {
+                one: Board(
+                    home,
+                    known,
+                    request,
+                    world.train,
+                    lambda: world.rounds(known),
+                    clock=world.clock,
+                    able=able,
+                    tells_rows=settings.flag("rounds_rows"),
+                )
+                for one, request in requests.items()
+            }
+            return _one_by_one(boards, world, rounds, mark_of(settings))
+    except Busy as error:
+        return [_fail(Outcome(one), error) for one in wanted]
+
+
+def _one_by_one(boards: Mapping[str, Board], world: World, rounds: Rounds, mark: str) -> list[Outcome]:
+    """A turn of each, until the cloud cannot be reached: then it cannot for the others, either."""
+    made = [Outcome(task) for task in boards]
+    out: EdgeError | None = None
+    for one, board in zip(made, boards.values(), strict=True):
+        if out is None:
+            out = _turn(board, world, rounds, one)
+        else:
+            _fail(one, out)
+        if one.state == "given-up" and one.wait_s > RETRY_S:
+            RoundFolder(board.home, one.task).pause(Pause(world.clock() + one.wait_s, one.note, mark))
+    return made
+
+
+def _turn(board: Board, world: World, rounds: Rounds, outcome: Outcome) -> EdgeError | None:
+    """What goes wrong is in the outcome; returned where it is not about this task alone."""
+    if world.stopped():
+        outcome.note = "asked to stop"
+        return None
+    try:
+        take_part(board, rounds, outcome)
+    except NotGranted as error:  # recalled since the last sync
+        outcome.note, outcome.wait_s = error.message, NEVER_S
+    except EdgeError as error:
+        _fail(outcome, error)
+        return error if isinstance(error, (Offline, TimedOut)) else None
+    except OSError as error:
+        _fail(outcome, from_os_error(error, "taking part in rounds"))
+    return None
+
+
+def _fail(outcome: Outcome, error: EdgeError) -> Outcome:
+    outcome.state, outcome.note, outcome.code = "failed", str(error), error.exit_code
+    outcome.wait_s = RETRY_S if isinstance(error, IntegrityError) else NEVER_S
+    if error.exit_code in MAY_PASS:
+        outcome.wait_s = max(error.retry_after_s or 0.0, NOT_NOW_S)
+    return outcome
+
+
+def _room_mib(settings: Settings, world: World) -> float | None:
+    """What training may come to hold, by the machine and by the owner."""
+    limits = (settings.whole("train_memory_mib") or None, world.room_mib())
+    return min((limit for limit in limits if limit is not None), default=None)
+
+
+def _too_small(able: Able) -> str:
+    """Why training cannot even begin, '' if it can."""
+    try:
+        check_loadable(able.memory_mib)
+    except ResourcesRefused as error:
+        return error.message
+    return ""
 
 
 def _samples(home: Home, known: Enrolment, task: str, now: float) -> int:

@@ -45,6 +45,11 @@ class Trainer:
             process.kill()
             raise
 
+    @property
+    def running(self) -> bool:
+        """Whether the process is there, with all that training loads."""
+        return self._process is not None and self._process.poll() is None
+
     def close(self) -> None:
         """Let the process and its memory go; the next turn starts another."""
         if self._process is not None:
@@ -107,4 +112,4 @@ def _turn(task: str, train: Callable[[str], dict[str, Any]]) -> Done:
     try:
         return Done(0, train(task))
     except EdgeError as error:
-        return Done(error.exit_code, said=str(error))
+        return Done(error.exit_code, said=str(error), retry_s=error.retry_after_s)

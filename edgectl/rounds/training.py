@@ -6,32 +6,29 @@ import secrets
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import TypeVar
 
 import numpy as np
 
 from edgectl.budget import Spent
 from edgectl.enrolment import Enrolment
 from edgectl.home import Home
+from edgectl.rounds.able import algorithm_of, codec_of
 from edgectl.rounds.folder import RoundFolder
+from edgectl.rounds.pauses import NEVER_S, RETRY_S
 from edgectl.store import Store
-from edgelearn.compression.catalogue import CODECS
 from edgelearn.device import use_threads
 from edgelearn.federated import turn
-from edgelearn.federated.algorithm import Algorithm, LocalSettings, Order, Update
+from edgelearn.federated.algorithm import LocalSettings, Order, Update
 from edgelearn.federated.arrays import Arrays
-from edgelearn.federated.catalogue import ALGORITHMS, Surroundings, make
 from edgelearn.learner import OtherRows, TorchLearner, learner_of, part_learner
 from edgelearn.metrics import score
 from edgelearn.models.build import build
 from edgelearn.privacy.noise import randomized
 from edgelearn.submodel import touched
-from edgewire.errors import CorruptFile, NothingToDo, Refused, ResourcesRefused, UnsupportedBoard
+from edgewire.errors import CorruptFile, NothingToDo, Refused, ResourcesRefused
 from edgewire.files import digest
 from edgewire.messages import Manifest
-from edgewire.rounds import Invitation, Parts, UpdateMeta
-
-T = TypeVar("T")
+from edgewire.rounds import ENERGY_LIMIT_J, Invitation, Parts, UpdateMeta
 
 
 @dataclass
@@ -74,10 +71,11 @@ def train(
     *,
     threads: int,
     on_step: Callable[[], None],
+    energy_j: Callable[[], float | None] = lambda: None,
     monotonic: Callable[[], float] = time.monotonic,
 ) -> Trained:
-    """The caller holds the lock. The same invitation and samples give the same update, but for noise and the time that
-    it took.
+    """The caller holds the lock. The same invitation and samples give the same update, but for noise and what it took.
+    energy_j: what the whole board drew so far in this turn, None where no sensor tells.
 
     Raises NotFound where nothing waits, Refused where the signed task does not allow it, NothingToDo without samples,
     UnsupportedBoard for what this version does not know, ResourcesRefused if budget or governor end it, CorruptFile.
@@ -107,15 +105,22 @@ def train(
     except ValueError as error:
         raise CorruptFile(f"the order does not fit task '{manifest.task.id}': {error}", hint="edgectl sync") from None
     told = score(manifest.task.metric, learner.logits(parts.main), learner.y)
-    began = monotonic()
+    began, before = monotonic(), folder.memory(invitation)
     try:
-        update, memory = _play(invitation, parts, rows, Governed(learner, on_step), folder.memory(invitation))
+        update, memory = _play(invitation, parts, rows, Governed(learner, on_step), before)
     except Spent as spent:
-        raise ResourcesRefused(f"{spent.detail}: this board gives up the round", hint="it may join the next") from None
+        passes = spent.kind in ("heat", "power")  # a budget that was too small once is too small the next time
+        raise ResourcesRefused(
+            f"{spent.detail}: this board gives up the round",
+            hint="it may join the next" if passes else "it joins again later, or with a larger budget",
+            retry_after_s=RETRY_S if passes else NEVER_S,
+        ) from None
     upload_id = secrets.token_hex(16)
     series, number = invitation.series, invitation.number
     meta = UpdateMeta(series, number, invitation.board, upload_id, update.num_samples, update.steps, told)
-    meta = replace(meta, train_s=max(0.0, monotonic() - began))
+    meta = replace(meta, train_s=max(0.0, monotonic() - began), memory=invitation.memory if before.own else "")
+    if (joules := energy_j()) is not None and 0 <= joules <= ENERGY_LIMIT_J:
+        meta = replace(meta, energy_j=joules)
     folder.keep_update(Parts(update.delta, update.extra), meta, memory)
     size = (folder.path / "update.safetensors").stat().st_size
     return Trained(manifest.task.id, series, number, True, meta.samples, meta.steps, told, size)
@@ -156,8 +161,8 @@ def _play(
     most = invitation.max_steps if isinstance(invitation.max_steps, int) else 0
     settings = LocalSettings(local.epochs, local.batch_size, local.learning_rate, most)
     return turn.play(
-        _algorithm(invitation),
-        _known(CODECS, "compression", invitation.compression),
+        algorithm_of(invitation),
+        codec_of(invitation),
         Order(invitation.number - 1, parts.main, settings, parts.extra, rows),
         learner,
         board=invitation.board,
@@ -165,16 +170,6 @@ def _play(
         rng=np.random.default_rng(invitation.seed),
         change=lambda update: _noised(invitation, update),
     )
-
-
-def _algorithm(invitation: Invitation) -> Algorithm:
-    """For its step on a board: what only the server does is never asked here."""
-    kind = _known(ALGORITHMS, "algorithm", invitation.algorithm)
-    surroundings = Surroundings(invitation.boards, 1.0, _only_the_server, np.random.default_rng)
-    try:
-        return make(kind, surroundings, invitation.options)
-    except (TypeError, ValueError) as error:
-        raise UnsupportedBoard(f"algorithm '{invitation.algorithm}': {error}", hint="update edgectl") from None
 
 
 def _noised(invitation: Invitation, update: Update) -> Update:
@@ -187,13 +182,3 @@ def _noised(invitation: Invitation, update: Update) -> Update:
     return replace(
         update, delta=randomized(update.delta, clip=invitation.clip, noise_multiplier=invitation.noise, rng=rng)
     )
-
-
-def _only_the_server(_weights: object) -> float:
-    raise ValueError("a board judges no weights")
-
-
-def _known(choices: Mapping[str, T], what: str, name: str) -> T:
-    if name not in choices:
-        raise UnsupportedBoard(f"this edgectl knows no {what} '{name}'", hint="update edgectl")
-    return choices[name]

@@ -38,6 +38,17 @@ def gaussian_epsilon(noise_multiplier: float, releases: int, delta: float) -> fl
     return high
 
 
+def composed_epsilon(noise_multipliers: Sequence[float], delta: float) -> float:
+    """The smallest ε for that δ of one Gaussian release with each of these multipliers: what they tell together is what
+    one tells with √(Σ 1/σ²) standard deviations of sensitivity. They must not depend on what was released before."""
+    for multiplier in noise_multipliers:
+        _check(multiplier, delta)
+    together = math.fsum(1 / multiplier / multiplier for multiplier in noise_multipliers)
+    if together in (0.0, math.inf):
+        return together
+    return gaussian_epsilon(1 / math.sqrt(together), 1, delta)
+
+
 def sampled_epsilon(noise_multiplier: float, share: float, rounds: int, delta: float) -> float:
     """ε of so many rounds, each with every board taking part with probability `share`, on its own.
 

@@ -442,6 +442,17 @@ def test_a_turn_is_told_and_one_that_failed_is_tried_again_later(day: Day) -> No
     assert day.told("round")[0] == "gestures: round 2: sent"
 
 
+def test_turns_that_were_played_are_told_where_another_task_failed(day: Day) -> None:
+    day.rules = replace(Rules(day.folder), rounds_s=30.0)
+    sent = {"task": "gestures", "series": "0" * 16, "number": 2, "state": "sent"}
+    failed = {"task": "postures", "series": "", "number": 0, "state": "failed", "note": "forged"}
+    day.answers["round"] = lambda: Done(8, {"wait_s": 5.0, "turns": [sent, failed]}, "postures: forged")
+    assert day.agent().once() == 8
+    assert day.told("round") == ["gestures: round 2: sent"]
+    assert day.told("round postures") == ["postures: forged"]
+    assert "rounds: postures: forged" in day.told("trouble")[0]
+
+
 def test_an_owner_who_changes_their_mind_does_not_end_the_agent(day: Day) -> None:
     day.rules = replace(Rules(day.folder), rounds_s=30.0)
     day.answers["round"] = lambda: Done(5, {}, "this board takes no part in federated rounds")

@@ -54,7 +54,13 @@ def test_an_unknown_key_is_refused_with_its_file(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("line", "expected"),
-    [('threads = "many"', "whole number"), ('mode = "bytes"', "directory"), ("reports = 3", "true or false")],
+    [
+        ('threads = "many"', "whole number"),
+        ('mode = "bytes"', "directory"),
+        ("reports = 3", "true or false"),
+        ("rounds_noise = -0.5", "a number from 0 to 1000"),
+        ("rounds_noise = nan", "a number from 0 to 1000"),
+    ],
 )
 def test_a_value_of_the_wrong_kind_is_refused(tmp_path: Path, line: str, expected: str) -> None:
     here = places(tmp_path)
@@ -84,7 +90,9 @@ def test_values_keep_their_kind_in_the_file(tmp_path: Path) -> None:
     path = tmp_path / "new" / "user.toml"
     config.set_in_file(path, "reports", "no")
     config.set_in_file(path, "threads", "2")
-    assert config.read_file(path) == {"reports": False, "threads": 2}
+    config.set_in_file(path, "rounds_noise", "0.5")
+    assert config.read_file(path) == {"reports": False, "threads": 2, "rounds_noise": 0.5}
+    assert not config.set_in_file(path, "rounds_noise", "0.50")
 
 
 def test_a_wrong_value_is_not_written(tmp_path: Path) -> None:

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
+import json
+import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -9,13 +14,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+from msgspec import UNSET
 
 from edgectl import enrolment, tasks
 from edgectl.agent.children import Done
 from edgectl.board import network
-from edgectl.rounds import joining
+from edgectl.budget import Spent
+from edgectl.rounds.able import Able
 from edgectl.rounds.folder import RoundFolder
 from edgectl.rounds.joining import Board, Outcome, take_part
+from edgectl.rounds.pauses import NEVER_S, RETRY_S
+from edgectl.rounds.trainer import serve
 from edgectl.rounds.training import train
 from edgelearn.compression.catalogue import CODECS
 from edgelearn.federated.algorithm import Order
@@ -63,11 +72,15 @@ ALLOWED = replace(BOTH, privacy=replace(BOTH.privacy, rounds=True))
 ORDER = pack_order(Parts(shared_weights(world.TASK, world.base())), BOTH.id)
 BASE = tensors.pack(world.base(), {"format": "weights/1"})
 SERIES = "0123456789abcdef"
+NO_BEAT_S = 600.0  # longer than any test
+BEAT_S = 0.01
+PATIENCE_S = 60.0  # of a test that fails
 
 
 @dataclass
 class Service:
-    """Rounds in memory. fails: raised by the next update; wanted: what signs of life are answered with."""
+    """Rounds in memory. fails: raised by the next update; wanted: what signs of life are answered with; during: called
+    while a blob ('blob') or an update ('update') is on its way."""
 
     synced: Synced
     key: SigningKey
@@ -84,13 +97,15 @@ class Service:
     wants_rows: bool = False
     rows_told: list[bytes] = field(default_factory=list)
     rows_known: list[str | None] = field(default_factory=list)
+    during: Callable[[str], None] = lambda what: None
+    beaten: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
 
     @property
     def invitation(self) -> Invitation:
-        known = enrolment.load(self.synced.board.home)
+        known, now = enrolment.load(self.synced.board.home), self.synced.board.server.clock()
         made = Invitation(
             SERIES, 1, known.board, BlobRef(digest(BASE), len(BASE)), BlobRef(digest(ORDER), len(ORDER)),
-            "fedavg", {}, 3, Local(2, 4, 0.05), "none", 0.0, 1.0, 7, "", 1.0, self.synced.board.server.clock() + 600,
+            "fedavg", {}, 3, Local(2, 4, 0.05), "none", 0.0, 1.0, 7, "", NO_BEAT_S, now + 600,
         )  # fmt: skip
         return replace(made, **self.changes)
 
@@ -107,9 +122,15 @@ class Service:
 
     def sign(self, task_id: str, series: str, number: int, told: Sign) -> SignReply:
         self.signs.append(told.state)
+        self.beaten.release()
         return SignReply(self.wanted)
 
+    def sees_a_beat(self, _what: str = "") -> None:
+        """Waits for a sign of life."""
+        assert self.beaten.acquire(timeout=PATIENCE_S), "no sign of life"
+
     def update(self, task_id: str, meta: UpdateMeta, body: bytes) -> UpdateReply:
+        self.during("update")
         error, self.fails = self.fails, None
         if error is not None:
             raise error
@@ -122,6 +143,7 @@ class Service:
         return RowsReply(True)
 
     def blob(self, name: str, size: int, target: Path) -> int:
+        self.during("blob")
         self.fetched.append(name)
         if name in self.missing:
             raise self.missing[name]
@@ -151,11 +173,13 @@ def service(ready: Synced) -> Service:
     return Service(ready, ready.board.server.signing)
 
 
-def trained(ready: Synced, on_step: Callable[[], None] = lambda: None) -> Any:
+def trained(
+    ready: Synced, on_step: Callable[[], None] = lambda: None, energy_j: Callable[[], float | None] = lambda: None
+) -> Any:
     home, known = ready.board.home, enrolment.load(ready.board.home)
     manifest = tasks.known_task(home, known, BOTH.id, ready.board.server.clock())
     with ready.store() as store:
-        return train(home, known, manifest, store, threads=1, on_step=on_step)
+        return train(home, known, manifest, store, threads=1, on_step=on_step, energy_j=energy_j)
 
 
 def turn(
@@ -165,6 +189,8 @@ def turn(
     *,
     samples: int = 12,
     tells_rows: bool = False,
+    able: Able | None = None,
+    monotonic: Callable[[], float] = time.monotonic,
 ) -> Outcome:
     """One turn, with the training in this process unless another one is given."""
 
@@ -172,9 +198,18 @@ def turn(
         return Done(0, dict(vars(trained(ready))))
 
     known = enrolment.load(ready.board.home)
-    clock, request = ready.board.server.clock, JoinRequest(samples)
-    board = Board(ready.board.home, known, request, training or here, clock=clock, tells_rows=tells_rows)
-    return take_part(board, BOTH.id, service)
+    board = Board(
+        ready.board.home,
+        known,
+        JoinRequest(samples),
+        training or here,
+        lambda: contextlib.nullcontext(service),
+        clock=ready.board.server.clock,
+        monotonic=monotonic,
+        able=able or Able(),
+        tells_rows=tells_rows,
+    )
+    return take_part(board, service, Outcome(BOTH.id))
 
 
 def files(ready: Synced) -> set[str]:
@@ -303,7 +338,7 @@ def test_a_board_tells_its_rows_once_and_again_when_it_has_other_samples(ready: 
 def test_who_does_not_want_to_tell_rows_is_told_how_to_and_takes_no_part(ready: Synced, service: Service) -> None:
     service.wants_rows = True
     outcome = turn(ready, service, found(ready, [1]))
-    assert (outcome.state, outcome.wait_s) == ("waiting", joining.NEVER_S)
+    assert (outcome.state, outcome.wait_s) == ("waiting", NEVER_S)
     assert "rounds_rows" in outcome.note
     assert service.rows_told == []
     assert files(ready) == set()
@@ -421,11 +456,57 @@ def test_a_board_trains_only_where_the_signed_task_allows_it(synced: Synced) -> 
         turn(synced, Service(synced, synced.board.server.signing))
 
 
-def test_what_this_version_does_not_know_is_declined(ready: Synced, service: Service) -> None:
-    for changes in ({"algorithm": "fednova"}, {"compression": "zip"}, {"options": {"nu": 1.0}}):
-        service.changes = changes
-        with pytest.raises(UnsupportedBoard):
-            turn(ready, service)
+# What a board cannot do, or its owner does not want, is found out before anything is fetched
+
+
+@pytest.mark.parametrize("changes", [{"algorithm": "fednova"}, {"compression": "zip"}, {"options": {"nu": 1.0}}])
+def test_what_this_version_does_not_know_is_declined(ready: Synced, service: Service, changes: dict[str, Any]) -> None:
+    service.changes = changes
+    outcome = turn(ready, service)
+    assert (outcome.state, outcome.wait_s, service.signs) == ("given-up", NEVER_S, ["giving-up"])
+    assert "update edgectl" in outcome.note
+    assert service.fetched == []
+    folder = RoundFolder(ready.board.home, BOTH.id)
+    folder.accept(service.join(BOTH.id, JoinRequest(12)).invitation.encode())
+    for name, raw in (("order", ORDER), ("base", BASE)):
+        folder.blob(name).write_bytes(raw)
+    with pytest.raises(UnsupportedBoard):
+        trained(ready)
+
+
+@pytest.mark.parametrize(
+    ("able", "what"), [(Able(memory_mib=150.0), "memory"), (Able(disk_mib=0.0), "disk"), (Able(disk_mib=-1.0), "disk")]
+)
+def test_a_round_that_memory_or_disk_cannot_hold_is_declined(
+    ready: Synced, service: Service, able: Able, what: str
+) -> None:
+    outcome = turn(ready, service, able=able)
+    assert (outcome.state, outcome.wait_s, service.signs) == ("given-up", NEVER_S, ["giving-up"])
+    assert f"MiB of {what} at the least" in outcome.note
+    assert service.fetched == []
+    assert turn(ready, service, able=Able(memory_mib=200.0, disk_mib=100.0)).state == "sent"
+
+
+def test_an_order_takes_no_more_disk_than_what_it_replaces(ready: Synced, service: Service) -> None:
+    folder = RoundFolder(ready.board.home, BOTH.id)
+    folder.ensure()
+    assert folder.lacking_bytes(service.invitation) == len(ORDER) + len(BASE)
+    turn(ready, service)
+    assert folder.lacking_bytes(service.invitation) == 0
+
+
+def test_less_noise_than_the_owner_wants_is_declined(ready: Synced, service: Service) -> None:
+    service.changes = {"noise": 0.5, "clip": 0.01}
+    outcome = turn(ready, service, able=Able(noise=0.75))
+    assert (outcome.state, outcome.wait_s, service.signs) == ("given-up", NEVER_S, ["giving-up"])
+    assert "add noise 0.5, the owner of this one wants 0.75; edgectl config set rounds_noise" in outcome.note
+    assert service.fetched == []
+    with ready.store() as store:
+        assert store.noise_of_updates() == {}
+    assert turn(ready, service, able=Able(noise=0.5)).state == "sent"
+
+
+# What ends a training
 
 
 def test_a_training_that_fails_gives_the_round_up(ready: Synced, service: Service) -> None:
@@ -433,30 +514,131 @@ def test_a_training_that_fails_gives_the_round_up(ready: Synced, service: Servic
     assert (outcome.state, service.signs) == ("given-up", ["giving-up"])
 
 
-@pytest.mark.parametrize("code", [joining.STOPPED, Busy.exit_code])
+@pytest.mark.parametrize(
+    ("done", "wait_s"),
+    [
+        (Done(6, retry_s=RETRY_S), RETRY_S),  # heat
+        (Done(6, retry_s=NEVER_S), NEVER_S),  # a budget
+        (Done(CorruptFile.exit_code), RETRY_S),  # the next join brings it again
+        (Done(NothingToDo.exit_code), RETRY_S),
+        (Done(6), NEVER_S),
+        (Done(UnsupportedBoard.exit_code), NEVER_S),
+        (Done(Refused.exit_code), NEVER_S),
+        (Done(-9), NEVER_S),  # the kernel, for memory
+    ],
+)
+def test_a_board_that_could_not_train_stays_away_for_as_long_as_it_will_not_change(
+    ready: Synced, service: Service, done: Done, wait_s: float
+) -> None:
+    outcome = turn(ready, service, lambda *_: done)
+    assert (outcome.state, outcome.wait_s) == ("given-up", wait_s)
+
+
+@pytest.mark.parametrize(("kind", "wait_s"), [("time", NEVER_S), ("energy", NEVER_S), ("heat", RETRY_S)])
+def test_a_budget_that_is_too_small_is_too_small_for_the_next_round(
+    ready: Synced, service: Service, kind: str, wait_s: float
+) -> None:
+    def spent() -> None:
+        raise Spent(kind, "no more")
+
+    def training(task: str, limit_s: float, unwanted: Callable[[], bool]) -> Done:
+        said = io.StringIO()
+        serve([task], said, lambda _: vars(trained(ready, spent)))
+        return Done(**json.loads(said.getvalue()))
+
+    outcome = turn(ready, service, training)
+    assert (outcome.state, outcome.wait_s) == ("given-up", wait_s)
+    assert outcome.note.startswith("no more: this board gives up the round")
+
+
+def test_an_update_that_the_cloud_refused_is_not_followed_by_another_at_once(ready: Synced, service: Service) -> None:
+    service.fails = Refused("not invited")
+    outcome = turn(ready, service)
+    assert (outcome.state, outcome.wait_s) == ("refused", RETRY_S)
+
+
+@pytest.mark.parametrize("code", [130, -15, Busy.exit_code])
 def test_a_training_that_was_stopped_or_must_wait_keeps_its_place(ready: Synced, service: Service, code: int) -> None:
     assert turn(ready, service, lambda *_: Done(code)).state == "waiting"
     assert service.signs == []
     assert turn(ready, service).state == "sent"
 
 
-def test_a_board_that_trains_gives_signs_of_life_and_stops_when_nobody_waits(ready: Synced, service: Service) -> None:
-    now = [0.0]
-
+@pytest.mark.parametrize("code", [130, -15, 1, 0])
+def test_a_training_that_was_ended_because_nobody_waits_is_late_whatever_it_said(
+    ready: Synced, service: Service, code: int
+) -> None:
     def slow(task: str, limit_s: float, unwanted: Callable[[], bool]) -> Done:
         for _ in range(3):
-            now[0] += 1.0
+            service.sees_a_beat()
             assert not unwanted()
         service.wanted = False
-        now[0] += 1.0
-        assert unwanted()
-        return Done(joining.STOPPED + 1)
+        while not unwanted():
+            service.sees_a_beat()
+        return Done(code)
 
-    known = enrolment.load(ready.board.home)
-    clock = ready.board.server.clock
-    board = Board(ready.board.home, known, JoinRequest(12), slow, clock=clock, monotonic=lambda: now[0])
-    assert take_part(board, BOTH.id, service).state == "late"
-    assert service.signs == ["working"] * 4
+    service.changes = {"heartbeat_s": BEAT_S}
+    outcome = turn(ready, service, slow)
+    assert (outcome.state, outcome.note) == ("late", "the round was over before the training")
+    assert set(service.signs) == {"working"}
+
+
+def test_a_training_past_its_limit_is_late_and_nobody_waits_for_it(ready: Synced, service: Service) -> None:
+    now = [0.0]
+
+    def endless(task: str, limit_s: float, unwanted: Callable[[], bool]) -> Done:
+        now[0] += limit_s
+        return Done(130)
+
+    assert turn(ready, service, endless, monotonic=lambda: now[0]).state == "late"
+    assert service.signs == ["giving-up"]
+
+
+# Signs of life
+
+
+@pytest.mark.parametrize("what", ["blob", "update"])
+def test_a_board_gives_signs_of_life_while_an_order_comes_and_an_update_goes(
+    ready: Synced, service: Service, what: str
+) -> None:
+    def slow(moving: str) -> None:
+        for _ in range(3 if moving == what else 0):
+            service.sees_a_beat()
+
+    service.changes, service.during = {"heartbeat_s": BEAT_S}, slow
+    assert turn(ready, service).state == "sent"
+    assert len(service.signs) >= 3
+
+
+def test_an_update_of_an_earlier_run_is_sent_with_signs_of_life(ready: Synced, service: Service) -> None:
+    service.changes, service.fails = {"heartbeat_s": BEAT_S}, Offline("no connection")
+    with pytest.raises(Offline):
+        turn(ready, service)
+    service.signs.clear()
+    service.beaten = threading.Semaphore(0)
+    service.invited, service.during = False, service.sees_a_beat
+    assert turn(ready, service).earlier
+    assert set(service.signs) == {"working"}
+
+
+def test_a_round_that_is_over_before_its_order_has_come_is_not_trained_for(ready: Synced, service: Service) -> None:
+    def slow(_what: str) -> None:
+        service.sees_a_beat()
+        service.during = lambda what: None
+
+    service.changes, service.wanted, service.during = {"heartbeat_s": BEAT_S}, False, slow
+    outcome = turn(ready, service, lambda *_: pytest.fail("trained for nothing"))
+    assert outcome.state == "late"
+
+
+def test_a_cloud_that_does_not_answer_signs_is_no_reason_to_stop(ready: Synced, service: Service) -> None:
+    def offline(*_: object) -> SignReply:
+        service.beaten.release()
+        raise Offline("no connection")
+
+    service.changes, service.during = {"heartbeat_s": BEAT_S}, service.sees_a_beat
+    service.sign = offline  # type: ignore[method-assign]
+    assert turn(ready, service).state == "sent"
 
 
 def test_without_samples_or_an_invitation_nothing_is_trained(ready: Synced, service: Service) -> None:
@@ -492,6 +674,34 @@ def test_own_noise_is_bounded_by_the_clip_and_never_the_same(ready: Synced, serv
     length = np.sqrt(sum(float(np.square(array).sum()) for array in first.values()))
     assert length == pytest.approx(0.01, rel=0.01)
     assert any(not np.array_equal(first[name], second[name]) for name in first)
+
+
+def test_what_noise_costs_is_noted_before_an_update_leaves_and_once(ready: Synced, service: Service) -> None:
+    def noted(_what: str = "update") -> list[float]:
+        with ready.store() as store:
+            return store.noise_of_updates().get(BOTH.id, [])
+
+    def sees_it(what: str) -> None:
+        assert what != "update" or noted() == [2.0]
+
+    service.changes, service.fails = {"noise": 2.0, "clip": 0.01}, Offline("no connection")
+    service.during = sees_it
+    with pytest.raises(Offline):
+        turn(ready, service)
+    service.invited = False
+    assert turn(ready, service).earlier
+    assert noted() == [2.0]
+    service.invited, service.during, service.changes = True, lambda what: None, {"number": 2}
+    turn(ready, service)
+    assert noted() == [2.0, 0.0]
+
+
+@pytest.mark.parametrize(("measured", "told"), [(12.5, 12.5), (None, UNSET), (2e6, UNSET), (-1.0, UNSET)])
+def test_energy_is_told_where_it_is_measured(
+    ready: Synced, service: Service, measured: float | None, told: object
+) -> None:
+    turn(ready, service, lambda *_: Done(0, vars(trained(ready, energy_j=lambda: measured))))
+    assert service.received[0][0].energy_j == told
 
 
 @pytest.mark.parametrize("name", CODECS)

@@ -7,16 +7,24 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from edgectl import config
 from edgectl.agent.children import Done
+from edgectl.budget import LOADING_MIB
 from edgectl.config import Places, Settings
+from edgectl.rounds.folder import RoundFolder
 from edgectl.rounds.joining import Outcome
 from edgectl.rounds.now import NOT_NOW_S, Senses, World, take_part_now
+from edgectl.rounds.pauses import NEVER_S, RETRY_S, Pause, mark_of
+from edgectl.store import Store
 from edgectl.telemetry.reading import Reading, Sensors
-from edgewire.errors import EdgeError, NotGranted
+from edgewire import samples as sample_columns
+from edgewire.errors import EdgeError, Forged, NotGranted, NotReady, Offline, Revoked, TimedOut
+from edgewire.files import exclusive
 from edgewire.rounds import JoinReply, JoinRequest, Sign, SignReply, UpdateMeta, UpdateReply
+from tests.board.conftest import GESTURES, Board
 from tests.board.synced import BOTH, Synced
 from tests.learn import world
 
@@ -29,10 +37,13 @@ class Asked:
 
     requests: list[JoinRequest] = field(default_factory=list)
     error: EdgeError | None = None
+    asked: list[str] = field(default_factory=list)
+    errors: dict[str, EdgeError] = field(default_factory=dict)
 
     def join(self, task_id: str, request: JoinRequest) -> JoinReply:
-        if self.error is not None:
-            raise self.error
+        self.asked.append(task_id)
+        if (error := self.errors.get(task_id, self.error)) is not None:
+            raise error
         self.requests.append(request)
         return JoinReply(note="not invited yet")
 
@@ -53,18 +64,20 @@ class Asked:
 class Ready:
     """A board that could take part; what it asked of the service."""
 
-    synced: Synced
+    board: Board
     service: Asked = field(default_factory=Asked)
     reading: Reading = COOL
     can_train: bool = True
     stopped: bool = False
+    synced: Synced | None = None
+    room_mib: float | None = None
 
     def settings(self, **flags: config.Value) -> Settings:
-        folder = self.synced.board.folder
+        folder = self.board.folder
         plain = config.load(Places({}, folder / "etc", folder / "none.toml", False))
         return plain.override(**{"rounds": True, **flags})
 
-    def takes_part(self, **flags: config.Value) -> list[Outcome]:
+    def takes_part(self, *, anyway: bool = False, **flags: config.Value) -> list[Outcome]:
         def train(task: str, limit_s: float, unwanted: Callable[[], bool]) -> Done:
             raise AssertionError("nobody was invited")
 
@@ -74,9 +87,15 @@ class Ready:
             train,
             self.can_train,
             lambda: self.stopped,
-            self.synced.board.server.clock,
+            room_mib=lambda: self.room_mib,
+            clock=self.board.server.clock,
         )
-        return take_part_now(self.synced.board.home, self.settings(**flags), around)
+        return take_part_now(self.board.home, self.settings(**flags), around, anyway=anyway)
+
+
+def synced_of(ready: Ready) -> Synced:
+    assert ready.synced is not None
+    return ready.synced
 
 
 @pytest.fixture
@@ -86,7 +105,20 @@ def ready(synced: Synced) -> Ready:
     synced.publish()
     synced.sync()
     synced.add(world.style(3, 0.5))
-    return Ready(synced)
+    return Ready(synced.board, synced=synced)
+
+
+@pytest.fixture
+def two(newcomer: Board) -> Ready:
+    """A board with samples of two tasks that allow rounds."""
+    tasks = [replace(GESTURES, id=name, privacy=replace(GESTURES.privacy, rounds=True)) for name in ("one", "two")]
+    newcomer.enroll("one", "two")
+    for task in tasks:
+        newcomer.receive(task)
+        with Store.open(newcomer.home.database) as store:
+            columns = sample_columns.make(np.zeros((1, 2, 3), np.float32), np.zeros(1, np.int64))
+            store.add_samples(task, columns, now=0.0)
+    return Ready(newcomer)
 
 
 def test_a_board_that_may_and_can_asks(ready: Ready) -> None:
@@ -100,9 +132,9 @@ def test_a_board_whose_owner_said_nothing_takes_no_part(ready: Ready) -> None:
 
 
 def test_a_task_that_says_nothing_of_rounds_is_left_out(ready: Ready) -> None:
-    ready.synced.task = BOTH
-    ready.synced.publish()
-    ready.synced.sync()
+    synced_of(ready).task = BOTH
+    synced_of(ready).publish()
+    synced_of(ready).sync()
     assert ready.takes_part() == ready.service.requests == []
 
 
@@ -110,7 +142,7 @@ def test_a_board_without_samples_or_that_is_to_stop_does_not_ask(ready: Ready) -
     ready.stopped = True
     assert ready.takes_part() == []
     ready.stopped = False
-    with ready.synced.store() as store:
+    with synced_of(ready).store() as store:
         store.expire(BOTH.id, older_than=None, ids=None)
     assert ready.takes_part() == ready.service.requests == []
 
@@ -143,6 +175,76 @@ def test_a_recalled_task_is_no_error(ready: Ready) -> None:
     ready.service.error = NotGranted("this board is not granted task 'toy'")
     [one] = ready.takes_part()
     assert (one.state, "not granted" in one.note) == ("waiting", True)
+
+
+# What goes wrong in one task
+
+
+@pytest.mark.parametrize("error", [Forged("not by this cloud"), NotReady("not yet"), Revoked("gone")])
+def test_what_goes_wrong_in_one_task_is_told_and_no_other_tasks_business(two: Ready, error: EdgeError) -> None:
+    two.service.errors = {"one": error}
+    bad, good = two.takes_part()
+    assert (bad.task, bad.state, bad.code, bad.note) == ("one", "failed", error.exit_code, error.message)
+    assert (good.task, good.state, good.note) == ("two", "waiting", "not invited yet")
+
+
+def test_how_soon_a_task_that_failed_is_asked_again_follows_from_what_failed(two: Ready) -> None:
+    told = (Forged("x"), RETRY_S), (Revoked("x"), NEVER_S), (NotReady("x", retry_after_s=90.0), 90.0)
+    for error, wait_s in told:
+        two.service.errors = {"one": error}
+        assert two.takes_part()[0].wait_s == wait_s
+
+
+@pytest.mark.parametrize("error", [Offline("no connection"), TimedOut("silent")])
+def test_while_the_cloud_cannot_be_reached_no_other_task_is_tried(two: Ready, error: EdgeError) -> None:
+    two.service.errors = {"one": error}
+    made = two.takes_part()
+    assert [(one.task, one.state, one.code, one.wait_s) for one in made] == [
+        (task, "failed", error.exit_code, NOT_NOW_S) for task in ("one", "two")
+    ]
+    assert two.service.asked == ["one"]
+
+
+def test_another_process_that_is_at_it_is_waited_for(two: Ready) -> None:
+    with exclusive(two.board.home.ensure().lock("rounds"), doing="taking part in rounds"):
+        made = two.takes_part()
+    assert [(one.state, one.code, one.wait_s) for one in made] == [("failed", 9, NOT_NOW_S)] * 2
+
+
+# A board that cannot do what it was asked for
+
+
+def test_too_little_memory_to_begin_with_is_found_out_before_anybody_is_asked(ready: Ready) -> None:
+    ready.room_mib = LOADING_MIB - 1.0
+    [one] = ready.takes_part()
+    assert (one.state, one.wait_s, "MiB are free" in one.note) == ("waiting", NOT_NOW_S, True)
+    ready.room_mib = LOADING_MIB + 1.0
+    [one] = ready.takes_part(train_memory_mib=LOADING_MIB - 1)
+    assert ready.service.requests == []
+    ready.takes_part()
+    assert len(ready.service.requests) == 1
+
+
+def test_a_board_that_stays_away_does_not_ask_unless_told_to_or_something_changed(two: Ready) -> None:
+    now, home = two.board.server.clock(), two.board.home
+    folder = RoundFolder(home, "one")
+    folder.ensure()
+    folder.pause(Pause(now + 1000, "unknown codec", mark_of(two.settings())))
+    away, other = two.takes_part()
+    assert (away.task, away.state, away.note) == ("one", "waiting", "unknown codec")
+    assert away.wait_s == pytest.approx(1000, abs=100)
+    assert (other.note, two.service.asked) == ("not invited yet", ["two"])
+    two.service.asked.clear()
+    two.takes_part(anyway=True)
+    two.takes_part(rounds_noise=0.5)  # another setting
+    assert two.service.asked == ["one", "two"] * 2
+    two.service.asked.clear()
+    for until in (now - 1, now + 2 * NEVER_S):  # over; and by a clock that has jumped since
+        folder.pause(Pause(until, "unknown codec", mark_of(two.settings())))
+        two.takes_part()
+    (folder.path / "pause.json").write_bytes(b"\x00")
+    two.takes_part()
+    assert two.service.asked == ["one", "two"] * 3
 
 
 def test_a_load_that_was_seen_counts_for_a_while_and_heat_is_of_now(tmp_path: Path) -> None:

@@ -41,6 +41,14 @@ def test_the_second_turn_is_trained_by_the_process_of_the_first(trainer: Trainer
     assert process_of(trainer) is process
 
 
+def test_it_says_whether_the_process_is_there(trainer: Trainer) -> None:
+    assert not trainer.running
+    trainer.turn("toy", 60.0, lambda: False)
+    assert trainer.running
+    trainer.close()
+    assert not trainer.running
+
+
 def test_a_process_that_was_killed_is_followed_by_another(trainer: Trainer) -> None:
     first, process = trainer.turn("toy", 60.0, lambda: False), process_of(trainer)
     process.kill()
@@ -98,15 +106,16 @@ def test_what_libraries_print_is_no_answer() -> None:
 
 def test_each_line_is_a_turn() -> None:
     told = answers("one", "two", train=lambda task: {"task": task})
-    assert told == [{"code": 0, "report": {"task": task}, "said": ""} for task in ("one", "two")]
+    assert told == [{"code": 0, "report": {"task": task}, "said": "", "retry_s": None} for task in ("one", "two")]
 
 
 def test_a_refusal_is_answered_and_a_stop_ends_it() -> None:
     def train(task: str) -> dict[str, Any]:
-        raise Busy("another process is at it", hint="wait") if task == "busy" else KeyboardInterrupt
+        busy = Busy("another process is at it", hint="wait", retry_after_s=60.0)
+        raise busy if task == "busy" else KeyboardInterrupt
 
     assert answers("busy", train=train) == [
-        {"code": Busy.exit_code, "report": {}, "said": "another process is at it; wait"}
+        {"code": Busy.exit_code, "report": {}, "said": "another process is at it; wait", "retry_s": 60.0}
     ]
     with pytest.raises(KeyboardInterrupt):
         answers("stopped", train=train)

@@ -202,6 +202,17 @@ def test_the_file_is_private(store: Store) -> None:
     assert store.path.stat().st_mode & 0o777 == 0o600
 
 
+def test_an_update_of_a_round_is_noted_once_with_its_noise(store: Store) -> None:
+    for upload, task, noise in (
+        ("a", "gestures", 1.5),
+        ("b", "gestures", 0.0),
+        ("a", "gestures", 9.0),
+        ("c", "x", 2.0),
+    ):
+        store.note_update(task, upload * 32, "0" * 16, 1, noise, 100.0)
+    assert store.noise_of_updates() == {"gestures": [1.5, 0.0], "x": [2.0]}
+
+
 # Files that are not as they should be
 
 
@@ -213,6 +224,7 @@ def test_a_file_of_version_1_opens(tmp_path: Path) -> None:
         assert [item.upload_id for item in store.outbox()] == ["b" * 32]
         assert store.runs("gestures", 1)[0].record == {"gain": 0.5}
         assert store.epsilon_spent("gestures") == 8.0
+        assert store.noise_of_updates() == {}
 
 
 def test_a_migration_runs_once_and_leaves_a_backup(tmp_path: Path) -> None:
@@ -239,7 +251,7 @@ def test_a_migration_that_fails_changes_nothing(tmp_path: Path) -> None:
 def test_a_file_of_a_newer_edgectl_is_left_alone(tmp_path: Path) -> None:
     path = tmp_path / "edgectl.db"
     store_schema.connect(path, migrations=(*store_schema.MIGRATIONS, "CREATE TABLE later (x);")).close()
-    with pytest.raises(errors.Conflict, match="schema version 5, this edgectl knows up to 4"):
+    with pytest.raises(errors.Conflict, match="schema version 6, this edgectl knows up to 5"):
         Store.open(path)
 
 
@@ -267,10 +279,12 @@ def test_what_a_file_of_version_1_had_shared_stays_known_as_own(tmp_path: Path) 
 def test_damage_inside_is_found_by_the_check(tmp_path: Path) -> None:
     path = tmp_path / "edgectl.db"
     with Store.open(path) as store:
+        store._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        schema = path.stat().st_size // 4096
         store.add_samples(GESTURES, samples(500), now=0.0)
         store._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     data = bytearray(path.read_bytes())
-    for page in range(8, len(data) // 4096):
+    for page in range(schema, len(data) // 4096):
         data[page * 4096 : page * 4096 + 100] = b"\xff" * 100
     path.write_bytes(data)
     # suppress: there is damage that SQLite does not even step over

@@ -10,7 +10,13 @@ import pytest
 from edgelearn.federated.algorithm import Server, Update
 from edgelearn.federated.arrays import norm
 from edgelearn.federated.dp_fedavg import DpFedAvg
-from edgelearn.privacy.accountant import gaussian_delta, gaussian_epsilon, sampled_epsilon, sampled_rdp
+from edgelearn.privacy.accountant import (
+    composed_epsilon,
+    gaussian_delta,
+    gaussian_epsilon,
+    sampled_epsilon,
+    sampled_rdp,
+)
 from edgelearn.privacy.clipping import clipped
 from edgelearn.privacy.noise import noised, randomized
 
@@ -63,6 +69,16 @@ def test_delta_and_epsilon_of_the_gaussian_belong_together():
     assert gaussian_delta(1.5, 4, gaussian_epsilon(1.5, 4, 1e-6)) == pytest.approx(1e-6, rel=1e-6)
     assert gaussian_epsilon(1.5, 0, 1e-6) == 0
     assert gaussian_epsilon(0.01, 1, 1e-6) == math.inf
+
+
+def test_releases_with_different_noise_compose_as_one_with_all_their_variance():
+    assert composed_epsilon([2.0] * 7, 1e-5) == pytest.approx(gaussian_epsilon(2.0, 7, 1e-5), rel=1e-9)
+    assert composed_epsilon([5.0, 5 / 2], 1e-5) == pytest.approx(gaussian_epsilon(math.sqrt(5), 1, 1e-5), rel=1e-9)
+    assert composed_epsilon([3.0, 1.0], 1e-5) < gaussian_epsilon(3.0, 1, 1e-5) + gaussian_epsilon(1.0, 1, 1e-5)
+    assert composed_epsilon([], 1e-5) == 0
+    assert composed_epsilon([1e-200, 3.0], 1e-5) == composed_epsilon([0.001], 1e-5) == math.inf
+    with pytest.raises(ValueError, match="noise"):
+        composed_epsilon([1.0, 0.0], 1e-5)
 
 
 @pytest.mark.parametrize(("noise_multiplier", "delta"), [(0.0, 1e-5), (-1.0, 1e-5), (1.0, 0.0), (1.0, 1.0)])
