@@ -234,7 +234,7 @@ def _boards(cloud: Cloud, series: str, which: str) -> tuple[dict[str, object], s
     from cloud_aug.rounds import turns
 
     number, found = turns.of_round(cloud, series, which, now=time.time())
-    rows = [
+    rows: list[tuple[object, ...]] = [
         (one.name, one.board, one.fate, one.samples, one.steps, _percent(one.score), _worth(one), _joules(one.energy_j))
         for one in found
     ]

@@ -103,7 +103,8 @@ def order_of(cloud: Cloud, made: Series, row: Any) -> Order:
 
 def _most(asked: Any) -> int:
     """Bytes of an update that answers this invitation: no compression makes it larger than two of its orders."""
-    return min(UPDATE_LIMIT_BYTES, 2 * (asked.own_bytes or asked.order_bytes) + UPDATE_SPARE_BYTES)
+    order_bytes = int(asked.own_bytes or asked.order_bytes)
+    return min(UPDATE_LIMIT_BYTES, 2 * order_bytes + UPDATE_SPARE_BYTES)
 
 
 def _checked(cloud: Cloud, made: Series, asked: Any, last: str, upload_id: str, body: bytes) -> UpdateMeta:

@@ -98,7 +98,7 @@ def involved(cloud: Cloud, connection: sa.Connection, made: Series, number: int)
     return sums, float(sum(row.samples for row in rows))
 
 
-def _of_board(cloud: Cloud, row: sa.Row[Any]) -> Arrays:
+def _of_board(cloud: Cloud, row: Any) -> Arrays:
     try:
         return load(cloud, row.rows_blob)
     except (CorruptFile, NotFound, InvalidMessage) as error:
