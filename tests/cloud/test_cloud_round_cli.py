@@ -10,7 +10,7 @@ import pytest
 
 from edgewire import tensors
 from tests.cloud import toys
-from tests.cloud.players import Player, allow_rounds, gathered
+from tests.cloud.players import Player, allow_rounds, begun, gathered, move_on
 from tests.cloud.toys import report, run
 
 BACKENDS = ("files",)
@@ -58,6 +58,22 @@ def test_a_series_from_its_making_to_the_next_base(data, cloud, clock, players, 
     assert report("index", "build", "--task", "toy", data=data)["publication"]["base"]["version"] == 2
     assert series in run("round", "status", data=data).stdout
     assert "following boards' pace: deadline, steps" in run("round", "status", series, data=data).stdout
+
+
+def test_what_each_board_was_worth_is_a_table_and_json(data, cloud, clock, players):
+    made = begun(cloud, clock, algorithm="leave-one-out", rounds=1)
+    gathered(players, made.id)
+    for player, value in zip(players, (0.0, 0.0, -1.0), strict=True):
+        player.play(value)
+    assert move_on(cloud, made.id, clock).state == "finished"
+    told = report("round", "status", made.id, "--boards", "last", data=data)
+    worth = {one["board"]: one["worth"] for one in told["boards"]}
+    assert (told["round"], told["series"]["closed"], len(worth)) == (1, 1, 3)
+    assert worth[players[2].id] < 0 < worth[players[0].id]
+    text = run("round", "status", made.id, "--boards", "1", data=data).stdout
+    assert f"{worth[players[2].id]:+.4f}" in text
+    refused = run("round", "status", "--boards", "last", data=data)
+    assert (refused.returncode, "--boards is for one series" in refused.stderr) == (2, True)
 
 
 @pytest.mark.parametrize(
