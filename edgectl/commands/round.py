@@ -124,7 +124,9 @@ def _train(here: Invocation, task: str | None, stop: Stop, started: float) -> Tr
         try:
             governor = begin.govern(lambda kind, line, **told: say(line))
             # the sensors were opened with this turn, so what they counted is its own
-            return _governed(here, known, manifest, governor, stop, lambda: machine.read().energy_j)
+            shares = here.settings.flag("telemetry_share")
+            energy_j = (lambda: machine.read().energy_j) if shares else lambda: None
+            return _governed(here, known, manifest, governor, stop, energy_j)
         finally:
             machine.close()
 

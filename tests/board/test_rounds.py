@@ -16,16 +16,22 @@ import numpy as np
 import pytest
 from msgspec import UNSET
 
-from edgectl import enrolment, tasks
+from edgectl import config, enrolment, tasks
 from edgectl.agent.children import Done
 from edgectl.board import network
 from edgectl.budget import Spent
+from edgectl.commands import Invocation
+from edgectl.commands.round import _train
+from edgectl.config import Places
+from edgectl.governor.start import Machine
 from edgectl.rounds.able import Able
 from edgectl.rounds.folder import RoundFolder
 from edgectl.rounds.joining import Board, Outcome, take_part
 from edgectl.rounds.pauses import NEVER_S, RETRY_S
 from edgectl.rounds.trainer import serve
 from edgectl.rounds.training import train
+from edgectl.stopping import Stop
+from edgectl.telemetry.reading import Reading
 from edgelearn.compression.catalogue import CODECS
 from edgelearn.federated.algorithm import Order
 from edgelearn.federated.updates import Limits
@@ -282,6 +288,7 @@ def test_memory_goes_on_from_the_update_that_counts(ready: Synced, service: Serv
     turn(ready, service)
     change = unpack_update(service.received[1][1], limit_bytes=1 << 20)[0].main
     assert all(not array.any() for array in change.values())  # same order, same seed: the gradient is the same
+    assert [meta.memory for meta, _ in service.received] == ["", first]  # and it says so
     service.changes |= {"memory": "", "number": 3}  # the cloud counted neither
     turn(ready, service)
     assert any(array.any() for array in unpack_update(service.received[2][1], limit_bytes=1 << 20)[0].main.values())
@@ -701,6 +708,29 @@ def test_energy_is_told_where_it_is_measured(
     ready: Synced, service: Service, measured: float | None, told: object
 ) -> None:
     turn(ready, service, lambda *_: Done(0, vars(trained(ready, energy_j=lambda: measured))))
+    assert service.received[0][0].energy_j == told
+
+
+@pytest.mark.parametrize(("shares", "told"), [(True, 1.0), (False, UNSET)])
+def test_a_turn_tells_what_its_own_sensors_counted_where_the_owner_shares_telemetry(
+    ready: Synced, service: Service, monkeypatch: pytest.MonkeyPatch, shares: bool, told: object
+) -> None:
+    folder, counted = ready.board.folder, iter((None, *range(1, 1000)))
+
+    def read() -> Reading:
+        return Reading(0.0, 0.0, power_w=5.0, power_quality="measured", energy_j=next(counted))
+
+    def training(task: str, limit_s: float, unwanted: Callable[[], bool]) -> Done:
+        with Stop().listening() as stop:
+            return Done(0, vars(_train(here, BOTH.id, stop, 0.0)))
+
+    # no time passes by its clock, so that the governor looks once
+    machine = Machine(read, lambda: 0.0, lambda seconds: None, 0.0)
+    monkeypatch.setattr(Machine, "real", lambda **_: machine)
+    settings = config.load(Places({}, folder / "etc", folder / "none.toml", False))
+    settings = settings.override(state=str(ready.board.home.root), telemetry_share=shares, threads=1)
+    here = Invocation(settings, Places({}, folder / "etc", folder / "none.toml", False), ready.board.server.clock)
+    turn(ready, service, training)
     assert service.received[0][0].energy_j == told
 
 

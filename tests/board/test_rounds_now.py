@@ -13,6 +13,7 @@ import pytest
 from edgectl import config
 from edgectl.agent.children import Done
 from edgectl.budget import LOADING_MIB
+from edgectl.commands.sync import _failed
 from edgectl.config import Places, Settings
 from edgectl.rounds.folder import RoundFolder
 from edgectl.rounds.joining import Outcome
@@ -209,6 +210,15 @@ def test_another_process_that_is_at_it_is_waited_for(two: Ready) -> None:
     with exclusive(two.board.home.ensure().lock("rounds"), doing="taking part in rounds"):
         made = two.takes_part()
     assert [(one.state, one.code, one.wait_s) for one in made] == [("failed", 9, NOT_NOW_S)] * 2
+
+
+def test_what_may_go_well_later_is_no_failure_of_a_sync(two: Ready) -> None:
+    two.service.error = Offline("no connection")
+    assert _failed(two.takes_part()) is None
+    two.service.error, two.service.errors = None, {"two": Forged("not by this cloud")}
+    failed = _failed(two.takes_part())
+    assert failed is not None
+    assert (failed.task, failed.code) == ("two", 8)
 
 
 # A board that cannot do what it was asked for

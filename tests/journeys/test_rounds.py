@@ -172,6 +172,42 @@ def test_boards_train_only_the_rows_of_their_items_and_tell_which_where_their_ow
             assert len(sent) == len(rows) < clicks.ITEMS
 
 
+def test_an_owner_wants_noise_and_sees_what_it_cost(willing: Place) -> None:
+    board = a_board(willing, 0)
+    board.report("config", "set", "rounds_noise", "1")
+    plan = ["--rounds", "1", "--cohort", "1", "--quorum", "1", "--epochs", "1", "--gather", "60s"]
+    quiet, loud = (
+        str(willing.cloud("round", "create", "--task", "toy", *plan, "--noise", noise)["series"])
+        for noise in ("0.5", "2")
+    )
+    willing.cloud("round", "start", quiet)
+    turns = board.report("round", "join", "--for", "60")["turns"]
+    declined = next(turn for turn in turns if turn["state"] == "given-up")
+    assert "boards of this series add noise 0.5, the owner of this one wants 1" in declined["note"]
+    assert not (board.state / "rounds" / "toy" / "order").exists()
+    [away] = board.report("sync")["rounds"]
+    assert (away["state"], away["note"]) == ("waiting", declined["note"])
+    assert board.report("status")["rounds"] is None
+    willing.cloud("round", "stop", quiet)
+    willing.cloud("round", "start", loud)
+    board.report("config", "set", "rounds_noise", "2")  # and so it asks again
+    turns = board.report("round", "join", "--for", "60")["turns"]
+    assert [turn["state"] for turn in turns if turn["state"] != "waiting"] == ["sent"]
+    [task] = board.report("status")["tasks"]
+    assert (task["rounds"]["updates"], task["rounds"]["noised"]) == (1, 1)
+    assert 0 < task["rounds"]["epsilon"] == pytest.approx(status(willing, loud)["epsilon"], abs=1e-3)
+
+
+def test_turns_are_reported_where_the_cloud_cannot_be_reached(willing: Place) -> None:
+    board = a_board(willing, 0)
+    willing.server.process.terminate()
+    willing.server.process.wait(30)
+    done = board.run("round", "join", "--for", "1", "--json")
+    [turn] = json.loads(done.stdout)["turns"]
+    assert (done.returncode, turn["task"], turn["state"], turn["code"]) == (3, "toy", "failed", 3)
+    assert "edgectl: toy: " in done.stderr
+
+
 def test_sync_takes_part_and_what_nobody_asks_for_says_so(willing: Place) -> None:
     board = a_board(willing, 0)
     assert "no round waits" in board.fails(1, "round", "train")
