@@ -13,7 +13,7 @@ from pathlib import Path
 from edgectl import enrolment, tasks
 from edgectl.agent.condition import not_now
 from edgectl.board import memory, network
-from edgectl.budget import LOADING_MIB, check_loadable
+from edgectl.budget import LOADING_MIB
 from edgectl.config import Settings
 from edgectl.connecting import connect
 from edgectl.enrolment import Enrolment
@@ -32,10 +32,10 @@ from edgewire.errors import (
     Busy,
     EdgeError,
     IntegrityError,
+    InvalidMessage,
     NotFound,
     NotGranted,
     Offline,
-    ResourcesRefused,
     RetryLater,
     TimedOut,
     from_os_error,
@@ -46,6 +46,10 @@ from edgewire.rounds import JoinRequest
 NOT_NOW_S = 30.0  # when to ask again where the board itself does not want to now, or cannot reach the cloud
 MAY_PASS = (RetryLater.exit_code, TimedOut.exit_code, Busy.exit_code)
 """How a turn failed that may go well later without anybody's doing."""
+_BAD_DATA = (
+    IntegrityError,
+    InvalidMessage,
+)  # from the cloud or the disk, however it shows: no wrong usage of the board
 
 
 @dataclass(frozen=True)
@@ -127,13 +131,19 @@ def take_part_now(
     known = enrolment.load(home)
     if not settings.flag("rounds"):
         return []
-    chosen = [one for one in ([task] if task is not None else known.tasks) if due(one)]
-    wanted = {one: count for one in chosen if (count := _samples(home, known, one, world.clock())) > 0}
-    if not wanted or world.stopped():
-        return []
+    wanted: dict[str, int] = {}
+    made: list[Outcome] = []
+    for one in (one for one in ([task] if task is not None else known.tasks) if due(one)):
+        try:
+            wanted[one] = _samples(home, known, one, world.clock())
+        except _BAD_DATA as error:  # what the last sync brought is damaged, or has expired
+            made.append(_fail(Outcome(one), error))
+    wanted = {one: count for one, count in wanted.items() if count > 0}
+    if world.stopped():
+        return made
     away = {} if anyway else _away(home, settings, world, wanted)
     coming = {one: count for one, count in wanted.items() if one not in away}
-    return [*away.values(), *(_turns(home, settings, world, known, coming) if coming else [])]
+    return [*made, *away.values(), *(_turns(home, settings, world, known, coming) if coming else [])]
 
 
 def _away(home: Home, settings: Settings, world: World, wanted: Mapping[str, int]) -> dict[str, Outcome]:
@@ -208,8 +218,10 @@ def _turn(board: Board, world: World, rounds: Rounds, outcome: Outcome) -> EdgeE
 
 
 def _fail(outcome: Outcome, error: EdgeError) -> Outcome:
-    outcome.state, outcome.note, outcome.code = "failed", str(error), error.exit_code
-    outcome.wait_s = RETRY_S if isinstance(error, IntegrityError) else NEVER_S
+    bad_data = isinstance(error, _BAD_DATA)
+    outcome.state, outcome.note = "failed", str(error)
+    outcome.code = IntegrityError.exit_code if bad_data else error.exit_code
+    outcome.wait_s = RETRY_S if bad_data else NEVER_S
     if error.exit_code in MAY_PASS:
         outcome.wait_s = max(error.retry_after_s or 0.0, NOT_NOW_S)
     return outcome
@@ -223,11 +235,9 @@ def _room_mib(settings: Settings, world: World) -> float | None:
 
 def _too_small(able: Able) -> str:
     """Why training cannot even begin, '' if it can."""
-    try:
-        check_loadable(able.memory_mib)
-    except ResourcesRefused as error:
-        return error.message
-    return ""
+    if able.memory_mib is None or able.memory_mib >= LOADING_MIB:
+        return ""
+    return f"training needs {LOADING_MIB} MiB to begin with, {able.memory_mib:.0f} MiB are free and allowed"
 
 
 def _samples(home: Home, known: Enrolment, task: str, now: float) -> int:

@@ -22,7 +22,7 @@ from edgectl.rounds.pauses import NEVER_S, RETRY_S, Pause, mark_of
 from edgectl.store import Store
 from edgectl.telemetry.reading import Reading, Sensors
 from edgewire import samples as sample_columns
-from edgewire.errors import EdgeError, Forged, NotGranted, NotReady, Offline, Revoked, TimedOut
+from edgewire.errors import EdgeError, Forged, InvalidMessage, NotGranted, NotReady, Offline, Revoked, TimedOut
 from edgewire.files import exclusive
 from edgewire.rounds import JoinReply, JoinRequest, Sign, SignReply, UpdateMeta, UpdateReply
 from tests.board.conftest import GESTURES, Board
@@ -181,12 +181,24 @@ def test_a_recalled_task_is_no_error(ready: Ready) -> None:
 # What goes wrong in one task
 
 
-@pytest.mark.parametrize("error", [Forged("not by this cloud"), NotReady("not yet"), Revoked("gone")])
-def test_what_goes_wrong_in_one_task_is_told_and_no_other_tasks_business(two: Ready, error: EdgeError) -> None:
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [(Forged("not by it"), 8), (InvalidMessage("malformed"), 8), (NotReady("not yet"), 3), (Revoked("gone"), 11)],
+)
+def test_what_goes_wrong_in_one_task_is_told_and_no_other_tasks_business(
+    two: Ready, error: EdgeError, code: int
+) -> None:
     two.service.errors = {"one": error}
     bad, good = two.takes_part()
-    assert (bad.task, bad.state, bad.code, bad.note) == ("one", "failed", error.exit_code, error.message)
+    assert (bad.task, bad.state, bad.code, bad.note) == ("one", "failed", code, error.message)
     assert (good.task, good.state, good.note) == ("two", "waiting", "not invited yet")
+
+
+def test_a_damaged_manifest_of_one_task_is_no_other_tasks_business(two: Ready) -> None:
+    two.board.home.manifest("one").write_bytes(b"{}")
+    bad, good = two.takes_part()
+    assert (bad.task, bad.state, bad.code) == ("one", "failed", 8)
+    assert (good.task, good.note) == ("two", "not invited yet")
 
 
 def test_how_soon_a_task_that_failed_is_asked_again_follows_from_what_failed(two: Ready) -> None:
@@ -227,7 +239,7 @@ def test_what_may_go_well_later_is_no_failure_of_a_sync(two: Ready) -> None:
 def test_too_little_memory_to_begin_with_is_found_out_before_anybody_is_asked(ready: Ready) -> None:
     ready.room_mib = LOADING_MIB - 1.0
     [one] = ready.takes_part()
-    assert (one.state, one.wait_s, "MiB are free" in one.note) == ("waiting", NOT_NOW_S, True)
+    assert (one.state, one.wait_s, "MiB are free and allowed" in one.note) == ("waiting", NOT_NOW_S, True)
     ready.room_mib = LOADING_MIB + 1.0
     [one] = ready.takes_part(train_memory_mib=LOADING_MIB - 1)
     assert ready.service.requests == []
