@@ -12,7 +12,7 @@ from cloud_aug import db
 from cloud_aug.rounds import attendance, counting, referee
 from cloud_aug.rounds import series as all_series
 from cloud_aug.rounds.status import status
-from edgewire.errors import CorruptFile
+from edgewire.errors import CorruptFile, UsageError
 from edgewire.rounds import Sign
 from tests.cloud import toys
 from tests.cloud.players import PLAN, Player, allow_rounds, begun, gathered, move_on
@@ -223,3 +223,17 @@ def test_a_plan_says_what_its_algorithm_makes_nothing_of():
     alone = replace(PLAN, algorithm="leave-one-out", quorum=1)
     assert "nothing of 1 updates" in alone.problems()[0]
     assert "nothing to select" in replace(PLAN, algorithm="dp-fedavg", selection="absent").problems()[0]
+
+
+@pytest.mark.parametrize("algorithm", ["median", "leave-one-out"])
+def test_a_cohort_that_does_not_fit_into_memory_is_refused(cloud, clock, players, monkeypatch, algorithm):
+    made = begun(cloud, clock)
+    with cloud.database.reading() as connection:
+        size = all_series.last_round(connection, made.id).order_bytes
+    monkeypatch.setattr(all_series, "AT_ONCE_LIMIT_BYTES", 8 * size)
+    plan = replace(PLAN, algorithm=algorithm, cohort=9)
+    with pytest.raises(UsageError, match="holds all updates of a round in memory") as refused:
+        all_series.create(cloud, "toy", plan, now=clock())
+    assert refused.value.hint == "a cohort of 8 would do"
+    all_series.create(cloud, "toy", replace(plan, cohort=8), now=clock())
+    all_series.create(cloud, "toy", replace(plan, algorithm="fedavg"), now=clock())

@@ -115,7 +115,6 @@ def test_a_round_begins_only_when_the_task_allows_it_and_one_at_a_time(cloud, cl
         ({"options": {"speed": 1.0}}, "no option 'speed'"),
         ({"algorithm": "scaffold", "noise": 1.0}, "without noise"),
         ({"algorithm": "multi-krum"}, "nothing of 2 updates"),
-        ({"algorithm": "median", "cohort": 1_000_000}, "the limit is 2048"),
     ],
 )
 def test_a_plan_that_cannot_be_is_refused_when_it_is_made(cloud, clock, players, changes, why):
