@@ -91,8 +91,9 @@ class Stuck:
         pause_s = min(2 * self._pauses[series][1], LONGEST_S) if series in self._pauses else self.first_s
         self._pauses[series] = (self.clock() + pause_s, pause_s)
 
-    def goes_on(self, series: str) -> None:
-        self._pauses.pop(series, None)
+    def goes_on(self, series: str) -> bool:
+        """Whether it did not before."""
+        return self._pauses.pop(series, None) is not None
 
 
 def advance_all(cloud: Cloud, *, clock: Callable[[], float], stuck: Stuck) -> None:
@@ -116,17 +117,18 @@ def advance_all(cloud: Cloud, *, clock: Callable[[], float], stuck: Stuck) -> No
             why = f"{type(error).__name__}: {error}"
             _log.exception("series %s could not be moved on", made.id)
         else:
-            stuck.goes_on(made.id)
+            if stuck.goes_on(made.id):
+                _note(cloud, made, "")
             continue
         stuck.again(made.id)
-        _note_stuck(cloud, made, why)
+        _note(cloud, made, f"waits: {why}")
 
 
-def _note_stuck(cloud: Cloud, made: Series, why: str) -> None:
-    """In the round that waits, where people look; unless the database itself is away."""
+def _note(cloud: Cloud, made: Series, reason: str) -> None:
+    """In the round that goes on, where people look; unless the database itself is away."""
     with contextlib.suppress(sa.exc.DBAPIError, EdgeError, OSError), cloud.database.writing() as connection:
         last = all_series.last_round(connection, made.id)
-        if last is not None and last.state in all_series.UNSETTLED and last.reason != (reason := f"waits: {why}"):
+        if last is not None and last.state in all_series.UNSETTLED and last.reason != reason:
             counting.set_round(connection, made.id, last.number, reason=reason)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from dataclasses import replace
 from types import SimpleNamespace
@@ -166,6 +167,27 @@ def test_a_count_that_cannot_go_on_says_why_and_is_tried_again_less_and_less_oft
     monkeypatch.setattr(counting, "count", whole)
     told = move_on(cloud, made.id, clock).history[0]
     assert (told.state, told.reason) == ("closed", "")
+
+
+def test_what_kept_a_round_for_a_moment_is_not_told_for_ever(cloud, clock, players, monkeypatch):
+    made = begun(cloud, clock)
+    moved, seconds, here = referee.advance, toys.Clock(0.0), threading.get_ident()
+
+    def away(*arguments, **named):
+        if threading.get_ident() == here:
+            raise OSError("the store is away")
+        return moved(*arguments, **named)
+
+    stuck = referee.Stuck(1.0, seconds)
+    monkeypatch.setattr(referee, "advance", away)
+    referee.advance_all(cloud, clock=clock, stuck=stuck)
+    assert status(cloud, made.id, now=clock()).history[0].reason == "waits: the store is away"
+    monkeypatch.setattr(referee, "advance", moved)
+    while stuck.rests(made.id):
+        seconds.now += 1
+    while status(cloud, made.id, now=clock()).history[0].reason:  # the service's own thread may be at it
+        referee.advance_all(cloud, clock=clock, stuck=stuck)
+    assert status(cloud, made.id, now=clock()).history[0].state == "gathering"
 
 
 @pytest.mark.parametrize("damaged", [False, True])
