@@ -166,7 +166,7 @@ KEYS: dict[str, Key] = {
             "telemetry_share",
             _yes_or_no,
             False,
-            "tell the cloud this board's heat, power, load and memory when syncing",
+            "tell the cloud this board's heat, power, load and memory when syncing, and the energy of its rounds",
         ),
         Key("telemetry_log_mib", _whole(1, 1024), 8, "disk that `edgectl telemetry log` may take"),
         Key(
