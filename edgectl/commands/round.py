@@ -73,7 +73,7 @@ def join(ctx: typer.Context, task: TaskFlag = None, seconds: For = 0, json: Json
             pause=pause,
             tell=lambda one: say(_line(one)),
         )
-    wait_s = stayed.wait_s(time.monotonic()) if stayed.last else 0.0
+    wait_s = stayed.wait_s(time.monotonic()) if stayed.next_at else 0.0  # no task, or none any more
     changed = any(one.state == "sent" or one.earlier for one in stayed.turns)
     report = {"changed": changed, "wait_s": wait_s, "turns": [vars(one) for one in stayed.turns]}
     emit(report, _lines(list(stayed.last.values())), as_json=json)

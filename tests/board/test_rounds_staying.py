@@ -100,4 +100,4 @@ def test_a_task_that_is_gone_is_not_waited_for() -> None:
 
     stayed = stay(take, until=60.0, clock=lambda: leaving.now, pause=leaving.pause, tell=lambda one: None)
     assert [one.state for one in stayed.turns] == ["sent"]
-    assert leaving.now == 5.0
+    assert (leaving.now, stayed.next_at) == (5.0, {})
