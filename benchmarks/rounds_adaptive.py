@@ -60,8 +60,10 @@ PLAN = Plan(rounds=1000, cohort=8, quorum=4, local=Local(epochs=3, batch_size=10
 WAYS: dict[str, tuple[Rule, ...]] = {
     "fixed": (),
     "deadline": ("deadline",),
+    "steps": ("steps",),
     "deadline and steps": ("deadline", "steps"),
-    "changing over by itself": ("switch", "frequency"),
+    "changing over by itself": ("switch",),
+    "changing over, asking less": ("switch", "frequency"),
     "all": RULES,
 }
 

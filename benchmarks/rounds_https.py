@@ -46,17 +46,44 @@ class Place:
     server: toys.Server
     relay: Relay
     boards: list[Box]
+    servers: contextlib.ExitStack
+    kills: int = 0
 
-    def play(self, *, rounds: int, compression: str = "none", down: str = "none") -> Played:
-        """A series in which every board takes part in every round."""
+    def play(
+        self, *, rounds: int, compression: str = "none", down: str = "none", kill_every: int | None = None
+    ) -> Played:
+        """A series in which every board takes part in every round. kill_every: the server is killed once so many rounds
+        more have been closed and the first update of the next has come, and another takes its place."""
         series = self._started(rounds, ["--compression", compression, "--down", down])
+        self.kills = 0
         with self._playing(rounds), watched(lambda: [self.server.pid]) as seen:
-            until(lambda: self._told(series).state != "running", limit_s=rounds * ROUND_LIMIT_S, what="a series")
+
+            def over() -> bool:
+                told = self._told(series)
+                if kill_every and told.closed >= kill_every * (self.kills + 1) and told.history[-1].answered:
+                    self._kill()
+                return told.state != "running"
+
+            until(over, limit_s=rounds * ROUND_LIMIT_S, what="a series")
         told = self._told(series)
         if (told.state, told.failed) != ("finished", 0):
             raise RuntimeError(f"the series is {told.state}: {told.reason}")
         ended = _moments(told)
-        return Played(ended, *bytes_of(self.relay, ended), seen.worked_s(ended), seen.mib, self._score(series))
+        counted = sum(one.answered for one in told.history)
+        made = self._weights(series)
+        return Played(
+            ended, *bytes_of(self.relay, ended), seen.worked_s(ended), seen.mib, score(made, self.shares), counted, made
+        )
+
+    def _kill(self) -> None:
+        """By the signal that nobody can catch."""
+        self.server.process.kill()
+        self.server.process.wait(30)
+        data = self.made.settings.data
+        self.server = self.servers.enter_context(toys.serving(data))
+        self.relay.target = self.server.port
+        toys.set_url(data, f"https://localhost:{self.relay.port}")
+        self.kills += 1
 
     def _started(self, rounds: int, way: list[str]) -> str:
         local = [
@@ -85,10 +112,9 @@ class Place:
     def _told(self, series: str) -> SeriesStatus:
         return status(self.made, series, now=time.time())
 
-    def _score(self, series: str) -> float:
+    def _weights(self, series: str) -> Weights:
         raw = results.fetch(self.made, series, "last").weights
-        weights = tensors.unpack(raw, what="weights", limit_bytes=WEIGHTS_LIMIT_BYTES)[0]
-        return score(weights, self.shares)
+        return tensors.unpack(raw, what="weights", limit_bytes=WEIGHTS_LIMIT_BYTES)[0]
 
 
 def _ended(process: subprocess.Popen[str]) -> tuple[int, str]:
@@ -110,13 +136,14 @@ def played_place(folder: Path, shares: Shares) -> Iterator[Place]:
     """Ends all that it started."""
     made = _cloud(folder / "cloud", shares)
     data = made.settings.data
-    with toys.serving(data) as server, relaying() as relay:
+    with contextlib.ExitStack() as servers, relaying() as relay:
+        server = servers.enter_context(toys.serving(data))
         relay.target = server.port
         toys.set_url(data, f"https://localhost:{relay.port}")
         with ThreadPoolExecutor(MAKERS) as makers:
             numbers = range(len(shares.parts))
             boards = list(makers.map(lambda number: _board(folder, data, shares, number), numbers))
-        yield Place(shares, made, server, relay, boards)
+        yield Place(shares, made, server, relay, boards, servers)
     made.database.close()
 
 

@@ -55,7 +55,7 @@ def _arguments() -> argparse.Namespace:
 
 def _play(folder: Path, arguments: argparse.Namespace, rounds: int) -> dict[str, Played]:
     """The sides by name, one after the other. Two more rounds than asked for: they warm up."""
-    shares, played = _shares(arguments.boards), dict[str, Played]()
+    shares, played = iid_shares(arguments.boards), dict[str, Played]()
     if not arguments.alone:
         flower = Flower(folder / "flower", environment(arguments.cache))
         played["flower"] = flower.play(shares, rounds=rounds + WARM_UP)
@@ -65,7 +65,7 @@ def _play(folder: Path, arguments: argparse.Namespace, rounds: int) -> dict[str,
     return played
 
 
-def _shares(boards: int) -> Shares:
+def iid_shares(boards: int) -> Shares:
     world, rng = World(), np.random.default_rng(0)
     parts = [part.rows for part in splits.iid(len(world.y), SHARES, rng)[:boards]]
     flat = world.x.reshape(len(world.x), -1)

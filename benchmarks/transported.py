@@ -52,7 +52,8 @@ class Shares:
 class Played:
     """ended: when the first round began, and when each ended, by the monotonic clock; up, down: bytes per round that
     passed the relay, worked_s: processor time per round of all processes, after the first rounds; server_mib: the most
-    that the server's processes held; score: on the test samples, of the last round's weights."""
+    that the server's processes held; score: on the test samples, of the last round's weights; counted: updates, and
+    made: those weights, where they are told."""
 
     ended: list[float]
     up: float
@@ -60,6 +61,8 @@ class Played:
     worked_s: float
     server_mib: float
     score: float
+    counted: int = 0
+    made: Weights = field(default_factory=dict)
 
 
 def score(weights: Weights, shares: Shares) -> float:

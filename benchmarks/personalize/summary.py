@@ -34,8 +34,8 @@ class Summary:
     for the control, the recipe against itself with another training seed; efficiency: labels that `local` needs to be
     as good, per label used, efficiency_is 'at least' or 'at most' where the ladder ends before that; forwards: rows
     through the model; seconds: of one core, median and the longest; peak_mib: growth of a fresh process; chosen: what
-    `auto` shipped, how often; seeds: of the user with the most. Recipes may have been measured with different
-    seeds: `mean` is over all of a recipe's own, whatever compares is over those that both have.
+    `auto` shipped, how often; seeds: how many. Recipes may have been measured with different ones: `mean` is over all
+    of a recipe's own, whatever compares is over those that both have.
     """
 
     data: str
@@ -117,7 +117,7 @@ def summarize(rows: Sequence[Row], shots: Mapping[str, Sequence[int]], peaks: Se
         _summary(cells, data, count, recipe, mib.get((data, recipe)))
         for data, count, recipe, training in cells
         if training == 0 and count in shots[data] and (data, count, "local", 0) in cells
-        if recipe == "local" or is_whole(cells, data, count)
+        if is_whole(cells, data, count)
     ]
     datasets = list(shots)
     return sorted(found, key=lambda s: (datasets.index(s.data), s.shots, s.oracle, order_of(s.recipe)))
@@ -153,7 +153,7 @@ def _summary(cells: Cells, data: str, shots: int, recipe: str, mib: float | None
         recipe=recipe,
         oracle=recipe in ORACLES,
         users=len(users),
-        seeds=max(len({row.seed for row in mine[user]}) for user in users),
+        seeds=len({row.seed for row in flat}),
         mean=_points(scores.mean()),
         worst_decile=_points(np.quantile(scores, 0.1)),
         gain=_points(gains.mean()),
