@@ -15,6 +15,14 @@ REFERENCE = {  # rounds until TARGETS, by model, batch size and C
     "lenet5": {10: (236, 82, 51, 49, 38), 100: (724, 80, 90, 114, 134)},
 }
 SHARES = (0.0, 0.1, 0.2, 0.5, 1.0)
+STARTS = (
+    "2nn standardised",
+    "2nn standardised he",
+    "2nn standardised glorot",
+    "2nn he",
+    "2nn glorot",
+    "lenet5 standardised he",
+)
 EPOCHS = {  # E: rounds until 97 % with C = 0.1, by batch size and learning rate
     (10, 0.01): {5: 50, 10: 32, 20: 30},
     (100, 0.04): {5: 99, 10: 59, 20: 40},
@@ -24,7 +32,6 @@ PASSES = {200: (21, 23.6), 100: (11, 14.4), 50: (6, 10.2), 10: (3, 5.4)}  # over
 PATIENCE = 1.5  # times the reference's rounds, after which a cell is given up
 ROUNDS = 30  # of all groups without a target
 ALGORITHMS = ("fedsgd", "fedavg", "fedprox", "scaffold", "fedadam", "fedyogi", "fedlaavg", "fedbuff", "ensemble")
-OPTIONS = {"fedprox": (("mu", 0.1),), "fedadam": (("server_rate", 0.01),), "fedyogi": (("server_rate", 0.01),)}
 ROBUST = {
     "fedavg": (),
     "median": (),
@@ -32,6 +39,13 @@ ROBUST = {
     "multi-krum": (("attackers", 3.0),),
     "norm-clipping": (),
     "leave-one-out": (),
+}
+OPTIONS = {
+    **ROBUST,
+    "fedprox": (("mu", 0.1),),
+    "fedadam": (("server_rate", 0.01),),
+    "fedyogi": (("server_rate", 0.01),),
+    "dp-fedavg": (("clip", 1.0), ("noise_multiplier", 0.3)),
 }
 ONE_EPOCH = Plan(settings=LocalSettings(epochs=1, batch_size=10, learning_rate=0.04), rounds=ROUNDS)
 
@@ -65,9 +79,11 @@ def table(seeds: int) -> Iterator[Case]:
 
 def start(seeds: int) -> Iterator[Case]:
     """One cell of the table, B = 100 and C = 0.1, with other initializations and input scalings."""
-    for model in ("2nn standardised", "2nn standardised he", "2nn standardised glorot", "2nn he", "2nn glorot"):
+    for model in STARTS:
+        kind = model.split()[0]
         for seed in range(seeds):
-            cell = _to_target("start", f"{model} B=100 C=0.1", "2nn", 5, 100, 0.04, 0.1, 99, seed=seed)
+            reference = REFERENCE[kind][100][SHARES.index(0.1)]
+            cell = _to_target("start", f"{model} B=100 C=0.1", kind, 5, 100, 0.04, 0.1, reference, seed=seed)
             yield replace(cell, model=model)
 
 
@@ -106,7 +122,7 @@ def _to_target(
 
 def algorithms(seeds: int) -> Iterator[Case]:
     for split in ("shards", "writers", "dirichlet", "quantity", "feature", "concept"):
-        for name in ALGORITHMS:
+        for name in (*ALGORITHMS, *(name for name in ROBUST if name not in ALGORITHMS), "dp-fedavg"):
             late = 4 if name == "fedbuff" else 0
             plan = replace(ONE_EPOCH, algorithm=name, options=OPTIONS.get(name, ()), late=late)
             yield Case("algorithms", f"{name} on {split}", "2nn", split, plan)

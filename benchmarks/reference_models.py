@@ -41,8 +41,8 @@ class TwoNN(nn.Module):
 
 
 def reference_model(name: str, *, seed: int) -> nn.Module:
-    """'2nn' or 'lenet5', then any of 'standardised' and, for the 2NN, 'he' or 'glorot' (weights so, biases zero): the
-    same for the same seed."""
+    """'2nn' or 'lenet5', then any of 'standardised' and 'he' or 'glorot' (weights so, biases zero): the same for the
+    same seed."""
     kind, *words = name.split()
     mean, deviation = (MEAN, DEVIATION) if "standardised" in words else (0.0, 1.0)
     with torch.random.fork_rng(devices=[]):
@@ -52,14 +52,16 @@ def reference_model(name: str, *, seed: int) -> nn.Module:
             _start(made, words)
             return made
         model = LeNet5(LENET5)
+        _start(model, words)
         model.front.mean.fill_(255 * mean)
         model.front.std.fill_(255 * deviation)
         return model
 
 
-def _start(model: TwoNN, words: list[str]) -> None:
+def _start(model: nn.Module, words: list[str]) -> None:
     draw = {"he": nn.init.kaiming_normal_, "glorot": nn.init.xavier_uniform_}
     for word in draw.keys() & set(words):
-        for layer in (model.first, model.second, model.head):
-            draw[word](layer.weight)
-            nn.init.zeros_(layer.bias)
+        for layer in model.modules():
+            if isinstance(layer, nn.Linear | nn.Conv2d):
+                draw[word](layer.weight)
+                nn.init.zeros_(layer.bias)
