@@ -9,9 +9,10 @@ import sqlalchemy as sa
 
 from cloud_aug import db
 from cloud_aug.cloud import Cloud
-from cloud_aug.rounds import attendance, results
+from cloud_aug.rounds import attendance, counting, results
 from cloud_aug.rounds import series as all_series
 from cloud_aug.rounds.plan import Series
+from edgewire.errors import NotFound
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,8 @@ def of_round(cloud: Cloud, series: str, which: str, *, now: float) -> tuple[int,
     with cloud.database.reading() as connection:
         made = all_series.read(all_series.find(connection, series))
         number = results.number_of(connection, made, which)
+        if counting.state_of(connection, made.id, number) is None:
+            raise NotFound(f"series {series} has no round {number}", hint=f"cloud-aug round status {series}")
         mine = query.where(asked.series == made.id, asked.number == number)
         rows = connection.execute(
             mine.join_from(db.invitations, db.boards).outerjoin(db.updates, answer).order_by(boards.name, asked.board)

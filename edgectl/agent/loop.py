@@ -269,10 +269,9 @@ class Agent:
         done = self._world.run(["round", "join", "--for", str(ROUNDS_STAY_S), "--json"], None)
         for turn in done.report.get("turns", []):  # also where another task's failed
             self._tell_turn(turn)
-        if done.code == 0:
-            self._rounds.every_s = max(self._rules.rounds_s, float(done.report.get("wait_s") or 0.0))
-            self._succeeded("rounds", self._rounds)
-        elif done.code == errors.NothingToDo.exit_code:  # the owner has changed the setting since
+        if "wait_s" in done.report:
+            self._rounds.every_s = max(self._rules.rounds_s, float(done.report["wait_s"]))
+        if done.code in (0, errors.NothingToDo.exit_code):  # 5: the owner has changed the setting since
             self._succeeded("rounds", self._rounds)
         elif not self._stopped():
             self._cannot_heal(done, tuple(_ENDS))

@@ -11,6 +11,7 @@ rounds/<task>/pause.json               until when this board does not ask, becau
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -61,16 +62,20 @@ class RoundFolder:
     def clear_other(self, name: str, ref: BlobRef) -> None:
         """Make room for a blob: what lies there of another one is of no use."""
         path = self.blob(name)
-        stale = self.path / f"{name}.digest"
-        if not stale.is_file() or stale.read_text() != ref.digest:
+        if self._named(name) != ref.digest:
             for old in (path, path.with_name(path.name + ".part")):
                 old.unlink(missing_ok=True)
-            write_atomic(stale, ref.digest.encode(), mode=0o600)
+            write_atomic(self.path / f"{name}.digest", ref.digest.encode(), mode=0o600)
 
     def holds(self) -> str | None:
         """Digest of the order that lies here; None where there is none."""
-        named = self.path / "order.digest"
-        return named.read_text() if named.is_file() and self.blob("order").is_file() else None
+        return self._named("order") if self.blob("order").is_file() else None
+
+    def _named(self, name: str) -> str | None:
+        """Digest of the blob that lies there, or is on its way; None where the disk has damaged that, too."""
+        path = self.path / f"{name}.digest"
+        raw = path.read_bytes() if path.is_file() else b""
+        return raw.decode() if re.fullmatch(rb"[0-9a-f]{64}", raw) else None
 
     def lacking_bytes(self, invitation: Invitation) -> int:
         """How much more disk its order and base take than what lies in their places, which they replace."""

@@ -47,7 +47,9 @@ Train = Callable[[str, float, Callable[[], bool]], Done]
 STOPPED = (130, -signal.SIGTERM)  # how a command ends that was asked to stop
 ROWS_LIMIT_S = 600.0  # in which a board has to find the rows that its samples touch
 _NEVER_TAKEN = (Gone, Conflict, InvalidMessage, TooLarge, NotFound, Refused)
-_PASSES = (CorruptFile.exit_code, NothingToDo.exit_code)  # what is fetched anew, or waits for samples or rows
+_PASSES = (0, CorruptFile.exit_code, NothingToDo.exit_code)
+"""How a training ended that may go well soon: its update was damaged by the disk, as what is fetched anew, or it waits
+for samples or rows."""
 
 
 @dataclass
@@ -176,8 +178,10 @@ def _work(
             give_up(rounds, folder.task_id, invitation)
     elif done.code in STOPPED:
         outcome.note = "asked to stop; the next one goes on with this round"
+        outcome.wait_s = invitation.heartbeat_s  # it may have been another one who ended it, for memory say
     else:
-        outcome.state, outcome.note, outcome.wait_s = "given-up", done.said, _pause_s(done)
+        outcome.state, outcome.wait_s = "given-up", _pause_s(done)
+        outcome.note = done.said or "the training left no update that can be read"
         give_up(rounds, folder.task_id, invitation)
 
 

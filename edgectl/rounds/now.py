@@ -136,7 +136,7 @@ def take_part_now(
     for one in (one for one in ([task] if task is not None else known.tasks) if due(one)):
         try:
             wanted[one] = _samples(home, known, one, world.clock())
-        except _BAD_DATA as error:  # what the last sync brought is damaged, or has expired
+        except EdgeError as error:  # what the last sync brought is damaged, or has expired; the store is busy
             made.append(_fail(Outcome(one), error))
     wanted = {one: count for one, count in wanted.items() if count > 0}
     if world.stopped():
@@ -196,7 +196,8 @@ def _one_by_one(boards: Mapping[str, Board], world: World, rounds: Rounds, mark:
         else:
             _fail(one, out)
         if one.state == "given-up" and one.wait_s > RETRY_S:
-            RoundFolder(board.home, one.task).pause(Pause(world.clock() + one.wait_s, one.note, mark))
+            with contextlib.suppress(OSError):  # a full disk may be why it gave up: then it asks again sooner
+                RoundFolder(board.home, one.task).pause(Pause(world.clock() + one.wait_s, one.note, mark))
     return made
 
 

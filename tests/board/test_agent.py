@@ -453,6 +453,19 @@ def test_turns_that_were_played_are_told_where_another_task_failed(day: Day) -> 
     assert "rounds: postures: forged" in day.told("trouble")[0]
 
 
+def test_a_task_that_always_fails_does_not_slow_down_the_turns_of_another(day: Day) -> None:
+    day.rules = replace(Rules(day.folder), rounds_s=30.0)
+    nothing, failing = (
+        Done(0, {"wait_s": 900.0, "turns": []}),
+        Done(8, {"wait_s": 5.0, "turns": []}, "postures: forged"),
+    )
+    answers = itertools.chain([nothing], itertools.repeat(failing))
+    day.answers["round"] = lambda: next(answers)
+    day.until = 4600.0
+    day.agent().forever()
+    assert len(day.named("round")) > 50
+
+
 def test_an_owner_who_changes_their_mind_does_not_end_the_agent(day: Day) -> None:
     day.rules = replace(Rules(day.folder), rounds_s=30.0)
     day.answers["round"] = lambda: Done(5, {}, "this board takes no part in federated rounds")

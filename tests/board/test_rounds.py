@@ -313,6 +313,15 @@ def test_whatever_the_disk_has_damaged_is_made_or_fetched_again(ready: Synced, s
     assert turn(ready, service).state == "sent"
 
 
+def test_a_damaged_name_of_the_order_that_lies_here_is_not_told(ready: Synced, service: Service) -> None:
+    turn(ready, service)
+    for damaged in (b"", b"\xff" * 64, b"\x00" * 64):
+        (ready.board.home.rounds(BOTH.id) / "order.digest").write_bytes(damaged)
+        service.changes["number"] = service.changes.get("number", 1) + 1
+        assert turn(ready, service).state == "sent"
+        assert service.held[-1] is None
+
+
 # Rows of tables
 
 
@@ -528,6 +537,7 @@ def test_a_training_that_fails_gives_the_round_up(ready: Synced, service: Servic
         (Done(6, retry_s=NEVER_S), NEVER_S),  # a budget
         (Done(CorruptFile.exit_code), RETRY_S),  # the next join brings it again
         (Done(NothingToDo.exit_code), RETRY_S),
+        (Done(0), RETRY_S),  # the disk has damaged the update
         (Done(6), NEVER_S),
         (Done(UnsupportedBoard.exit_code), NEVER_S),
         (Done(Refused.exit_code), NEVER_S),
@@ -537,8 +547,8 @@ def test_a_training_that_fails_gives_the_round_up(ready: Synced, service: Servic
 def test_a_board_that_could_not_train_stays_away_for_as_long_as_it_will_not_change(
     ready: Synced, service: Service, done: Done, wait_s: float
 ) -> None:
-    outcome = turn(ready, service, lambda *_: done)
-    assert (outcome.state, outcome.wait_s) == ("given-up", wait_s)
+    outcome = turn(ready, service, lambda *_: replace(done, said="why"))
+    assert (outcome.state, outcome.wait_s, outcome.note) == ("given-up", wait_s, "why")
 
 
 @pytest.mark.parametrize(("kind", "wait_s"), [("time", NEVER_S), ("energy", NEVER_S), ("heat", RETRY_S)])
@@ -566,7 +576,8 @@ def test_an_update_that_the_cloud_refused_is_not_followed_by_another_at_once(rea
 
 @pytest.mark.parametrize("code", [130, -15, Busy.exit_code])
 def test_a_training_that_was_stopped_or_must_wait_keeps_its_place(ready: Synced, service: Service, code: int) -> None:
-    assert turn(ready, service, lambda *_: Done(code)).state == "waiting"
+    outcome = turn(ready, service, lambda *_: Done(code))
+    assert (outcome.state, outcome.wait_s) == ("waiting", NO_BEAT_S)  # not at once: nobody may have asked this command
     assert service.signs == []
     assert turn(ready, service).state == "sent"
 
@@ -630,7 +641,9 @@ def test_an_update_of_an_earlier_run_is_sent_with_signs_of_life(ready: Synced, s
 
 def test_a_round_that_is_over_before_its_order_has_come_is_not_trained_for(ready: Synced, service: Service) -> None:
     def slow(_what: str) -> None:
-        service.sees_a_beat()
+        for thread in threading.enumerate():
+            if thread.name == "signs of life":  # it ends with the answer
+                thread.join(PATIENCE_S)
         service.during = lambda what: None
 
     service.changes, service.wanted, service.during = {"heartbeat_s": BEAT_S}, False, slow

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import sqlite3
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -10,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgectl import config
+from edgectl import config, store_schema
 from edgectl.agent.children import Done
 from edgectl.budget import LOADING_MIB
 from edgectl.commands.sync import _failed
@@ -224,6 +226,16 @@ def test_another_process_that_is_at_it_is_waited_for(two: Ready) -> None:
     assert [(one.state, one.code, one.wait_s) for one in made] == [("failed", 9, NOT_NOW_S)] * 2
 
 
+def test_a_store_that_is_busy_is_waited_for(two: Ready, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store_schema, "BUSY_TIMEOUT_S", 0.0)
+    with contextlib.closing(sqlite3.connect(two.board.home.database, isolation_level=None)) as other:
+        other.execute("PRAGMA locking_mode = EXCLUSIVE")
+        other.execute("BEGIN EXCLUSIVE")
+        made = two.takes_part()
+    assert [(one.state, one.code, one.wait_s) for one in made] == [("failed", 9, NOT_NOW_S)] * 2
+    assert _failed(made) is None
+
+
 def test_what_may_go_well_later_is_no_failure_of_a_sync(two: Ready) -> None:
     two.service.error = Offline("no connection")
     assert _failed(two.takes_part()) is None
@@ -281,3 +293,16 @@ def test_a_load_that_was_seen_counts_for_a_while_and_heat_is_of_now(tmp_path: Pa
         assert (senses.read().cpu_load, senses.read().temperature_c) == (0.1, None)  # no sensor there tells it
         now[0] += 1
         assert senses.read().cpu_load == 0.9
+
+
+def test_a_board_without_disk_for_a_pause_loses_no_turn(two: Ready, monkeypatch: pytest.MonkeyPatch) -> None:
+    def declines(board: object, rounds: object, outcome: Outcome) -> Outcome:
+        outcome.state, outcome.wait_s = "given-up", NEVER_S
+        return outcome
+
+    def full(folder: RoundFolder, pause: Pause) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("edgectl.rounds.now.take_part", declines)
+    monkeypatch.setattr(RoundFolder, "pause", full)
+    assert [one.state for one in two.takes_part()] == ["given-up"] * 2

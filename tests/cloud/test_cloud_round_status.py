@@ -7,7 +7,7 @@ import pytest
 from cloud_aug.rounds import results, turns
 from cloud_aug.rounds.status import DELTA, status
 from edgelearn.privacy.accountant import gaussian_epsilon
-from edgewire.errors import UsageError
+from edgewire.errors import NotFound, UsageError
 from tests.cloud.players import PLAN, Player, begun, gathered, move_on
 
 BACKENDS = ("files",)
@@ -76,6 +76,8 @@ def test_what_each_board_was_worth_is_kept_and_shown(cloud, clock, players):
     assert (number, good.fate, bad.fate, silent.fate) == (1, "counted", "counted", "silent")
     assert good.worth > 0 > bad.worth
     assert (silent.worth, silent.samples, good.energy_j) == (None, None, 2.5)
+    with pytest.raises(NotFound, match="no round 9; cloud-aug round status"):
+        turns.of_round(cloud, made.id, "9", now=clock())
 
 
 def test_of_gradients_that_changed_no_model_of_a_board_is_made(cloud, clock, players):
