@@ -61,10 +61,9 @@ class RoundFolder:
 
     def clear_other(self, name: str, ref: BlobRef) -> None:
         """Make room for a blob: what lies there of another one is of no use."""
-        path = self.blob(name)
         if self._named(name) != ref.digest:
-            for old in (path, path.with_name(path.name + ".part")):
-                old.unlink(missing_ok=True)
+            for old in self._places(name):
+                old.unlink()
             write_atomic(self.path / f"{name}.digest", ref.digest.encode(), mode=0o600)
 
     def holds(self) -> str | None:
@@ -78,9 +77,15 @@ class RoundFolder:
         return raw.decode() if re.fullmatch(rb"[0-9a-f]{64}", raw) else None
 
     def lacking_bytes(self, invitation: Invitation) -> int:
-        """How much more disk its order and base take than what lies in their places, which they replace."""
-        places = ((self.blob("order"), invitation.order), (self.blob("base"), invitation.base))
-        return sum(max(0, ref.size - (path.stat().st_size if path.is_file() else 0)) for path, ref in places)
+        """How much more disk its order and base take than what lies in their places, whole or in part, which they
+        replace or go on with."""
+        places = (("order", invitation.order), ("base", invitation.base))
+        return sum(max(0, ref.size - sum(path.stat().st_size for path in self._places(name))) for name, ref in places)
+
+    def _places(self, name: str) -> list[Path]:
+        """What is there of a blob: itself, or what has come of it."""
+        path = self.blob(name)
+        return [one for one in (path, path.with_name(path.name + ".part")) if one.is_file()]
 
     def accept(self, envelope: bytes) -> None:
         """Work on this from now on, and on nothing else."""

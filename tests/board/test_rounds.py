@@ -507,6 +507,8 @@ def test_an_order_takes_no_more_disk_than_what_it_replaces(ready: Synced, servic
     folder = RoundFolder(ready.board.home, BOTH.id)
     folder.ensure()
     assert folder.lacking_bytes(service.invitation) == len(ORDER) + len(BASE)
+    (folder.path / "order.part").write_bytes(ORDER[:100])  # what a cut left, which is gone on with
+    assert folder.lacking_bytes(service.invitation) == len(ORDER) + len(BASE) - 100
     turn(ready, service)
     assert folder.lacking_bytes(service.invitation) == 0
 
