@@ -357,7 +357,8 @@ def test_the_number_of_processes_changes_nothing_and_a_second_run_measures_nothi
     said = command(tmp_path / "two", *asked, "--processes", "2", "--json", two)
     assert "4 of 4 boards and shots" in said
     assert measured(one) == measured(two)
-    assert len(measured(one)) == 2 * (2 * 2 + 1)  # boards: two recipes twice, and another rung of `local`
+    # boards: three recipes twice (`base` is always among them), and another rung of `local`
+    assert len(measured(one)) == 2 * (3 * 2 + 1)
     said = command(tmp_path / "two", *asked, "--json", again, "--html", tmp_path / "r.html", "--curves", tmp_path)
     assert "to measure" not in said
     assert measured(two) == measured(again)
