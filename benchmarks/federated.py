@@ -24,6 +24,7 @@ from benchmarks.figures import Figure, answer, at_most, noted
 from benchmarks.reference_models import reference_model
 from cloud_aug.simulation.plan import Round
 from cloud_aug.simulation.play import Simulation
+from cloud_aug.simulation.processes import Processes
 from demo.data import find
 from edgelearn.crowd import Crowd
 from edgelearn.device import use_threads
@@ -49,6 +50,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--cases", type=_words, default=[], help="only those whose name contains one of these")
     parser.add_argument("--seeds", type=int, default=3, help="of a cell with C < 0.5; its figure is the median")
     parser.add_argument("--folder", type=Path, default=Path("build/federated"), help="where rounds are kept")
+    parser.add_argument("--processes", type=int, default=1, help="that play boards, one thread each: the same bits")
     parser.add_argument("--report", action="store_true", help="play nothing: figures of what is kept")
     parser.add_argument("--quick", action="store_true", help="one cell of the table; a few rounds of one algorithm")
     parser.add_argument("--json", type=Path, metavar="OUT")
@@ -111,10 +113,14 @@ def _play(case: Case, world: World, arguments: argparse.Namespace) -> tuple[list
     if arguments.report and not folder.exists():
         return [], None
     folder.mkdir(parents=True, exist_ok=True)
-    simulation = Simulation(world.crowd(case), case.plan, folder, world=f"{case.model} {case.split}")
-    while not arguments.report and not _over(case, simulation.history):
-        done = simulation.next_round()
-        print(f"{case.name}: round {done.number + 1}, {100 * done.score:.2f} %", flush=True)
+    with Processes(arguments.processes) as several:
+        players = several if arguments.processes > 1 else None
+        simulation = Simulation(
+            world.crowd(case), case.plan, folder, world=f"{case.model} {case.split}", players=players
+        )
+        while not arguments.report and not _over(case, simulation.history):
+            done = simulation.next_round()
+            print(f"{case.name}: round {done.number + 1}, {100 * done.score:.2f} %", flush=True)
     return simulation.history, simulation.epsilon()
 
 

@@ -43,6 +43,12 @@ def test_a_quick_run_plays_once_and_reports_the_same_the_next_time(folder, monke
     assert "kB up" in str(first[0]["anchor"])
 
 
+def test_several_processes_play_the_same(folder, monkeypatch):
+    alone = figures(folder, monkeypatch, "--quick")
+    (folder / "kept").rename(folder / "alone")
+    assert figures(folder, monkeypatch, "--quick", "--processes", "2") == alone
+
+
 def test_a_report_plays_nothing_and_says_what_was_not_run(folder, monkeypatch, capsys):
     assert figures(folder, monkeypatch, "--report", "--groups", "table,algorithms") == []
     said = capsys.readouterr().out
