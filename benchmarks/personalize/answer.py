@@ -31,6 +31,10 @@ class Goal:
     labels: float | None = None
     errors: bool = False
 
+    def came_to(self, one: Summary) -> float:
+        """What is measured against `gain`."""
+        return one.fewer_errors or 0.0 if self.errors else one.gain
+
 
 GOALS = {
     ("myo", 1): Goal(2.5, 3),
@@ -105,6 +109,11 @@ def _figures(
     return found
 
 
+def harm_limit(one: Summary) -> float:
+    """Percent of users that `auto` may harm at most."""
+    return 100 * (one.harmed_control or 0.0) + CONTROL_AND
+
+
 def _of_auto(one: Summary) -> list[Figure]:
     name, goal = f"{Path(one.data).stem}, {one.shots} shots", GOALS.get((one.data, one.shots))
     gain = f"local; 95 %: {one.gain_low:+.1f} to {one.gain_high:+.1f}"
@@ -112,16 +121,15 @@ def _of_auto(one: Summary) -> list[Figure]:
         found = [noted(f"{name}: gain of auto", one.gain, "points", anchor=gain)]
     elif goal.errors and one.fewer_errors is not None:
         fewer = f"local; 95 %: {one.fewer_errors_low:+.0f} to {one.fewer_errors_high:+.0f}"
-        found = [at_least(f"{name}: fewer errors by auto", one.fewer_errors, "%", goal.gain, anchor=fewer)]
+        found = [at_least(f"{name}: fewer errors by auto", goal.came_to(one), "%", goal.gain, anchor=fewer)]
     else:
-        found = [at_least(f"{name}: gain of auto", one.gain, "points", goal.gain, anchor=gain)]
+        found = [at_least(f"{name}: gain of auto", goal.came_to(one), "points", goal.gain, anchor=gain)]
     if goal and goal.labels and one.efficiency is not None:
         labels = f"labels that local needs; {one.efficiency_is}".rstrip("; ")
         found.append(at_least(f"{name}: label efficiency", one.efficiency, "x", goal.labels, anchor=labels))
     if one.harmed_control is not None:
-        control, harmed = 100 * one.harmed_control, 100 * one.harmed
-        anchor = f"control {control:.0f} %; clearly harmed {100 * one.clearly_harmed:.0f} %"
-        found.append(at_most(f"{name}: users harmed by auto", harmed, "%", control + CONTROL_AND, anchor=anchor))
+        anchor = f"control {100 * one.harmed_control:.0f} %; clearly harmed {100 * one.clearly_harmed:.0f} %"
+        found.append(at_most(f"{name}: users harmed by auto", 100 * one.harmed, "%", harm_limit(one), anchor=anchor))
     return found
 
 

@@ -36,7 +36,7 @@ def _parts(answer: Answer) -> dict[str, str]:
         "harm": words.harm(answer),
         "overall": _table(*words.overall_rows(answer.overall)),
         "tables": "\n\n".join(tables),
-        "goals": _table(*words.missed(answer)),
+        "goals": _table(*words.goals(answer)),
         "costs": _table(*words.costs(answer)),
         "measured": words.measured(answer),
         "chosen": _table(*words.chosen(answer)),

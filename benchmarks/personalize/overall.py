@@ -20,8 +20,7 @@ from benchmarks.personalize.summary import (
     is_whole,
     order_of,
 )
-
-FOR_CLICKS = ("neighbours",)  # recipes that need items
+from edgelearn.personalize.recipes import FOR_CLICKS
 
 
 @dataclass(frozen=True)

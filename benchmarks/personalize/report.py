@@ -77,7 +77,7 @@ def _tables(answer: Answer) -> list[str]:
 
 
 def _goals(answer: Answer) -> list[str]:
-    header, rows = words.missed(answer)
+    header, rows = words.goals(answer)
     caption = "Goals of auto, in points or percent, and what the oracle would have"
     return ["<h2>Goals</h2>", page.table(header, [_plain(row) for row in rows], caption=caption)] if rows else []
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.personalize.answer import CONTROL_AND, GOALS, Answer, efficiency, interval, overall_cells, share
+from benchmarks.personalize.answer import GOALS, Answer, efficiency, harm_limit, interval, overall_cells, share
 from benchmarks.personalize.overall import Overall, best_single
 from benchmarks.personalize.plan import IN_PERCENT
 from benchmarks.personalize.summary import ORACLE, Summary, order_of
@@ -89,7 +89,7 @@ HEADER = (
 )  # fmt: skip
 
 
-def missed(answer: Answer) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+def goals(answer: Answer) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
     """Header and rows of the goals: gain or fewer errors, label efficiency, harm; and how far the oracle is."""
     found = {(one.data, one.shots, one.recipe): one for one in answer.summary}
     rows = []
@@ -98,11 +98,10 @@ def missed(answer: Answer) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
         if one.recipe != "auto" or goal is None:
             continue
         bound = found.get((one.data, one.shots, ORACLE))
-        gain, unit = (one.fewer_errors or 0.0, " %") if goal.errors else (one.gain, "")
-        best = (bound.fewer_errors if goal.errors else bound.gain) if bound else None
-        control = one.harmed_control or 0.0
+        gain, unit = goal.came_to(one), " %" if goal.errors else ""
+        best = goal.came_to(bound) if bound else None
         held = [gain >= goal.gain, goal.labels is None or (one.efficiency or 0) >= goal.labels]
-        held.append(100 * one.harmed <= 100 * control + CONTROL_AND)
+        held.append(100 * one.harmed <= harm_limit(one))
         rows.append((
             f"{Path(one.data).stem}, {one.shots}{' %' if one.data in IN_PERCENT else ''}",
             f"{gain:+.1f}{unit}".replace("-", "−"),
@@ -113,7 +112,7 @@ def missed(answer: Answer) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
             "" if goal.labels is None else f"{goal.labels:g} ×",
             "" if goal.labels is None else _holds(held[1]),
             share(one.harmed),
-            share(control + CONTROL_AND / 100),
+            share(harm_limit(one) / 100),
             _holds(held[2]),
             share(one.clearly_harmed),
         ))  # fmt: skip

@@ -55,12 +55,13 @@ RECIPES: dict[str, Recipe] = {
 # cost much more for the same (docs/decisions/0005); `random` is a control, never a choice
 CHOICES = ("base", "local", "blend", "bayes", "matched")
 CLICK_CHOICES = ("base", "local", "neighbours")
+FOR_CLICKS = ("neighbours",)  # what needs items
 
 
 def applicable(task: Task) -> tuple[str, ...]:
-    """The recipes that a task can be trained with: `neighbours` needs items."""
+    """The recipes that a task can be trained with."""
     clicks = task.model.name in CLICK_MODELS
-    return tuple(name for name in RECIPES if clicks or name != "neighbours")
+    return tuple(name for name in RECIPES if clicks or name not in FOR_CLICKS)
 
 
 def choosable(task: Task) -> tuple[str, ...]:

@@ -280,7 +280,7 @@ def test_goals_are_told_where_they_are_missed() -> None:
     wanted = Wanted(("wisdm",), (1,), seeds=1, boards=0, folds=0, recipes=("base", "local", "matched", "auto"))
     shots = {"wisdm": (1,)}
     found = Answer(wanted, rows, summarize(rows, shots), compare(rows, shots), [], [], {"wisdm": 0})
-    _, [cells] = words.missed(found)
+    _, [cells] = words.goals(found)
     assert cells[:5] == ("wisdm, 1", "+4.0", "6", "**no**", "+6.0")
     assert cells[-4:-1] == ("0 %", "3 %", "yes")
     assert "1 seed of `base`, `local`, `matched`, `auto`" in words.measured(found)
