@@ -70,12 +70,18 @@ def rows_of(number):
     return [0, 1 + number, 9, 20 + number]
 
 
-def all_joined(cloud, clock, made, players):
-    """Everybody tells and is invited; each with its invitation and its rows."""
+def drawn(cloud, clock, made, players):
+    """Everybody tells its rows, comes, and is drawn; the digests to join with, by board."""
     names = {player.id: told(player, made.id, rows_of(i))[1] for i, player in enumerate(players)}
     for player in players:
         player.join(rows=names[player.id])
     move_on(cloud, made.id, clock)
+    return names
+
+
+def all_joined(cloud, clock, made, players):
+    """Everybody tells and is invited; each with its invitation and its rows."""
+    names = drawn(cloud, clock, made, players)
     return {player.id: player.join(rows=names[player.id]) for player in players}
 
 
@@ -109,10 +115,7 @@ def test_a_board_gets_the_rows_that_it_told_and_no_others(cloud, clock, players)
 
 def test_who_did_not_fetch_its_invitation_cannot_send_whole_tables(cloud, clock, players):
     made = begun(cloud, clock)
-    names = {player.id: told(player, made.id, rows_of(i))[1] for i, player in enumerate(players)}
-    for player in players:
-        player.join(rows=names[player.id])
-    move_on(cloud, made.id, clock)
+    drawn(cloud, clock, made, players)
     before = all_series.load_server(cloud, made.start, 0).weights
     upload_id = secrets.token_hex(16)
     meta = UpdateMeta(made.id, 1, players[0].id, upload_id, 6, 4)
@@ -287,10 +290,7 @@ def test_a_fault_in_one_series_does_not_keep_the_others(cloud, clock, players, m
 
 def test_a_board_that_is_invited_while_it_asks_comes_again_for_its_part(cloud, clock, players, monkeypatch):
     made = begun(cloud, clock)
-    names = {player.id: told(player, made.id, rows_of(i))[1] for i, player in enumerate(players)}
-    for player in players:
-        player.join(rows=names[player.id])
-    move_on(cloud, made.id, clock)
+    names = drawn(cloud, clock, made, players)
     with monkeypatch.context() as early:
         early.setattr(attendance, "_cut", lambda *_: None)  # as before the round began
         answer = players[0].ask(rows=names[players[0].id]).json()
@@ -301,10 +301,7 @@ def test_a_board_that_is_invited_while_it_asks_comes_again_for_its_part(cloud, c
 
 def test_rows_that_the_disk_lost_are_asked_for_again_and_heal(cloud, clock, players):
     made = begun(cloud, clock)
-    names = {player.id: told(player, made.id, rows_of(i))[1] for i, player in enumerate(players)}
-    for player in players:
-        player.join(rows=names[player.id])
-    move_on(cloud, made.id, clock)
+    names = drawn(cloud, clock, made, players)
     first = players[0]
     cloud.blobs.remove(names[first.id])
     rows._read.cache_clear()
