@@ -223,7 +223,9 @@ def _more_generous(budget: Budget, record: dict[str, object]) -> bool:
         return False
     allowed = {"time": budget.seconds, "energy": budget.joules, "memory": budget.memory_mib}[kind]
     before = record.get(_LIMITS[kind])
-    return allowed is None or (isinstance(before, (int, float)) and allowed > before)
+    if not isinstance(before, (int, float)):  # what cut it was the machine's memory, which no budget makes larger
+        return False
+    return allowed is None or allowed > before
 
 
 def _new_samples(store: Store, task_id: str, last: Run, trigger: Trigger, *, now: float) -> str:

@@ -176,6 +176,11 @@ def test_a_larger_budget_pays_where_the_last_one_cut(ready: Synced, cut: str, bu
     assert (due(ready, budget=budget).skipped is None) is pays
 
 
+def test_where_the_machine_had_no_more_memory_to_give_the_same_training_does_not_pay_again(ready: Synced) -> None:
+    trained(ready, cut="memory", omitted=["1 of 2 sample files"], max_memory_mib=None)
+    assert due(ready, budget=Budget()).skipped is not None
+
+
 def due_by(ready: Synced, trigger: Trigger, *, later_s: float = 0.0) -> retraining.Due:
     known = manifest(ready)
     asked = replace(known, task=replace(known.task, trigger=trigger))
