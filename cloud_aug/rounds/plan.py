@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Literal, get_args
@@ -21,6 +22,7 @@ Count = Annotated[int, Meta(ge=1, le=1_000_000)]
 Span = Annotated[float, Meta(gt=0, le=30 * 86400)]
 Rule = Literal["deadline", "steps", "frequency", "switch"]
 RULES: tuple[Rule, ...] = get_args(Rule)
+_ANY_SIGN = ("margin",)  # options that mean something below 0, too
 
 
 @dataclass(frozen=True)
@@ -82,6 +84,8 @@ class Plan:
             found.append(f"a cohort of {self.cohort} can never reach a quorum of {self.quorum}")
         if self.algorithm == "ensemble":
             found.append("'ensemble' makes no single model that boards could get: see 'cloud-aug simulate'")
+        if not all(map(math.isfinite, (self.max_norm, self.max_temperature_c or 0.0))):
+            found.append("max_norm and max_temperature_c must be finite: give a large number for no limit")
         if self.noise and self.algorithm == "scaffold":
             found.append("'scaffold' sends more than its update, which would go without noise")
         return found + (self._of_counting() if self.algorithm in ALGORITHMS else [])
@@ -91,6 +95,11 @@ class Plan:
         kind, found = ALGORITHMS[self.algorithm], []
         if self.selection and kind.invites == "coin":
             found.append(f"'{self.algorithm}' draws each board by a coin of its own: there is nothing to select")
+        for name, value in self.options.items():
+            if not math.isfinite(value) or (value < 0 and name not in _ANY_SIGN):
+                found.append(f"'{name}' must be a number{'' if name in _ANY_SIGN else ' from 0 up'}, not {value:g}")
+        if found:
+            return found
         try:
             algorithm = make(kind, Surroundings(1, 1.0, _unvalued, np.random.default_rng), self.options)
         except (TypeError, ValueError) as error:
@@ -165,7 +174,8 @@ def algorithm_of(
     """The algorithm of a series' round, for the server. involved, total_samples: see `FedSubAvg`; judged: see
     `FedLeaveOneOut`. Raises UsageError for options that it does not have."""
     plan, name = series.plan, counts_by(series.plan, buffered=buffered)
-    surroundings = Surroundings(series.boards, float(plan.cohort), value, rng, involved or {}, total_samples, judged)
+    expected = float(min(plan.cohort, series.boards))
+    surroundings = Surroundings(series.boards, expected, value, rng, involved or {}, total_samples, judged)
     known = plan.options if name == plan.algorithm else {k: v for k, v in plan.options.items() if k == "server_rate"}
     try:
         return make(ALGORITHMS[name], surroundings, known)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import time
 
 import numpy as np
@@ -115,11 +116,27 @@ def test_a_round_begins_only_when_the_task_allows_it_and_one_at_a_time(cloud, cl
         ({"options": {"speed": 1.0}}, "no option 'speed'"),
         ({"algorithm": "scaffold", "noise": 1.0}, "without noise"),
         ({"algorithm": "multi-krum"}, "nothing of 2 updates"),
+        ({"max_norm": math.inf}, "must be finite"),
+        ({"max_temperature_c": math.nan}, "must be finite"),
+        ({"options": {"server_rate": math.nan}}, "from 0 up, not nan"),
+        ({"algorithm": "dp-fedavg", "options": {"noise_multiplier": -1.0}}, "from 0 up, not -1"),
+        ({"algorithm": "leave-one-out", "options": {"margin": math.inf}}, "a number, not inf"),
     ],
 )
 def test_a_plan_that_cannot_be_is_refused_when_it_is_made(cloud, clock, players, changes, why):
     with pytest.raises(UsageError, match=why):
         begun(cloud, clock, **changes)
+    assert list_all(cloud, now=clock()) == []
+
+
+def test_with_fewer_boards_than_a_cohort_may_have_dp_divides_by_those_there_are(cloud, clock, players):
+    made = begun(cloud, clock, algorithm="dp-fedavg", cohort=9, rounds=1, options={"noise_multiplier": 0, "clip": 90})
+    move_on(cloud, made.id, clock)
+    before = float(players[0].order(players[0].join()).main["head.bias"][0])
+    for player in players:
+        assert player.play(0.5).status_code == 200
+    assert move_on(cloud, made.id, clock).state == "finished"
+    assert a_bias(cloud, made.id) == pytest.approx(before + 0.5)
 
 
 def test_a_task_without_a_published_base_has_nothing_to_start_from(tmp_path):
