@@ -9,7 +9,8 @@ from edgectl.telemetry.draft import Draft, doubt
 from edgectl.telemetry.files import Files, Unreadable
 
 _NOT_THE_PROCESSOR = re.compile(r"pmic|wifi|batt|fan|charger|skin", re.IGNORECASE)
-_SLOWS_DOWN = re.compile(r"cpufreq|devfreq|throttl", re.IGNORECASE)
+# 'cpu-balanced', 'gpu-balanced', 'emergency-balanced' and 'tegra-heavy' are NVIDIA's kernel 4.9 (Nano, TX2, Xavier)
+_SLOWS_DOWN = re.compile(r"cpufreq|devfreq|throttl|balanced|tegra-heavy", re.IGNORECASE)
 _ZONES = "sys/class/thermal/thermal_zone*"
 _FREQUENCIES = "sys/devices/system/cpu/cpufreq/policy*/"
 _WEAR_STEPS = 10  # JEDEC eMMC 5.0: 0x01 is 0 to 10 % of the rated life, 0x0A 90 to 100 %, 0x0B beyond it
@@ -22,7 +23,7 @@ class Linux:
     def __init__(self, files: Files) -> None:
         self._files = files
         self._counters: tuple[int, int] | None = None
-        self._throttle_c: float | None = None
+        self._trips: dict[str, float] = {}
 
     def read(self, draft: Draft, now: float) -> None:
         self._temperatures(draft)
@@ -56,15 +57,15 @@ class Linux:
             draft.give("temperatures_c", found)
         else:
             draft.lack("temperature_c", reason)
-        if self._throttle_c is None:
-            draft.lack("throttle_c", "no thermal zone has a passive trip point")
+        if self._trips:
+            draft.give("throttle_c", min(self._trips.values()))
         else:
-            draft.give("throttle_c", self._throttle_c)
+            draft.lack("throttle_c", "no thermal zone has a passive trip point")
 
     def _trip(self, zone: str) -> None:
-        """Note the lowest passive trip point: the kernel slows processors down from there on. Boards set it once, so a
-        known one is not read again."""
-        if self._throttle_c is not None:
+        """Note the zone's lowest passive trip point: the kernel slows processors down from there on. Boards set it
+        once, so a known one is not read again."""
+        if zone in self._trips:
             return
         found = []
         for point in self._files.glob(f"{zone}/trip_point_*_type"):
@@ -73,8 +74,8 @@ class Linux:
                     found.append(self._files.whole(point.replace("_type", "_temp")) / 1000)
             except Unreadable:
                 continue
-        believable = [celsius for celsius in found if doubt("throttle_c", celsius) is None]
-        self._throttle_c = min(believable, default=None)
+        if believable := [celsius for celsius in found if doubt("throttle_c", celsius) is None]:
+            self._trips[zone] = min(believable)
 
     def _cooling(self, draft: Draft) -> None:
         """Throttled: a cooling device that slows a processor down is at work."""

@@ -5,22 +5,26 @@ Bits of get_throttled: https://www.raspberrypi.com/documentation/computers/os.ht
 
 from __future__ import annotations
 
+import contextlib
 import re
 
 from edgectl.telemetry.draft import Draft
 from edgectl.telemetry.files import Files, Unreadable
 from edgectl.telemetry.runner import Asking
 
-_THROTTLED_FILES = "sys/devices/platform/soc*/soc*:firmware/get_throttled"  # the same bits, without a process
+# What the driver rpi_volt heard last: it asks every 2 s and has the firmware forget the past each time. Without that
+# driver it is as old as the start: https://github.com/raspberrypi/linux/blob/rpi-6.6.y/drivers/firmware/raspberrypi.c
+_COPIES = "sys/devices/platform/soc*/soc*:firmware/get_throttled"
 _SLOWED = {1: "frequency capped", 2: "throttled", 3: "soft temperature limit"}
 _BEFORE = 16  # from this bit on: the same, since the board started
 _ALL_BITS = 0xF000F
 _RAIL = re.compile(r"^\s*(\w+)_([AV]) (?:current|volt)\(\d+\)=([0-9.]+)[AV]\s*$", re.MULTILINE)
+_NO_DETECTOR = "the Zero family has no low-voltage detector"
 _NO_PMIC_REST_S = 3600.0  # boards do not grow one
 
 
 class Pi:
-    """Asks vcgencmd, or /sys where that tells the same. model: what the firmware calls this board."""
+    """Asks vcgencmd; where that is missing or denied, /sys tells of now. model: what the firmware calls this board."""
 
     def __init__(self, files: Files, asking: Asking, model: str) -> None:
         self._files, self._asking = files, asking
@@ -33,43 +37,39 @@ class Pi:
 
     def _flags(self, draft: Draft, now: float) -> None:
         try:
-            bits = self._bits(now)
+            bits = _hexadecimal(self._asking.ask("vcgencmd", "get_throttled", now=now))
         except Unreadable as error:
             for name in ("throttled", "throttled_before", "under_voltage", "under_voltage_before"):
                 draft.lack(name, str(error))
-            self._alarm(draft)
+            self._of_the_driver(draft)
             return
-        flags = tuple(name for bit, name in _SLOWED.items() if bits >> bit & 1)
-        draft.give("throttled", bool(flags))
-        draft.give("throttle_flags", flags)
+        _slowed(draft, bits)
         draft.give("throttled_before", any(bits >> (bit + _BEFORE) & 1 for bit in _SLOWED))
         for name, bit in (("under_voltage", 0), ("under_voltage_before", _BEFORE)):
             if self._detects_voltage:
                 draft.give(name, bool(bits >> bit & 1))
             else:
-                draft.lack(name, "the Zero family has no low-voltage detector")
+                draft.lack(name, _NO_DETECTOR)
 
-    def _bits(self, now: float) -> int:
-        for name in self._files.glob(_THROTTLED_FILES):
-            try:
-                return _hexadecimal(self._files.text(name))
-            except Unreadable:
-                continue
-        said = self._asking.ask("vcgencmd", "get_throttled", now=now)
-        return _hexadecimal(said.strip().removeprefix("throttled="))
-
-    def _alarm(self, draft: Draft) -> None:
-        """The kernel's own detector, known by name only; its alarm means within the last seconds."""
-        if not self._detects_voltage:
-            draft.lack("under_voltage", "the Zero family has no low-voltage detector")
-            return
+    def _of_the_driver(self, draft: Draft) -> None:
+        """What the kernel's own detector, known by name only, heard within its last seconds; of the past it knows
+        nothing."""
         for name in self._files.glob("sys/class/hwmon/hwmon*/name"):
             try:
                 if self._files.text(name) == "rpi_volt":
-                    alarm = self._files.whole(name.replace("/name", "/in0_lcrit_alarm"))
-                    draft.give("under_voltage", alarm != 0)
+                    self._copy(draft)
+                    if self._detects_voltage:
+                        alarm = self._files.whole(name.replace("/name", "/in0_lcrit_alarm"))
+                        draft.give("under_voltage", alarm != 0)
             except Unreadable as error:
                 draft.lack("under_voltage", str(error))
+        if not self._detects_voltage:
+            draft.lack("under_voltage", _NO_DETECTOR)
+
+    def _copy(self, draft: Draft) -> None:
+        for name in self._files.glob(_COPIES):
+            with contextlib.suppress(Unreadable):
+                _slowed(draft, _hexadecimal(self._files.text(name)))
 
     def _power(self, draft: Draft, now: float) -> None:
         """Volts times amperes of the rails of a Pi 5's power chip. Modelled: what hangs on 5 V itself (USB, HATs, the
@@ -115,8 +115,15 @@ class Thermometer:
             draft.give("temperatures_c", {"soc": float(match[1])})
 
 
-def _hexadecimal(text: str) -> int:
+def _slowed(draft: Draft, bits: int) -> None:
+    flags = tuple(name for bit, name in _SLOWED.items() if bits >> bit & 1)
+    draft.give("throttled", bool(flags))
+    draft.give("throttle_flags", flags)
+
+
+def _hexadecimal(said: str) -> int:
     """Raises Unreadable unless it is the flags, and no bit that has no meaning."""
+    text = said.strip().removeprefix("throttled=")
     try:
         bits = int(text, 16)
     except ValueError:

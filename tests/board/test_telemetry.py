@@ -41,6 +41,12 @@ def test_the_hottest_zone_counts_and_the_kernel_says_where_it_throttles(
     assert (reading.temperature_c, reading.throttle_c) == (celsius, throttle_c)
 
 
+def test_a_board_throttles_from_the_lowest_trip_point_of_any_zone_on(tmp_path: Path) -> None:
+    board = recorded("jetson-xavier-nx", tmp_path)
+    board.write("sys/class/thermal/thermal_zone1/trip_point_0_temp", "88000\n")  # of the GPU
+    assert board.read().throttle_c == 88.0
+
+
 @pytest.mark.parametrize(
     ("board", "watts", "quality"),
     [
@@ -102,11 +108,34 @@ def test_a_pi_zero_cannot_tell_its_supply_whatever_its_firmware_says(tmp_path: P
     assert reading.throttled is False
 
 
-def test_flags_in_sys_need_no_process(tmp_path: Path) -> None:
+COPY = "sys/devices/platform/soc@107c000000/soc@107c000000:firmware/get_throttled"
+
+
+def test_the_kernels_copy_of_the_flags_forgets_so_the_firmware_is_asked(tmp_path: Path) -> None:
     board = recorded("pi-5", tmp_path)
-    board.write("sys/devices/platform/soc@107c000000/soc@107c000000:firmware/get_throttled", "80008\n")
-    assert board.read().throttle_flags == ("soft temperature limit",)
-    assert "vcgencmd get_throttled" not in board.asked
+    board.commands["vcgencmd get_throttled"] = "throttled=0x50004\n"
+    board.write(COPY, "0\n")  # the driver that asks every 2 s has the firmware clear them
+    reading = board.read()
+    assert (reading.throttle_flags, reading.throttled_before) == (("throttled",), True)
+    assert reading.under_voltage_before is True
+
+
+def test_without_vcgencmd_the_kernels_copy_tells_of_now_only(tmp_path: Path) -> None:
+    board = recorded("pi-5", tmp_path)
+    del board.commands["vcgencmd get_throttled"]
+    board.write(COPY, "80008\n")
+    reading = board.read()
+    assert (reading.throttled, reading.throttle_flags) == (True, ("soft temperature limit",))
+    assert reading.missing["throttled_before"] == "vcgencmd is not installed"
+    assert (reading.under_voltage, reading.under_voltage_before) == (False, None)
+
+
+def test_a_copy_that_no_driver_renews_is_not_believed(tmp_path: Path) -> None:
+    board = recorded("pi-5", tmp_path)
+    del board.commands["vcgencmd get_throttled"]
+    board.write("sys/class/hwmon/hwmon2/name", "rp1_adc\n")
+    reading = board.read()
+    assert (reading.throttled, reading.under_voltage) == (None, None)
 
 
 def test_an_over_current_event_since_the_last_reading_is_throttling(tmp_path: Path) -> None:
@@ -171,6 +200,14 @@ def test_a_cooling_device_at_work_is_throttling_but_a_fan_is_not(tmp_path: Path)
     assert board.read().throttled is False  # its fan turns
     board.write("sys/class/thermal/cooling_device3/cur_state", "1\n")
     assert board.read().throttle_flags == ("cpu-throttle-alert",)
+
+
+@pytest.mark.parametrize("name", ["cpu-balanced", "GPU-balanced", "emergency-balanced", "tegra-heavy"])
+def test_the_cooling_devices_of_jetpack_4_are_known(name: str, tmp_path: Path) -> None:
+    board = recorded("jetson-nano", tmp_path)
+    board.write("sys/class/thermal/cooling_device2/type", name + "\n")
+    board.write("sys/class/thermal/cooling_device2/cur_state", "2\n")
+    assert board.read().throttle_flags == (name,)
 
 
 def test_load_is_what_happened_between_two_readings(tmp_path: Path) -> None:
