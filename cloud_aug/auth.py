@@ -58,7 +58,8 @@ def make_enrolment_token(cloud: Cloud, tasks: Sequence[str], *, now: float, vali
 
 
 def spend_enrolment_token(connection: sa.Connection, secret: str, board: str, *, now: float) -> list[str]:
-    """The tasks of a token that is now used by this board; the same board may show it again (its answer was lost).
+    """The tasks that a token gives to this board, which uses it now. The same board may show it again (its answer was
+    lost), and is given nothing more: what was recalled since stays recalled.
 
     Raises TokenRefused if it is unknown, expired, or was used by another board.
     """
@@ -66,14 +67,15 @@ def spend_enrolment_token(connection: sa.Connection, secret: str, board: str, *,
     row = connection.execute(sa.select(db.enrolment_tokens).where(column.hash == hashed(secret))).one_or_none()
     if row is None or not hmac.compare_digest(row.hash, hashed(secret)):
         raise TokenRefused("the enrolment token is not known here", hint="ask for a new one ('cloud-aug boards token')")
-    if row.used_by is not None and row.used_by != board:
+    if row.used_by == board:
+        return []
+    if row.used_by is not None:
         raise TokenRefused("the enrolment token was used already", hint="ask for a new one ('cloud-aug boards token')")
-    if row.used_by is None and row.expires_at < now:
+    if row.expires_at < now:
         raise TokenRefused("the enrolment token has expired", hint="ask for a new one ('cloud-aug boards token')")
-    if row.used_by is None:
-        free = db.enrolment_tokens.update().where(column.hash == row.hash, column.used_by.is_(None))
-        if connection.execute(free.values(used_by=board, used_at=now)).rowcount != 1:
-            raise TokenRefused("the enrolment token was used already")
+    free = db.enrolment_tokens.update().where(column.hash == row.hash, column.used_by.is_(None))
+    if connection.execute(free.values(used_by=board, used_at=now)).rowcount != 1:
+        raise TokenRefused("the enrolment token was used already")
     return str(row.tasks).split()
 
 

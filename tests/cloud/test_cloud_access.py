@@ -34,6 +34,16 @@ def test_the_same_key_and_token_again_get_the_same_answer(client, cloud, clock):
     assert (again.status_code, again.content) == (200, first.content)
 
 
+def test_a_token_shown_again_does_not_bring_back_a_task_that_was_recalled(client, cloud, clock, code):
+    board = Board()
+    token = auth.make_enrolment_token(cloud, ["toy"], now=clock(), valid_for_s=60)
+    board.id = client.post("/v1/enroll", content=board.enrolment(token, now=clock())).json()["board"]
+    boards.recall(cloud, "toy", Selection((board.id,)), now=clock())
+    again = client.post("/v1/enroll", content=board.enrolment(token, now=clock()))
+    assert (again.status_code, again.json()["tasks"]) == (200, [])
+    assert code(manifest(client, board.headers(client, now=clock()))) == (403, "not_granted")
+
+
 def test_a_used_token_does_not_let_another_board_in(client, cloud, clock, code):
     token = auth.make_enrolment_token(cloud, ["toy"], now=clock(), valid_for_s=60)
     client.post("/v1/enroll", content=Board().enrolment(token, now=clock()))
