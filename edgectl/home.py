@@ -96,8 +96,9 @@ class Home:
 
 
 def default_root(environ: Mapping[str, str], *, superuser: bool) -> Path:
-    """The state folder where none is named: the system's for root, the user's XDG folder otherwise."""
-    if superuser:
+    """The state folder where none is named: the system's for root and for the user of the service, who lives there; the
+    user's XDG folder otherwise."""
+    if superuser or environ.get("HOME") == str(ROOT_STATE):
         return ROOT_STATE
     state = Path(environ.get("XDG_STATE_HOME", ""))
     if not state.is_absolute():

@@ -14,6 +14,7 @@
 #   --root DIR         the file system to look at and to install into; default: /
 set -euo pipefail
 umask 022 # the service runs as another user than whoever installs
+export TMPDIR=${TMPDIR:-/var/tmp} # wheels are large, and /tmp is memory on newer systems
 
 say() { printf '[install] %s\n' "$*"; }
 fail() {
@@ -170,12 +171,20 @@ fi
 
 # --- install ---------------------------------------------------------------------------------------------------------
 status=1
-target=$root$prefix
+target=$root$prefix state=/var/lib/edgectl
+as_service=(env)
 if [ "$dry" = no ] && [ "$(id -u)" -ne 0 ] && [ -z "$root" ] && [ "$units" = yes ]; then
     fail "must run as root to install into $prefix and to set up services" "sudo $0, or: $0 --no-units --prefix \$HOME/.local/share/edgectl"
 fi
 work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
+# However it ends: what is half made goes, and what was there before is there again.
+tidy() {
+    rm -rf "$work"
+    [ "$dry" = no ] || return 0
+    rm -rf "$target.new"
+    if [ ! -e "$target" ] && [ -e "$target.old" ]; then mv "$target.old" "$target"; fi
+}
+trap tidy EXIT
 if [ "$train" = yes ]; then cp "$lock" "$work/lock.txt"; else sed '/^# training$/,$d' "$lock" >"$work/lock.txt"; fi
 site=()
 if [ -n "$system_torch" ]; then
@@ -195,18 +204,25 @@ else
 fi
 # Console scripts hold the path they were made for, so the one that counts is written anew. -I: nothing of the folder where
 # somebody stands may be imported.
+if [ "$dry" = no ]; then
+    printf '#!/bin/sh\nexec %s/bin/python -I -m edgectl "$@"\n' "$prefix" >"$target.new/bin/edgectl"
+    chmod 755 "$target.new/bin/edgectl"
+    rm -f "$target.new/bin/cloud-aug"
+fi
+run sync -f "$target.new" # a power cut after the rename may otherwise leave empty files, and the old ones gone
 run rm -rf "$target.old"
 [ ! -e "$target" ] || run mv "$target" "$target.old"
 run mv "$target.new" "$target"
-if [ "$dry" = no ]; then
-    printf '#!/bin/sh\nexec %s/bin/python -I -m edgectl "$@"\n' "$prefix" >"$target/bin/edgectl"
-    chmod 755 "$target/bin/edgectl"
-    rm -f "$target/bin/cloud-aug"
-fi
+run rm -rf "$target.old"
 
 if [ "$units" = yes ]; then
     if [ -z "$root" ] && ! id edgectl >/dev/null 2>&1; then
-        run useradd --system --user-group --home-dir /var/lib/edgectl --shell /usr/sbin/nologin edgectl
+        run useradd --system --user-group --home-dir "$state" --shell /usr/sbin/nologin edgectl
+    fi
+    if [ -z "$root" ]; then
+        as_service=(runuser -u edgectl -- env HOME="$state")
+        run mkdir -p -m 700 "$state"
+        run chown -R edgectl:edgectl "$state/" # also what commands of root left there
     fi
     run mkdir -p "$root/etc/systemd/system" "$root/usr/local/bin"
     for unit in "$services"/*; do
@@ -214,6 +230,7 @@ if [ "$units" = yes ]; then
     done
     # The group video may use the GPU and ask the Pi's firmware. A group that is missing would keep a unit from starting.
     if grep -q '^video:' "$root/etc/group" 2>/dev/null; then
+        [ -n "$root" ] || as_service=(runuser -u edgectl -g edgectl -G video -- env HOME="$state")
         printf '[Service]\nSupplementaryGroups=video\n' >"$work/groups.conf"
         for unit in edgectl-agent edgectl-health; do
             run mkdir -p "$root/etc/systemd/system/$unit.service.d"
@@ -227,14 +244,16 @@ if [ "$units" = yes ]; then
     if [ -z "$root" ] && [ -d /run/systemd/system ]; then
         run systemctl daemon-reload
         run systemctl enable --now edgectl-sync.timer edgectl-health.timer
-        say "the agent is not started: enroll first, then: systemctl enable --now edgectl-agent"
+        run systemctl try-restart edgectl-agent.service || say "the agent does not start again: systemctl status edgectl-agent"
+        [ -e "$state/enrolment.json" ] || say "the agent is not started: enroll first (sudo -u edgectl edgectl enroll - < FILE)," \
+            "then: systemctl enable --now edgectl-agent"
     fi
 fi
-run rm -rf "$target.old"
+run sync -f "$(dirname "$target")"
 
 # --- try it ----------------------------------------------------------------------------------------------------------
 if [ -z "$root" ]; then
-    run env EDGECTL_PROFILE="$profile" "$prefix/bin/edgectl" doctor --offline || say "something does not work yet: see above; edgectl doctor tries again"
+    run "${as_service[@]}" EDGECTL_PROFILE="$profile" "$prefix/bin/edgectl" doctor --offline || say "something does not work yet: see above; edgectl doctor tries again"
 fi
 [ "$profile" = "$found" ] || say "edgectl itself would take '$found' for this board: put profile = \"$profile\" into /etc/edgectl/edgectl.toml"
 say "done${root:+ in $root}: $prefix/bin/edgectl"

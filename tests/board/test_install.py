@@ -16,6 +16,7 @@ import pytest
 import yaml
 
 from edgectl import bundle
+from edgectl.home import ROOT_STATE, Home, default_root
 from edgewire.errors import DigestMismatch, EdgeError, NotFound, UsageError
 from tests.board.conftest import Board
 from tests.board.test_profile import GARBAGE, MODELS, NEIGHBOURS, recorded
@@ -178,6 +179,34 @@ def test_a_bundle_installs_without_network_into_a_root(source: Path, tmp_path: P
     assert [path.name for path in (root / "opt").iterdir()] == ["edgectl"]
 
 
+def test_an_installation_that_fails_leaves_what_was_there_and_nothing_half_made(source: Path, tmp_path: Path) -> None:
+    made = make(source, tmp_path / "bundle")
+    root = recorded(tmp_path / "root", b"Raspberry Pi 4 Model B Rev 1.5\0")
+    install(made.folder / "install.sh", "--root", str(root), "--python", sys.executable)
+    full = tmp_path / "python"  # the disk is full in the middle
+    full.write_text(
+        f'#!/bin/sh\ncase $* in *"-m venv"*) for d; do :; done; mkdir "$d"; echo half >"$d/file"; exit 1;; esac\n'
+        f'exec {sys.executable} "$@"\n'
+    )
+    full.chmod(0o755)
+    assert install(made.folder / "install.sh", "--root", str(root), "--python", str(full)).returncode == 1
+    (root / "opt" / "edgectl").rename(root / "opt" / "edgectl.old")  # as if cut off between the two renames before
+    assert install(made.folder / "install.sh", "--root", str(root), "--python", str(full)).returncode == 1
+    assert [path.name for path in (root / "opt").iterdir()] == ["edgectl"]
+    assert (root / "opt" / "edgectl" / "bin" / "edgectl").is_file()
+
+
+def test_the_services_state_is_theirs_and_doctor_tries_what_they_may(source: Path, tmp_path: Path) -> None:
+    made = make(source, tmp_path / "bundle")
+    done = install(made.folder / "install.sh", "--dry-run", "--profile", "pi-4b", "--python", sys.executable)
+    steps = [line.removeprefix("[install] + ") for line in done.stdout.splitlines()]
+    assert steps.index("mkdir -p -m 700 /var/lib/edgectl") < steps.index("chown -R edgectl:edgectl /var/lib/edgectl/")
+    assert steps.index("sync -f /opt/edgectl.new") < steps.index("mv /opt/edgectl.new /opt/edgectl")
+    doctor = next(step for step in steps if step.endswith("doctor --offline"))
+    assert doctor.startswith("runuser -u edgectl ")
+    assert " HOME=/var/lib/edgectl " in doctor
+
+
 def test_a_bundle_without_training_has_no_torch_and_says_so(source: Path, tmp_path: Path) -> None:
     made = make(source, tmp_path / "bundle", training=False)
     assert sorted(path.name.split("-")[0] for path in (made.folder / "wheels").iterdir()) == ["edgectl", "onnxruntime"]
@@ -248,6 +277,21 @@ def test_services_run_as_their_own_user_and_may_write_their_state_only(unit: Pat
     for line in ("User=edgectl", "StateDirectory=edgectl", "ProtectSystem=strict", "NoNewPrivileges=yes"):
         assert line in lines
     assert any(line.startswith("ExecStart=/opt/edgectl/bin/edgectl ") for line in lines)
+
+
+@pytest.mark.parametrize("unit", [unit for unit in UNITS if unit.suffix == ".service"], ids=lambda unit: unit.name)
+def test_services_work_in_the_folder_in_which_they_wait_for_an_enrolment(unit: Path) -> None:
+    settings = dict(
+        line.split("=", 1) for line in unit.read_text().splitlines() if line.startswith("Environment=EDGECTL")
+    )
+    assert settings == {"Environment": f"EDGECTL_STATE={ROOT_STATE}"}
+    waits = [line for line in unit.read_text().splitlines() if line.startswith("ConditionPathExists=")]
+    assert set(waits) <= {f"ConditionPathExists={Home(ROOT_STATE).enrolment}"}
+
+
+def test_the_services_user_has_the_services_state() -> None:
+    assert default_root({"HOME": str(ROOT_STATE)}, superuser=False) == ROOT_STATE
+    assert default_root({"HOME": "/home/pi"}, superuser=False) == Path("/home/pi/.local/state/edgectl")
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="no systemd-analyze here")
