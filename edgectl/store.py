@@ -6,7 +6,7 @@ Importing this is cheap: it needs no numpy, so that `edgectl status` starts fast
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any, Literal, final
@@ -15,7 +15,7 @@ from edgectl import store_schema
 from edgectl.store_samples import SampleRecords
 from edgewire.errors import ResourcesRefused
 
-SETTLED_UPLOADS_KEPT = 500
+SETTLED_REPORTS_KEPT = 500
 RUNS_KEPT = 1000
 SCORES_KEPT = 10_000
 
@@ -159,12 +159,12 @@ class Store(SampleRecords):
     def withdraw(self, task_id: str, upload_id: str, now: float) -> int:
         """Take back what was shared: nothing of it that waits is sent, the cloud is told with the next sync, and no
         sample counts as shared. One that waits already is enough. Returns how many samples had been shared."""
-        waiting = [item for item in self.outbox() if item.task == task_id]
         with self.transaction():
-            for item in waiting:
-                if item.kind == "contribution":
-                    self.refused(item.upload_id, "withdrawn before it was sent", now)
-            if not any(item.kind == "withdrawal" for item in waiting):
+            self._settle("withdrawn before it was sent", now, contributions_of=task_id)
+            if not self._one(
+                "SELECT EXISTS (SELECT 1 FROM outbox WHERE settled_at IS NULL AND task = ? AND kind = 'withdrawal')",
+                task_id,
+            )[0]:
                 self.queue(upload_id, "withdrawal", task_id, b"", {}, now)
             return self._connection.execute(
                 "UPDATE sample SET shared_at = NULL, shared_until = NULL WHERE task = ? AND shared_at IS NOT NULL",
@@ -179,21 +179,24 @@ class Store(SampleRecords):
         """The cloud has deleted what was shared before."""
         self.meta_set(f"withdrawals {task_id}", str(number))
 
-    def outbox(self) -> list[OutboxItem]:
-        """What waits to be sent, oldest first."""
-        rows = self._all(
-            "SELECT upload_id, kind, task, params, payload, queued_at FROM outbox"
-            " WHERE settled_at IS NULL ORDER BY queued_at, rowid"
-        )
-        return [
-            OutboxItem(i, kind, task, json.loads(params), payload, at) for i, kind, task, params, payload, at in rows
-        ]
+    def outbox(self) -> Iterator[OutboxItem]:
+        """What waits to be sent, in the order in which it was queued, whatever the clock said then. Each is read when
+        its turn comes: all payloads would not fit into a small memory, and what was taken back meanwhile is passed
+        over."""
+        place = 0
+        while row := self._one(
+            "SELECT rowid, upload_id, kind, task, params, payload, queued_at FROM outbox"
+            " WHERE rowid = (SELECT min(rowid) FROM outbox WHERE settled_at IS NULL AND rowid > ?)",
+            place,
+        ):
+            place, upload_id, kind, task, params, payload, at = row
+            yield OutboxItem(upload_id, kind, task, json.loads(params), payload, at)
 
     def shares(self, task_id: str) -> list[ShareRow]:
-        """What was consented to and taken back, oldest first, as far back as settled uploads are kept."""
+        """Everything that was consented to and taken back, oldest first."""
         rows = self._all(
             "SELECT kind, params, queued_at, settled_at, refusal FROM outbox"
-            " WHERE task = ? AND kind <> 'report' ORDER BY queued_at, rowid",
+            " WHERE task = ? AND kind <> 'report' ORDER BY rowid",
             task_id,
         )
         return [ShareRow(kind, json.loads(params), *times) for kind, params, *times in rows]
@@ -203,32 +206,34 @@ class Store(SampleRecords):
         return int(self._one("SELECT count(*) FROM outbox WHERE settled_at IS NULL")[0])
 
     def sent(self, upload_id: str, now: float) -> None:
-        """The cloud has it: drop the payload, keep a bounded memory of the upload."""
-        self._settle(upload_id, None, now)
+        """The cloud has it: drop the payload, keep a memory of the upload; of reports a bounded one."""
+        self._settle(None, now, upload_id=upload_id)
 
     def refused(self, upload_id: str, reason: str, now: float) -> None:
         """The cloud will never take it: stop sending, keep the reason."""
-        self._settle(upload_id, reason, now)
+        self._settle(reason, now, upload_id=upload_id)
 
     def forget_uploads(self, now: float) -> None:
         """Send nothing of what waits, and count no sample as shared: another cloud needs another consent."""
         with self.transaction():
-            for item in self.outbox():
-                self.refused(item.upload_id, "the board left this cloud", now)
+            self._settle("the board left this cloud", now)
             self._connection.execute("UPDATE sample SET shared_at = NULL, shared_until = NULL")
             self._connection.execute("DELETE FROM meta WHERE key LIKE 'withdrawals %'")  # that cloud's count
 
-    def _settle(self, upload_id: str, refusal: str | None, now: float) -> None:
+    def _settle(
+        self, refusal: str | None, now: float, *, upload_id: str | None = None, contributions_of: str | None = None
+    ) -> None:
+        """One upload that waits, or a task's contributions; neither named: all."""
         with self.transaction():
             self._connection.execute(
-                "UPDATE outbox SET payload = NULL, settled_at = ?, refusal = ?"
-                " WHERE upload_id = ? AND settled_at IS NULL",
-                (now, refusal, upload_id),
+                "UPDATE outbox SET payload = NULL, settled_at = ?1, refusal = ?2 WHERE settled_at IS NULL"
+                " AND (?3 IS NULL OR upload_id = ?3) AND (?4 IS NULL OR (task = ?4 AND kind = 'contribution'))",
+                (now, refusal, upload_id, contributions_of),
             )
             self._connection.execute(
                 "DELETE FROM outbox WHERE upload_id IN (SELECT upload_id FROM outbox WHERE settled_at IS NOT NULL"
-                " ORDER BY settled_at DESC, rowid DESC LIMIT -1 OFFSET ?)",
-                (SETTLED_UPLOADS_KEPT,),
+                " AND kind = 'report' ORDER BY rowid DESC LIMIT -1 OFFSET ?)",
+                (SETTLED_REPORTS_KEPT,),
             )
 
     # Runs

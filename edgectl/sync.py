@@ -35,9 +35,13 @@ from edgewire.errors import (
     NotFound,
     NotGranted,
     NotReady,
+    Replayed,
     RetryLater,
+    Revoked,
     TimedOut,
     TooLarge,
+    Unauthorized,
+    UpgradeRequired,
     UsageError,
 )
 from edgewire.files import write_atomic
@@ -54,6 +58,7 @@ from edgewire.tasks import Mode, Task
 _LOG = logging.getLogger(__name__)
 
 QUERIES_WANTED = 500
+_OF_THE_BOARD = (RetryLater, TimedOut, Unauthorized, Replayed, Revoked, UpgradeRequired)  # not of what it sends
 _OF_ONE_TASK = (Conflict, IntegrityError, NotFound, NotGranted, NotReady, UsageError)
 _NOTHING_ASKED = "0" * 64  # of no set of samples: the next retrieval asks again
 _USED_UP = "the privacy budget is used up; the board goes on with the packs it has"
@@ -148,7 +153,7 @@ def _push(store: Store, cloud: Cloud, outcome: Outcome, clock: Callable[[], floa
     for item in store.outbox():
         try:
             _send(item, store, cloud)
-        except (RetryLater, TimedOut):
+        except _OF_THE_BOARD:
             raise
         except EdgeError as error:
             if error.exit_code not in (2, 11) and error.http_status not in (404, 409, 410, 413):

@@ -148,7 +148,7 @@ def test_nothing_is_shared_without_consent(board: Board) -> None:
     board.edgectl("data", "add", "-", stdin=CSV)
     assert board.edgectl("data", "share", "--until", "30d").returncode == 2
     with Store.open(board.home.database) as store:
-        assert store.outbox() == []
+        assert list(store.outbox()) == []
 
 
 def test_what_was_shared_is_withdrawn_once_and_can_be_shared_anew(board: Board) -> None:

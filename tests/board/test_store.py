@@ -16,7 +16,7 @@ import pytest
 
 from edgectl import store as store_module
 from edgectl import store_schema
-from edgectl.store import SETTLED_UPLOADS_KEPT, Score, Store
+from edgectl.store import SETTLED_REPORTS_KEPT, Score, Store
 from edgectl.store_samples import AddResult
 from edgewire import errors
 from edgewire.samples import Samples, make, sample_digests
@@ -128,23 +128,48 @@ def test_the_same_upload_id_waits_once_even_after_it_was_sent(store: Store) -> N
     assert [item.payload for item in store.outbox()] == [b"first"]
     store.sent("a" * 32, 2.0)
     store.queue("a" * 32, "report", "gestures", b"third", {}, 3.0)
-    assert store.outbox() == []
+    assert list(store.outbox()) == []
 
 
 def test_an_upload_that_was_refused_for_good_waits_no_more(store: Store) -> None:
     store.queue("a" * 32, "report", "gestures", b"{}", {}, 1.0)
     store.refused("a" * 32, "the task takes no reports", 2.0)
-    assert store.outbox() == []
+    assert list(store.outbox()) == []
 
 
 def test_the_memory_of_sent_uploads_is_bounded(store: Store) -> None:
-    for i in range(SETTLED_UPLOADS_KEPT + 20):
+    for i in range(SETTLED_REPORTS_KEPT + 20):
         store.queue(f"{i:032x}", "report", "gestures", b"{}", {}, float(i))
         store.sent(f"{i:032x}", float(i))
-    store.queue(f"{SETTLED_UPLOADS_KEPT + 19:032x}", "report", "gestures", b"{}", {}, 1.0)
-    assert store.outbox() == []
+    store.queue(f"{SETTLED_REPORTS_KEPT + 19:032x}", "report", "gestures", b"{}", {}, 1.0)
+    assert list(store.outbox()) == []
     store.queue(f"{0:032x}", "report", "gestures", b"{}", {}, 1.0)  # the oldest was forgotten
     assert store.outbox_size() == 1
+
+
+def test_a_consent_outlives_all_reports(store: Store) -> None:
+    store.queue("c" * 32, "contribution", "gestures", b"xyz", {"consent": "packs", "until": 9.0}, 1.0)
+    store.sent("c" * 32, 2.0)
+    for i in range(SETTLED_REPORTS_KEPT + 1):
+        store.queue(f"{i:032x}", "report", "gestures", b"{}", {}, 3.0)
+        store.sent(f"{i:032x}", 3.0)
+    assert [(row.kind, row.settled_at) for row in store.shares("gestures")] == [("contribution", 2.0)]
+
+
+def test_uploads_wait_in_the_order_in_which_they_were_queued_though_the_clock_was_set_back(store: Store) -> None:
+    store.withdraw("gestures", "a" * 32, 2000.0)
+    store.queue("b" * 32, "contribution", "gestures", b"xyz", {"consent": "packs", "until": 9000.0}, 1000.0)
+    assert [item.kind for item in store.outbox()] == ["withdrawal", "contribution"]
+    assert [row.kind for row in store.shares("gestures")] == ["withdrawal", "contribution"]
+
+
+def test_each_upload_is_read_when_its_turn_comes(store: Store) -> None:
+    for i in range(3):
+        store.queue(f"{i:032x}", "contribution", "gestures", b"xyz", {"consent": "packs", "until": 9.0}, 1.0)
+    waiting = store.outbox()
+    assert next(waiting).upload_id == f"{0:032x}"
+    store.withdraw("gestures", "a" * 32, 2.0)
+    assert [item.kind for item in waiting] == ["withdrawal"]
 
 
 def test_a_run_without_an_end_was_interrupted(store: Store) -> None:
@@ -180,7 +205,7 @@ def test_several_changes_can_be_one(store: Store) -> None:
 
     with pytest.raises(RuntimeError):
         both_and_fail()
-    assert store.outbox() == []
+    assert list(store.outbox()) == []
     assert store.meta_get("epoch") is None
 
 

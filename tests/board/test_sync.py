@@ -17,8 +17,21 @@ from edgelearn.examples import make
 from edgelearn.models.build import load, outputs
 from edgewire import samples as sample_columns
 from edgewire import tensors
-from edgewire.errors import Conflict, DigestMismatch, Forged, Gone, NotReady, Offline, Outdated, Revoked, UsageError
-from edgewire.messages import Withdrawals
+from edgewire.errors import (
+    Conflict,
+    DigestMismatch,
+    EdgeError,
+    Forged,
+    Gone,
+    NotReady,
+    Offline,
+    Outdated,
+    Revoked,
+    Unauthorized,
+    UpgradeRequired,
+    UsageError,
+)
+from edgewire.messages import UploadReply, Withdrawals, WithdrawReply
 from edgewire.signing import SigningKey
 from edgewire.tasks import Needs, Privacy
 from tests.board.conftest import Board
@@ -313,6 +326,45 @@ def test_what_could_not_be_sent_stays_in_the_outbox(synced: Synced) -> None:
     synced.board.server.offline = True
     with pytest.raises(Offline):
         synced.sync()
+    with synced.store() as store:
+        assert store.outbox_size() == 1
+
+
+def test_what_is_withdrawn_while_a_sync_sends_is_not_sent_any_more(
+    synced: Synced, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sharing, "_BATCH_BYTES", 1)
+    synced.add(world.style(40, 1.6))
+    until, sent = time.time() + 86400, list[str]()
+
+    class Meanwhile(MemoryCloud):
+        def contribute(self, task_id: str, upload_id: str, body: bytes, **consent: Any) -> UploadReply:
+            sent.append(upload_id)
+            with synced.store() as store:
+                store.withdraw(BOTH.id, "a" * 32, time.time())
+            return super().contribute(task_id, upload_id, body, **consent)
+
+    with synced.store() as store:
+        offered = sharing.offer(store, BOTH, group=None)
+        assert len(sharing.queue(store, BOTH, offered, until=until, now=time.time())) == 12
+    known_board = enrolment.load(synced.board.home)
+    synced.sync(Meanwhile(synced.board.server, key=SigningKey.load(synced.board.home.key), board=known_board.board))
+    assert len(sent) == 1
+    with synced.store() as store:
+        assert (store.outbox_size(), store.withdrawals(BOTH.id)) == (0, 1)
+
+
+@pytest.mark.parametrize("error", [Revoked("no more"), UpgradeRequired("too old"), Unauthorized("who?")])
+def test_what_the_cloud_has_against_the_board_leaves_the_outbox_as_it_is(synced: Synced, error: EdgeError) -> None:
+    class Against(MemoryCloud):
+        def withdraw(self, task_id: str) -> WithdrawReply:
+            raise error
+
+    with synced.store() as store:
+        store.withdraw(BOTH.id, "a" * 32, time.time())
+    known_board = enrolment.load(synced.board.home)
+    with pytest.raises(type(error)):
+        synced.sync(Against(synced.board.server, key=SigningKey.load(synced.board.home.key), board=known_board.board))
     with synced.store() as store:
         assert store.outbox_size() == 1
 
