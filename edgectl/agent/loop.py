@@ -73,11 +73,12 @@ class Agent:
         self._folders: dict[str | None, WatchedFolder] = {}
         self._later: dict[Path, Pace] = {}  # entries that could not be added, and when to try again
         self._sync = Pace(rules.sync_s, world.rng)
-        self._train = Pace(rules.train_s, world.rng)
+        self._train: dict[str, Pace] = {}  # by task
         self._rounds = Pace(rules.rounds_s, world.rng)
         self._health = Pace(rules.health_s, world.rng)
         self._look = Pace(rules.watch_s, world.rng)
         self._settings = Pace(rules.watch_s, world.rng)
+        self._calm = Pace(rules.watch_s, world.rng)
         self._trains = rules.train_s > 0
         self._told: dict[str, str] = {}  # what stays as it is, is told once
         self._tasks: Sequence[str] = ()
@@ -106,8 +107,8 @@ class Agent:
         self._attempt("watch", self._look, self._watch)
         if self._rules.sync_s > 0:
             self._attempt("sync", self._sync, self._synchronise)
-        if self._trains and self._tasks:
-            self._attempt("train", self._train, self._train_all)
+        if self._trains:
+            self._attempt("train", self._calm, self._train_due)
         if self._rules.rounds_s > 0 and self._tasks:
             self._attempt("rounds", self._rounds, self._take_part)
         self._attempt("health", self._health, self._look_after)
@@ -221,45 +222,48 @@ class Agent:
 
     # Training
 
-    def _train_all(self) -> None:
-        """Each task in turn, while the board is cool and idle."""
+    def _train_due(self) -> None:
+        """Each task that is due in turn, while the board is cool and idle; what goes wrong in one holds up no other."""
         for task in self._tasks:
-            if self._stopped():
-                return
-            reading = self._world.read()
-            if why := not_now(reading, limit_c=self._world.heat_limit_c(reading), idle_load=self._rules.idle_load):
-                self._once_told("wait", f"training waits: {why}")
-                return
-            self._told.pop("wait", None)
-            if not self._train_one(task):
-                return
-        self._succeeded("train", self._train)
+            pace = self._train.setdefault(task, Pace(self._rules.train_s, self._world.rng))
+            if pace.due(self._world.clock()):
+                if self._stopped() or not self._trains or self._must_wait():
+                    break
+                self._attempt(f"train {task}", pace, partial(self._train_one, task, pace))
+        self._failures.pop("train", None)
+        self._calm.reset()
 
-    def _train_one(self, task: str) -> bool:
-        """Train if it pays, which the command finds out; whether to go on with the next task."""
+    def _must_wait(self) -> bool:
+        reading = self._world.read()
+        why = not_now(reading, limit_c=self._world.heat_limit_c(reading), idle_load=self._rules.idle_load)
+        if why:
+            self._once_told("wait", f"training waits: {why}")
+        else:
+            self._told.pop("wait", None)
+        return bool(why)
+
+    def _train_one(self, task: str, pace: Pace) -> None:
+        """Train if it pays, which the command finds out."""
         self._world.tell("training", f"{task}: asking whether training pays", task=task)
         done = self._world.run(["train", "--task", task, "--json"], None)
         if done.code == 0:
-            self._failures.pop(f"train {task}", None)
+            self._succeeded(f"train {task}", pace)
             self._world.tell("trained", _outcome(done.report), **{key: done.report.get(key) for key in _OF_TRAINING})
-            return True
-        if self._stopped():
+        elif self._stopped():
             self._world.tell(
                 "stopped", f"{task}: training was asked to stop; the next one goes on from there", task=task
             )
-            return False
-        if done.illegal or done.code == _NO_TRAINING:
+        elif done.illegal or done.code == _NO_TRAINING:
             self._trains = False
             self._world.tell("untrained", f"this board does not train: {_reason(done)}", task=task)
-            return False
-        if done.code in (errors.NothingToDo.exit_code, errors.Refused.exit_code, errors.EdgeError.exit_code):
+        elif done.code in (errors.NothingToDo.exit_code, errors.Refused.exit_code, errors.EdgeError.exit_code):
             self._once_told(f"train {task}", f"{task}: not trained: {_reason(done)}", task=task, code=done.code)
             if done.code == errors.EdgeError.exit_code:
                 self._failures.setdefault(f"train {task}", done.code)
-            return True
-        self._cannot_heal(done, (errors.UsageError.exit_code, errors.NotEnrolled.exit_code))
-        self._failed("train", self._train, done.code, f"{task}: {_reason(done)}", task=task)
-        return False
+            pace.done(self._world.clock())
+        else:
+            self._cannot_heal(done, (errors.UsageError.exit_code, errors.NotEnrolled.exit_code))
+            self._failed(f"train {task}", pace, done.code, _reason(done), task=task)
 
     # Federated rounds
 

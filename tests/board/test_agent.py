@@ -368,6 +368,35 @@ def test_a_task_whose_training_fails_holds_up_no_other_and_counts_as_a_failure(d
     assert len(day.named("train")) == 2
 
 
+@pytest.mark.parametrize("code", [3, 4, 6, 8, 9, -signal.SIGKILL])
+def test_a_task_that_can_never_be_trained_does_not_keep_the_others_from_it(day: Day, code: int) -> None:
+    """Its model needs more memory than the board has, say: 6 each time."""
+    day.tasks = lambda: ["large", "small"]
+    answers = {"large": Done(code, {}, "too little memory"), "small": Done(0, {"skipped": True})}
+    day.answers["train"] = lambda: answers[day.lines[-1][2]]
+    day.until = 3.5 * 3600.0
+    day.agent().forever()
+    assert 3 <= len([line for line in day.named("train") if line[2] == "small"]) <= 5
+    assert len([line for line in day.named("train") if line[2] == "large"]) >= 5
+    assert "train large: too little memory" in day.told("trouble")[0]
+
+
+def test_a_task_that_was_asked_is_not_asked_again_while_another_one_waits(day: Day) -> None:
+    day.tasks = lambda: ["first", "second"]
+
+    def heats() -> Done:
+        day.reading = replace(COOL, temperature_c=76.0)
+        return Done(0, {"skipped": True})
+
+    day.answers["train"] = heats
+    agent = day.agent()
+    for _ in range(20):
+        agent.round()
+        day.reading = COOL if day.reading is not COOL and day.now > 60.0 else day.reading
+        day.now += 10.0
+    assert [line[2] for line in day.named("train")] == ["first", "second"]
+
+
 def test_nothing_of_a_board_without_tasks_is_trained(day: Day) -> None:
     day.tasks = list
     assert day.agent().once() == 0
