@@ -280,6 +280,14 @@ def test_services_run_as_their_own_user_and_may_write_their_state_only(unit: Pat
 
 
 @pytest.mark.parametrize("unit", [unit for unit in UNITS if unit.suffix == ".service"], ids=lambda unit: unit.name)
+def test_no_service_is_kept_from_the_gpu_and_the_firmware(unit: Path) -> None:
+    """Before systemd 253, as on JetPack 6, ProtectClock allows the real-time clock and so no other device."""
+    found = {line.partition("=")[0] for line in unit.read_text().splitlines()}
+    assert not found & {"ProtectClock", "PrivateDevices", "DevicePolicy", "DeviceAllow"}
+    assert "CapabilityBoundingSet" in found  # which keeps the clock, too
+
+
+@pytest.mark.parametrize("unit", [unit for unit in UNITS if unit.suffix == ".service"], ids=lambda unit: unit.name)
 def test_services_work_in_the_folder_in_which_they_wait_for_an_enrolment(unit: Path) -> None:
     settings = dict(
         line.split("=", 1) for line in unit.read_text().splitlines() if line.startswith("Environment=EDGECTL")
