@@ -4,7 +4,9 @@ the order that this board holds; only with the digest that was signed is it the 
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 from msgspec import UNSET
 
@@ -20,24 +22,40 @@ from edgewire.files import digest, write_atomic
 from edgewire.messages import WEIGHTS_LIMIT_BYTES, BlobRef
 from edgewire.rounds import Invitation, OrderMeta, Shortcut, pack_order, unpack_order, unpack_short
 
-
-def fetch(home: Home, folder: RoundFolder, rounds: Rounds, invitation: Invitation) -> None:
-    """The order and the base into the folder. Raises what `Rounds.blob` raises; what came is gone on with."""
-    _bring(home, folder, rounds, "base", invitation.base)
-    if not isinstance(invitation.short, Shortcut) or not _made(folder, rounds, invitation, invitation.short):
-        _bring(home, folder, rounds, "order", invitation.order)
+Brings = Callable[[BlobRef, Path], None]
 
 
-def _bring(home: Home, folder: RoundFolder, rounds: Rounds, name: str, ref: BlobRef) -> None:
+class CutOff(Exception):
+    """A fetch was ended before its end; the next one goes on."""
+
+
+def fetch(home: Home, folder: RoundFolder, rounds: Rounds, invitation: Invitation, *, ends: Callable[[], bool]) -> None:
+    """The order and the base into the folder. ends: whether to end; it is asked with each piece that comes.
+
+    Raises CutOff, and what `Rounds.blob` raises; what came is gone on with."""
+
+    def look(_received: int) -> None:
+        if ends():
+            raise CutOff
+
+    def brings(ref: BlobRef, target: Path) -> None:
+        rounds.blob(ref.digest, ref.size, target, on_bytes=look)
+
+    _bring(home, folder, brings, "base", invitation.base)
+    if not isinstance(invitation.short, Shortcut) or not _made(folder, brings, invitation, invitation.short):
+        _bring(home, folder, brings, "order", invitation.order)
+
+
+def _bring(home: Home, folder: RoundFolder, brings: Brings, name: str, ref: BlobRef) -> None:
     """A blob as it is; the base is usually here already."""
     folder.clear_other(name, ref)
     cached = Cache(home, folder.task_id)
     if name == "base" and cached.has(ref) and not folder.blob(name).exists():
         write_atomic(folder.blob(name), cached.read(ref.digest), mode=0o600)
-    rounds.blob(ref.digest, ref.size, folder.blob(name))
+    brings(ref, folder.blob(name))
 
 
-def _made(folder: RoundFolder, rounds: Rounds, invitation: Invitation, short: Shortcut) -> bool:
+def _made(folder: RoundFolder, brings: Brings, invitation: Invitation, short: Shortcut) -> bool:
     """Whether the order is here now, made of what came by the shorter way. A cloud, or a disk, that damaged it, and a
     codec that this version does not know, are no reason to stay away from the round."""
     if folder.holds() == invitation.order.digest:
@@ -52,7 +70,7 @@ def _made(folder: RoundFolder, rounds: Rounds, invitation: Invitation, short: Sh
             other.unlink()
     try:
         for ref in short.blobs:
-            rounds.blob(ref.digest, ref.size, place / ref.digest)
+            brings(ref, place / ref.digest)
         raw = _order_of(folder, invitation, short, [(place / ref.digest).read_bytes() for ref in short.blobs])
     except (InvalidMessage, IntegrityError, NotFound, TooLarge, ValueError):
         return False

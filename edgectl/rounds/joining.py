@@ -15,7 +15,7 @@ from edgectl.agent.children import Done
 from edgectl.enrolment import Enrolment, update_trust
 from edgectl.home import Home
 from edgectl.rounds.able import Able, check
-from edgectl.rounds.fetching import fetch
+from edgectl.rounds.fetching import CutOff, fetch
 from edgectl.rounds.folder import RoundFolder
 from edgectl.rounds.pauses import NEVER_S, RETRY_S
 from edgectl.rounds.pulse import Apart, Pulse, give_up
@@ -71,15 +71,16 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Board:
-    """The board's side. request: what it tells of itself; train: see Train; apart: see Apart; clock: seconds since
-    1970; tells_rows: whether its owner lets it tell which rows of tables its samples touch (whether the signed task
-    does, is asked before they are looked for)."""
+    """The board's side. request: what it tells of itself; train: see Train; apart: see Apart; stopped: whether a stop
+    was asked; clock: seconds since 1970; tells_rows: whether its owner lets it tell which rows of tables its samples
+    touch (whether the signed task does, is asked before they are looked for)."""
 
     home: Home
     enrolment: Enrolment
     request: JoinRequest
     train: Train
     apart: Apart
+    stopped: Callable[[], bool] = lambda: False
     clock: Callable[[], float] = time.time
     monotonic: Callable[[], float] = time.monotonic
     able: Able = field(default_factory=Able)
@@ -109,23 +110,33 @@ def take_part(board: Board, rounds: Rounds, outcome: Outcome) -> Outcome:
         give_up(rounds, task_id, invitation)
         return outcome
     with Pulse(board.apart, task_id, invitation) as pulse:
-        fetch(board.home, folder, rounds, invitation)
-        folder.accept(raw)
+        with contextlib.suppress(CutOff):
+            fetch(board.home, folder, rounds, invitation, ends=lambda: board.stopped() or pulse.unwanted())
+            folder.accept(raw)
         _work(board, folder, rounds, invitation, pulse, outcome)
     return outcome
 
 
 def _sent_earlier(board: Board, folder: RoundFolder, rounds: Rounds) -> bool:
-    """Send the update that an earlier run has made, if there is one; whether the cloud took it."""
+    """Send the update that an earlier run has made, if there is one; whether the cloud took it. One with less noise
+    than the owner wants by now never leaves."""
     if (made := folder.waiting()) is None:
         return False
-    with contextlib.ExitStack() as until_sent:
-        noise = 0.0  # where the disk has lost the invitation nothing is known of any
-        with contextlib.suppress(NotFound, Forged, CorruptFile, InvalidMessage):
-            invitation = folder.invitation(board.enrolment)
-            noise = invitation.noise
-            until_sent.enter_context(Pulse(board.apart, folder.task_id, invitation))
+    invitation = _accepted(board, folder)
+    noise = invitation.noise if invitation else 0.0  # where the disk has lost it nothing is known of any
+    if noise < board.able.noise:
+        folder.settle(made[1], counts=False)
+        return False
+    signs = Pulse(board.apart, folder.task_id, invitation) if invitation else contextlib.nullcontext()
+    with signs:
         return _send(board, folder, rounds, *made, noise=noise) == "sent"
+
+
+def _accepted(board: Board, folder: RoundFolder) -> Invitation | None:
+    """What is being worked on; None where the disk has lost it."""
+    with contextlib.suppress(NotFound, Forged, CorruptFile, InvalidMessage):
+        return folder.invitation(board.enrolment)
+    return None
 
 
 def _joined(board: Board, folder: RoundFolder, rounds: Rounds) -> JoinReply:
@@ -158,9 +169,12 @@ def _told_rows(board: Board, folder: RoundFolder, rounds: Rounds, series: str) -
 def _work(
     board: Board, folder: RoundFolder, rounds: Rounds, invitation: Invitation, pulse: Pulse, outcome: Outcome
 ) -> None:
-    """Train and send, unless the round is over by now."""
+    """Train and send, unless the round is over by now, or a stop was asked."""
     if pulse.unwanted():
         outcome.state, outcome.note = "late", "the round was over before the order had come"
+        return
+    if board.stopped():
+        _keep_place(invitation, outcome)
         return
     limit_s = max(1.0, invitation.until - board.clock())
     until = board.monotonic() + limit_s
@@ -177,12 +191,16 @@ def _work(
         if not pulse.unwanted():
             give_up(rounds, folder.task_id, invitation)
     elif done.code in STOPPED:
-        outcome.note = "asked to stop; the next one goes on with this round"
-        outcome.wait_s = invitation.heartbeat_s  # it may have been another one who ended it, for memory say
+        _keep_place(invitation, outcome)
     else:
         outcome.state, outcome.wait_s = "given-up", _pause_s(done)
         outcome.note = done.said or "the training left no update that can be read"
         give_up(rounds, folder.task_id, invitation)
+
+
+def _keep_place(invitation: Invitation, outcome: Outcome) -> None:
+    outcome.note = "asked to stop; the next one goes on with this round"
+    outcome.wait_s = invitation.heartbeat_s  # it may have been another one who ended it, for memory say
 
 
 def _pause_s(done: Done) -> float:

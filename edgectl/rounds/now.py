@@ -175,6 +175,7 @@ def _turns(home: Home, settings: Settings, world: World, known: Enrolment, wante
                     request,
                     world.train,
                     lambda: world.rounds(known),
+                    stopped=world.stopped,
                     clock=world.clock,
                     able=able,
                     tells_rows=settings.flag("rounds_rows"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
@@ -29,8 +30,8 @@ class Rounds(Protocol):
         """Tell which rows of tables this board's samples touch; twice changes nothing."""
         ...
 
-    def blob(self, digest: str, size: int, target: Path) -> int:
-        """See `edgectl.cloud.Cloud.blob`."""
+    def blob(self, digest: str, size: int, target: Path, *, on_bytes: Callable[[int], None] | None = None) -> int:
+        """See `edgectl.cloud.Cloud.blob`. What `on_bytes` raises ends it; what came stays."""
         ...
 
     def trust(self, after: int) -> list[bytes]:
@@ -60,8 +61,8 @@ class RoundsOverHttp:
         path = f"/v1/tasks/{task_id}/rounds/{series}/rows"
         return decode(RowsReply, self._cloud.send("PUT", path, body), what="the answer to rows")
 
-    def blob(self, digest: str, size: int, target: Path) -> int:
-        return self._cloud.blob(digest, size, target)
+    def blob(self, digest: str, size: int, target: Path, *, on_bytes: Callable[[int], None] | None = None) -> int:
+        return self._cloud.blob(digest, size, target, on_bytes=on_bytes)
 
     def trust(self, after: int) -> list[bytes]:
         return self._cloud.trust(after)

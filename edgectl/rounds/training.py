@@ -25,10 +25,12 @@ from edgelearn.metrics import score
 from edgelearn.models.build import build
 from edgelearn.privacy.noise import randomized
 from edgelearn.submodel import touched
-from edgewire.errors import CorruptFile, NothingToDo, Refused, ResourcesRefused
+from edgewire.errors import Conflict, CorruptFile, NothingToDo, Refused, ResourcesRefused
 from edgewire.files import digest
 from edgewire.messages import Manifest
 from edgewire.rounds import ENERGY_LIMIT_J, Invitation, Parts, UpdateMeta
+from edgewire.samples import Samples
+from edgewire.tasks import Task
 
 
 @dataclass
@@ -78,7 +80,8 @@ def train(
     energy_j: what the whole board drew so far in this turn, None where no sensor tells.
 
     Raises NotFound where nothing waits, Refused where the signed task does not allow it, NothingToDo without samples,
-    UnsupportedBoard for what this version does not know, ResourcesRefused if budget or governor end it, CorruptFile.
+    UnsupportedBoard for what this version does not know, Conflict for an update that the cloud would refuse,
+    ResourcesRefused if budget or governor end it, CorruptFile.
     """
     folder = RoundFolder(home, manifest.task.id)
     check_allowed(manifest)
@@ -89,32 +92,14 @@ def train(
         meta = known[1]
         return Trained(manifest.task.id, meta.series, meta.number, False, meta.samples, meta.steps, meta.score)
     use_threads(threads)
-    mine = store.samples(manifest.task)
-    if len(mine) == 0:
-        raise NothingToDo("there are no labelled samples to train on", hint="edgectl data add FILE")
-    try:
-        parts, base = folder.order(invitation), folder.base(invitation)
-        rows = _rows_of(folder, invitation)
-        if rows:
-            learner = part_learner(manifest.task, base, parts.main, rows, mine.samples.x, mine.samples.y)
-        else:
-            learner = learner_of(manifest.task, {**base, **parts.main}, mine.samples.x, mine.samples.y)
-    except OtherRows:
-        folder.forget_rows()
-        raise NothingToDo("the samples touch other rows than were told", hint="the next round asks anew") from None
-    except ValueError as error:
-        raise CorruptFile(f"the order does not fit task '{manifest.task.id}': {error}", hint="edgectl sync") from None
-    told = score(manifest.task.metric, learner.logits(parts.main), learner.y)
-    began, before = monotonic(), folder.memory(invitation)
+    mine, before = _samples(store, manifest.task), _remembered(folder, invitation)
+    parts, rows = folder.order(invitation), _rows_of(folder, invitation)
+    learner = _learner(folder, invitation, manifest.task, parts, rows, mine)
+    told, began = score(manifest.task.metric, learner.logits(parts.main), learner.y), monotonic()
     try:
         update, memory = _play(invitation, parts, rows, Governed(learner, on_step), before)
     except Spent as spent:
-        passes = spent.kind in ("heat", "power")  # a budget that was too small once is too small the next time
-        raise ResourcesRefused(
-            f"{spent.detail}: this board gives up the round",
-            hint="it may join the next" if passes else "it joins again later, or with a larger budget",
-            retry_after_s=RETRY_S if passes else NEVER_S,
-        ) from None
+        raise _given_up(spent) from None
     upload_id = secrets.token_hex(16)
     series, number = invitation.series, invitation.number
     meta = UpdateMeta(series, number, invitation.board, upload_id, update.num_samples, update.steps, told)
@@ -126,14 +111,56 @@ def train(
     return Trained(manifest.task.id, series, number, True, meta.samples, meta.steps, told, size)
 
 
+def _samples(store: Store, task: Task) -> Samples:
+    """This board's own. Raises NothingToDo where there are none."""
+    mine = store.samples(task).samples
+    if len(mine) == 0:
+        raise NothingToDo("there are no labelled samples to train on", hint="edgectl data add FILE")
+    return mine
+
+
+def _remembered(folder: RoundFolder, invitation: Invitation) -> turn.Memory:
+    """What the algorithm goes on from. Raises Conflict where the board has lost what its updates must follow from."""
+    memory = folder.memory(invitation)
+    if invitation.memory and not memory.own and algorithm_of(invitation).remembers:
+        raise Conflict(
+            "what was kept beside this board's last update is lost, and without it another would count twice",
+            hint="it takes part again in the next series",
+        )
+    return memory
+
+
+def _learner(
+    folder: RoundFolder, invitation: Invitation, task: Task, parts: Parts, rows: Arrays, mine: Samples
+) -> TorchLearner:
+    """Of the order. Raises NothingToDo for samples of rows that it does not have, CorruptFile if it does not fit."""
+    base = folder.base(invitation)
+    try:
+        if rows:
+            return part_learner(task, base, parts.main, rows, mine.x, mine.y)
+        return learner_of(task, {**base, **parts.main}, mine.x, mine.y)
+    except OtherRows:
+        folder.forget_rows()
+        raise NothingToDo("the samples touch other rows than were told", hint="the next round asks anew") from None
+    except ValueError as error:
+        raise CorruptFile(f"the order does not fit task '{task.id}': {error}", hint="edgectl sync") from None
+
+
+def _given_up(spent: Spent) -> ResourcesRefused:
+    passes = spent.kind in ("heat", "power")  # a budget that was too small once is too small the next time
+    return ResourcesRefused(
+        f"{spent.detail}: this board gives up the round",
+        hint="it may join the next" if passes else "it joins again later, or with a larger budget",
+        retry_after_s=RETRY_S if passes else NEVER_S,
+    )
+
+
 def _find_rows(folder: RoundFolder, manifest: Manifest, store: Store) -> Trained:
     """Which rows of tables this board's samples touch: kept, so that they can be told."""
     if manifest.task.privacy.rows is not True:
         raise Refused(f"task '{manifest.task.id}' does not allow telling rows", hint="its policy is for its owner")
-    mine = store.samples(manifest.task)
-    if len(mine) == 0:
-        raise NothingToDo("there are no labelled samples to train on", hint="edgectl data add FILE")
-    folder.keep_rows(touched(build(manifest.task), mine.samples.x), len(mine))
+    mine = _samples(store, manifest.task)
+    folder.keep_rows(touched(build(manifest.task), mine.x), len(mine))
     return Trained(manifest.task.id, "", 0, True, len(mine))
 
 

@@ -375,6 +375,21 @@ def test_a_dripping_blob_ends_at_the_deadline_and_keeps_its_part(
     assert (tmp_path / "blob.part").stat().st_size > 0
 
 
+def test_whoever_counts_its_bytes_may_end_a_blob_and_what_came_stays(
+    serve: Serve, authority: Authority, tmp_path: Path
+) -> None:
+    def enough(_received: int) -> None:
+        raise ZeroDivisionError
+
+    server = serve(granting(ranged))
+    cloud = member(server, authority)
+    with pytest.raises(ZeroDivisionError):
+        cloud.blob(NAME, len(DATA), tmp_path / "blob", on_bytes=enough)
+    came = (tmp_path / "blob.part").stat().st_size
+    assert 0 < came < len(DATA)
+    assert cloud.blob(NAME, len(DATA), tmp_path / "blob") == len(DATA) - came
+
+
 def test_uploads_are_counted_with_their_answers(serve: Serve, authority: Authority) -> None:
     cloud = member(serve(granting(lambda _: reply(encode({"accepted": 2, "duplicates": 1})))), authority)
     before = cloud.bytes_up, cloud.bytes_down

@@ -148,8 +148,10 @@ class Service:
         self.rows_told.append(body)
         return RowsReply(True)
 
-    def blob(self, name: str, size: int, target: Path) -> int:
+    def blob(self, name: str, size: int, target: Path, *, on_bytes: Callable[[int], None] | None = None) -> int:
         self.during("blob")
+        if on_bytes:
+            on_bytes(size)
         self.fetched.append(name)
         if name in self.missing:
             raise self.missing[name]
@@ -196,6 +198,7 @@ def turn(
     samples: int = 12,
     tells_rows: bool = False,
     able: Able | None = None,
+    stopped: Callable[[], bool] = lambda: False,
     monotonic: Callable[[], float] = time.monotonic,
 ) -> Outcome:
     """One turn, with the training in this process unless another one is given."""
@@ -210,6 +213,7 @@ def turn(
         JoinRequest(samples),
         training or here,
         lambda: contextlib.nullcontext(service),
+        stopped=stopped,
         clock=ready.board.server.clock,
         monotonic=monotonic,
         able=able or Able(),
@@ -295,16 +299,44 @@ def test_memory_goes_on_from_the_update_that_counts(ready: Synced, service: Serv
 
 
 def test_memory_of_another_series_is_not_used(ready: Synced, service: Service) -> None:
-    service.changes = {"algorithm": "fedlaavg"}
+    service.changes = {"compression": "topk"}
     turn(ready, service)
     service.changes |= {"series": "f" * 16, "memory": service.received[0][0].upload_id}
     turn(ready, service)
-    assert any(array.any() for array in unpack_update(service.received[1][1], limit_bytes=1 << 20)[0].main.values())
+    first, second = (unpack_update(body, limit_bytes=1 << 20)[0].main for _, body in service.received)
+    assert all(np.array_equal(first[name], second[name]) for name in first)  # nothing that was left over is added
+
+
+@pytest.mark.parametrize("algorithm", ["fedlaavg", "scaffold"])
+def test_who_lost_what_updates_must_follow_from_gives_the_round_up_before_it_trains(
+    ready: Synced, service: Service, algorithm: str
+) -> None:
+    steps: list[int] = []
+
+    def training(task: str, limit_s: float, unwanted: Callable[[], bool]) -> Done:
+        said = io.StringIO()
+        serve([task], said, lambda _: vars(trained(ready, lambda: steps.append(1))))
+        return Done(**json.loads(said.getvalue()))
+
+    service.changes = {"algorithm": algorithm}
+    if algorithm == "scaffold":
+        weights = shared_weights(world.TASK, world.base())
+        zero = {name: np.zeros_like(array) for name, array in weights.items()}
+        service.changes["order"] = service.offer(pack_order(Parts(weights, zero), BOTH.id))
+    turn(ready, service)
+    service.changes |= {"number": 2, "memory": service.received[0][0].upload_id}
+    next((ready.board.home.rounds(BOTH.id) / "memory").iterdir()).unlink()
+    outcome = turn(ready, service, training)
+    assert (outcome.state, outcome.wait_s, service.signs) == ("given-up", NEVER_S, ["giving-up"])
+    assert "in the next series" in outcome.note
+    assert steps == []
+    service.changes |= {"series": "f" * 16, "number": 1, "memory": ""}
+    assert turn(ready, service, training).state == "sent"
 
 
 @pytest.mark.parametrize("name", ["update.safetensors", "order", "base", "invitation.json", "memory"])
 def test_whatever_the_disk_has_damaged_is_made_or_fetched_again(ready: Synced, service: Service, name: str) -> None:
-    service.changes = {"algorithm": "fedlaavg"}
+    service.changes = {"compression": "topk"}
     turn(ready, service)
     service.changes |= {"number": 2, "memory": service.received[0][0].upload_id}
     folder = ready.board.home.rounds(BOTH.id)
@@ -524,6 +556,18 @@ def test_less_noise_than_the_owner_wants_is_declined(ready: Synced, service: Ser
     assert turn(ready, service, able=Able(noise=0.5)).state == "sent"
 
 
+def test_an_update_made_with_less_noise_than_the_owner_wants_by_now_never_leaves(
+    ready: Synced, service: Service
+) -> None:
+    service.changes, service.fails = {"noise": 0.5, "clip": 0.01}, Offline("no connection")
+    with pytest.raises(Offline):
+        turn(ready, service)
+    service.invited = False
+    assert not turn(ready, service, able=Able(noise=0.75)).earlier
+    assert service.received == []
+    assert not [name for name in files(ready) if name.startswith(("update", "memory"))]
+
+
 # What ends a training
 
 
@@ -651,6 +695,32 @@ def test_a_round_that_is_over_before_its_order_has_come_is_not_trained_for(ready
     service.changes, service.wanted, service.during = {"heartbeat_s": BEAT_S}, False, slow
     outcome = turn(ready, service, lambda *_: pytest.fail("trained for nothing"))
     assert outcome.state == "late"
+
+
+def test_a_fetch_ends_with_its_round(ready: Synced, service: Service) -> None:
+    def over(_what: str) -> None:
+        for thread in threading.enumerate():
+            if thread.name == "signs of life":  # it ends with the answer
+                thread.join(PATIENCE_S)
+
+    service.changes, service.wanted, service.during = {"heartbeat_s": BEAT_S}, False, over
+    outcome = turn(ready, service, lambda *_: pytest.fail("trained for nothing"))
+    assert (outcome.state, service.fetched) == ("late", [])
+
+
+@pytest.mark.parametrize("before", ["the base", "the order"])
+def test_who_is_asked_to_stop_while_an_order_comes_keeps_its_place(
+    ready: Synced, service: Service, before: str
+) -> None:
+    coming: list[str] = []
+    service.during = coming.append
+    needed = 1 if before == "the base" else 2
+    outcome = turn(ready, service, lambda *_: pytest.fail("trained"), stopped=lambda: len(coming) >= needed)
+    assert (outcome.state, outcome.wait_s, service.signs) == ("waiting", NO_BEAT_S, [])
+    assert "goes on with this round" in outcome.note
+    assert len(service.fetched) == needed - 1
+    service.during = lambda what: None
+    assert turn(ready, service).state == "sent"
 
 
 def test_a_cloud_that_does_not_answer_signs_is_no_reason_to_stop(ready: Synced, service: Service) -> None:
