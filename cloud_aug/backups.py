@@ -5,9 +5,11 @@ something else), blobs, keys and settings, and last `backup.json`, which says th
 in it: they are on their own medium.
 
 Restoring puts the pool and the publications back to what they were. Who may come in stays as it is *now*: tables marked
-`KEPT` are not touched, so that a revoked board stays revoked and a spent token spent; the journal of withdrawals is
-applied in the same transaction, so that what was deleted since stays deleted; and the epoch rises, so that boards take
-what they would call outdated. A restore that is killed has changed nothing.
+`KEPT` are not touched, so that a revoked board stays revoked and a spent token spent. So does what contributors said
+last: the journal of withdrawals is applied in the same transaction, so that what was deleted since stays deleted, a
+consent counts as it was given last, and whose samples are in which pack is still known of packs that the backup does
+not have. The epoch rises, so that boards take what they would call outdated. A restore that is killed has changed
+nothing.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from __future__ import annotations
 import shutil
 import sqlite3
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Set
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +36,7 @@ Progress = Callable[[str, int, int], None]
 
 DATABASE, BLOBS, KEYS, WHOLE = "cloud.sqlite3", "blobs", "keys", "backup.json"
 ROWS = 500
+_OF_BOARDS = (db.grants, db.board_groups)
 
 
 @dataclass(frozen=True)
@@ -116,12 +119,13 @@ def _opened(file: Path) -> Iterator[Database]:
 def restore(data: Path, source: Path, *, lost: bool = False, now: float, on_progress: Progress) -> Backup:
     """Put a cloud back to a backup; with a service running, too. lost: there is no database any more to keep things of.
 
-    Raises NotFound or CorruptFile for what is no whole backup, Conflict for one of another cloud.
+    Raises NotFound or CorruptFile for what is no whole backup, Conflict for one of another cloud, Busy while anything
+    is built.
     """
     backup = _check(source, on_progress)
     _lay_out(data, source)
     cloud = open_cloud(data)  # brings the journal up to date with the database as it is now
-    with cloud.locked("restore", doing="restoring"), _newest_schema(source) as copy:
+    with cloud.locked("restore", doing="restoring"), garbage.nothing_built(cloud), _newest_schema(source) as copy:
         _check_same_cloud(cloud, copy, lost=lost)
         _bring_journal(cloud, source / journal.FILE_NAME)
         files = sorted((source / BLOBS).glob("??/*"))
@@ -208,25 +212,29 @@ def _epoch(here: int, there: int, *, lost: bool, now: float) -> int:
 
 
 def _replace(rows: sa.Connection, connection: sa.Connection) -> None:
-    """Every row as in the backup, but for what is kept."""
+    """Every row as in the backup, but for what is kept. What a board that is known here may use, and its groups, are as
+    they are now: the backup may know of some that were taken away since."""
+    known = set(connection.execute(sa.select(db.boards.c.id)).scalars())
     grants = [dict(row._mapping) for row in connection.execute(db.grants.select())]
     for table in reversed(db.metadata.sorted_tables):
         if table not in db.KEPT:
             connection.execute(table.delete())
     for table in db.metadata.sorted_tables:
-        _copy_rows(rows, connection, table)
-    known = [row for row in grants if _has_task(connection, row["task"])]
-    writes.insert_new(connection, db.grants, known)
+        _copy_rows(rows, connection, table, without=known if table in _OF_BOARDS else frozenset())
+    writes.insert_new(connection, db.grants, [row for row in grants if _has_task(connection, row["task"])])
     for secrets in (db.access_tokens, db.sessions):  # boards ask for new ones, people log in again
         connection.execute(secrets.delete())
     db.renumber(connection)
 
 
-def _copy_rows(source: sa.Connection, target: sa.Connection, table: sa.Table) -> None:
-    """Add the rows that are not there."""
+def _copy_rows(
+    source: sa.Connection, target: sa.Connection, table: sa.Table, *, without: Set[str] = frozenset()
+) -> None:
+    """Add the rows that are not there. without: boards whose rows are left out."""
     found = source.execute(table.select().execution_options(yield_per=ROWS))
     for some in found.partitions(ROWS):
-        writes.insert_new(target, table, [dict(row._mapping) for row in some])
+        rows = [dict(row._mapping) for row in some]
+        writes.insert_new(target, table, [row for row in rows if not without or row["board"] not in without])
 
 
 def _has_task(connection: sa.Connection, task: str) -> bool:

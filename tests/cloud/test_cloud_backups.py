@@ -12,6 +12,7 @@ import sqlalchemy as sa
 
 from cloud_aug import auth, backups, boards, census, cloud, db, doctor, garbage, index, pool, publications, settings
 from cloud_aug import withdrawals as leaving
+from cloud_aug.boards import Selection
 from cloud_aug.cloud import Cloud
 from edgewire.errors import Busy, Conflict, CorruptFile, NotFound
 from tests.cloud import toys
@@ -87,6 +88,25 @@ def test_who_was_revoked_or_left_since_a_backup_does_not_come_back(made: Cloud, 
         assert "person-1" not in loaded.contributors
         assert census.stats(again, "toy", now=time.time()).withdrawals == 1
         again.database.close()
+
+
+def test_a_task_and_a_group_that_a_board_lost_since_a_backup_do_not_come_back(made: Cloud, tmp_path: Path) -> None:
+    now, names = time.time(), [f"b{number:016x}" for number in (1, 2)]
+    with made.database.writing() as connection:
+        for name in names:
+            row = {"id": name, "name": name, "profile": "generic", "public_key": name, "enrolled_at": now}
+            connection.execute(db.boards.insert().values(row))
+    boards.push(made, "toy", Selection(("*",)), now=now)
+    boards.set_groups(made, names[0], ["attic"], now=now)
+    source = back_up(made, tmp_path / "backup")
+    boards.recall(made, "toy", Selection((names[0],)), now=now)
+    boards.set_groups(made, names[0], ["cellar"], now=now)
+    restore(made, source)
+    again = cloud.open_cloud(made.settings.data)
+    with again.database.reading() as connection:
+        assert [auth.granted(connection, name) for name in names] == [set(), {"toy"}]
+        assert boards.groups_of(connection, names[0]) == ["cellar"]
+    again.database.close()
 
 
 def test_a_backup_comes_back_on_another_backend(
