@@ -224,7 +224,7 @@ class _Session:
         found = self._manifest(task_id, cache, outcome)
         if found is None:
             return outcome
-        followed = Following(self._as_board(), found[0], epoch=found[1]).follow(self.cloud)
+        followed = self._following(*found).follow(self.cloud)
         manifest, outcome.releases = followed.manifest, followed.notes
         outcome.base_version = manifest.base.version
         outcome.fetched_bytes += followed.fetched_bytes
@@ -238,12 +238,12 @@ class _Session:
         """Put right, before anything asks the network, what a power cut left of a release."""
         for task_id in self.enrolment.tasks:
             if (known := self._known(task_id)) is not None:
-                Following(self._as_board(), known[0], epoch=known[1][0]).recover()
+                self._following(known[0], known[1][0]).recover()
 
-    def _as_board(self) -> Board:
+    def _following(self, manifest: Manifest, epoch: int) -> Following:
         my = self.options
         known = (self.home, self.enrolment, self.store, my.profile, my.read_state, self.clock, self._fetch)
-        return Board(*known, threads=my.threads, reports=my.reports)
+        return Following(Board(*known, threads=my.threads, reports=my.reports), manifest, epoch=epoch)
 
     # The task, its base and its directory
 
@@ -266,7 +266,10 @@ class _Session:
         missing = self.options.lacks(manifest.task)
         suits.note(self.home, task_id, missing)
         if missing:
-            cache.drop_unused(known[0] if known else None)
+            if known is None:
+                cache.drop_unused(None)
+            else:
+                cache.drop_unused(known[0], self._following(known[0], known[1][0]).kept())
             outcome.note = f"left alone: the task needs {', '.join(missing)}"
             return None
         outcome.fetched_bytes += parts.received_bytes if parts else 0

@@ -97,7 +97,7 @@ class Following:
         self._tell(cloud)
         if answer is not None and all(done):
             write_atomic(etag_file, answer[1].encode(), mode=0o600)
-        return Followed(self.effective(), self._kept(), self._fetched, tuple(self._notes))
+        return Followed(self.effective(), self.kept(), self._fetched, tuple(self._notes))
 
     def _known_etag(self) -> str:
         """Of the orders that were carried out; '' where no record says that there were any."""
@@ -343,7 +343,7 @@ class Following:
         if changed != self._record(kind):
             record.write(self._board.home, self._task, kind, changed)
 
-    def _kept(self) -> set[str]:
+    def kept(self) -> set[str]:
         """What either slot names, and what the manifest does: to go back needs no network."""
         known = self._record("base")
         keep = {self._general.base.onnx.digest, self._general.base.weights.digest, self._general.directory.digest}

@@ -19,6 +19,7 @@ from edgewire.files import digest_of_file
 from edgewire.messages import Manifest
 from edgewire.releases import Order, Policy, proof_of
 from edgewire.signing import SigningKey
+from edgewire.tasks import Needs
 from tests.board.released import CHALLENGE, OTHER, RELEASE, Released
 from tests.board.synced import Synced
 from tests.board.test_training import train
@@ -70,6 +71,17 @@ def test_a_throttled_board_waits_and_takes_it_when_it_is_well(released: Released
     assert (released.told, released.manifest().base.version) == ([], 1)
     released.reading = well
     assert released.sync().base_version == 2
+
+
+def test_the_base_of_a_release_stays_though_the_task_needs_more_than_the_board_has_by_now(released: Released) -> None:
+    released.install()
+    released.sync()
+    released.synced.task = replace(released.synced.task, needs=Needs(disk_mib=500))
+    released.synced.publish()
+    assert "left alone" in released.sync(lacks=lambda task: ["500 MiB of free disk"]).note
+    base = released.manifest().base
+    assert base.version == 2
+    assert released.synced.cache.read(base.onnx.digest)
 
 
 def test_what_is_called_back_is_gone_with_the_next_sync(released: Released) -> None:
