@@ -229,7 +229,7 @@ def train(
     """`edgectl train` on boards; ends with a table of what each gained.
 
     Training survives the connection. Ctrl-C stops it on the boards after the step that they are at, with a checkpoint;
-    with --detach it goes on without you, and the same command with --operation ID follows it later.
+    with --detach it goes on without you, and the same command without it, with --operation ID, follows it later.
     """
     from edgectl.fleet import collecting, verbs
 

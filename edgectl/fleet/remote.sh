@@ -42,6 +42,16 @@ alive() {
 }
 # What was begun before this boot will never tell.
 restarted() { [ -s "$run/boot" ] && [ "$(cat "$run/boot")" != "$boot" ]; }
+# Whether it goes on. Just begun, it has no number yet; just ended, its result is about to be there.
+goes_on() {
+    waited=0
+    while [ ! -s "$run/rc" ]; do
+        if alive; then return 0; fi
+        if restarted || [ "$((waited += 1))" -gt 50 ]; then break; fi
+        nap
+    done
+    return 1
+}
 tell() {
     mark begin "$(($(wc -c <"$run/out")))"
     head -c "$body" "$run/out"
@@ -141,19 +151,14 @@ do)
         tell repeated
     fi
 
-    [ "$detach" = no ] || end 0 running
+    if [ "$detach" = yes ] && { [ -n "$mine" ] || goes_on; }; then end 0 running; fi
     tail -n +1 -f "$run/err" >&2 2>/dev/null &
     progress=$!
     trap 'kill $progress 2>/dev/null' EXIT
     if [ -n "$mine" ]; then
         wait "$mine"
     else
-        waited=0
-        while [ ! -s "$run/rc" ]; do
-            # Just begun, it has no number yet; just ended, its result is about to be there.
-            if alive; then waited=0; elif restarted || [ "$((waited += 1))" -gt 50 ]; then break; fi
-            nap
-        done
+        while goes_on; do nap; done
     fi
     kill $progress 2>/dev/null
     [ -s "$run/rc" ] || broken
@@ -167,19 +172,15 @@ stop)
         echo 130 >"$run/rc"
         end 130 prevented
     fi
-    if [ ! -s "$run/rc" ]; then
-        alive || nap # just begun, it has no number yet
-        if alive; then
-            kill -TERM "$pid" 2>/dev/null || sudo -n kill -TERM "$pid" 2>/dev/null
-            tries=$(($2 * 5))
-            while [ ! -s "$run/rc" ] && [ "$((tries -= 1))" -gt 0 ]; do nap; done
-            [ -s "$run/rc" ] || end 1 running
-            read -r rc _ <"$run/rc"
-            end "$rc" stopped
-        fi
-        nap
-        [ -s "$run/rc" ] || broken
+    if goes_on; then
+        kill -TERM "$pid" 2>/dev/null || sudo -n kill -TERM "$pid" 2>/dev/null
+        tries=$(($2 * 5))
+        while [ ! -s "$run/rc" ] && [ "$((tries -= 1))" -gt 0 ]; do nap; done
+        [ -s "$run/rc" ] || end 1 running
+        read -r rc _ <"$run/rc"
+        end "$rc" stopped
     fi
+    [ -s "$run/rc" ] || broken
     read -r rc _ <"$run/rc"
     end "$rc" ended
     ;;

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import platform
+import signal
 import subprocess
 import time
 from pathlib import Path
@@ -81,6 +82,33 @@ def test_a_board_that_restarted_in_the_middle_says_so_and_nothing_is_run_again(f
     assert (fleet.home("pi-1") / "count").read_text() == "x\n"
 
 
+def test_who_does_not_wait_hears_of_an_operation_that_was_cut_off(fleet: Fleet) -> None:
+    words = ("train", "--detach", "--operation", "abc")
+    assert fleet.host(*words)["message"] == "begun; it goes on there"
+    run = operation(fleet.home("pi-1")) / "run"
+    wait_for(run / "rc")
+    (run / "rc").unlink()
+    (run / "boot").write_text("another boot\n")
+    result = fleet.host(*words)
+    assert (result["status"], "cut off on the board" in result["message"]) == ("failed", True)
+
+
+def test_what_has_only_just_begun_is_stopped_all_the_same(tmp_path: Path) -> None:
+    """On a slow board the folder is there for a while before the process has a number."""
+    run = operation(tmp_path) / "run"
+    run.mkdir(parents=True)
+    (run / "boot").write_text(Path("/proc/sys/kernel/random/boot_id").read_text())
+    with subprocess.Popen([*board(tmp_path), "stop", "n0", "", "abc", "9"], stdout=subprocess.PIPE) as stopping:
+        time.sleep(1)
+        with subprocess.Popen(["sleep", "60"]) as command:
+            began = Path(f"/proc/{command.pid}/stat").read_text().rpartition(")")[2].split()[19]
+            (run / "pid").write_text(f"{command.pid} {began}\n")
+            code = command.wait(timeout=60)
+            (run / "rc").write_text("143\n")
+        said, _ = stopping.communicate(timeout=60)
+    assert (code, b"end 143 stopped" in said) == (-signal.SIGTERM, True)
+
+
 def test_a_command_that_takes_too_long_is_ended_on_the_board(fleet: Fleet) -> None:
     result = fleet.host("run", "--timeout", "1", "--", "sleep 60; touch late")
     assert (result["status"], result["rc"]) == ("failed", 124)
@@ -114,10 +142,15 @@ def test_a_full_disk_there_is_named(fleet: Fleet) -> None:
     assert "mkdir" in result["message"]
 
 
+def board(home: Path) -> list[str]:
+    """What ssh runs on a board, but for what is asked of it."""
+    start = f'cd {home}; script=$1; shift; eval "$script"'
+    return ["env", "-u", "XDG_STATE_HOME", f"HOME={home}", "sh", "-c", start, "edgectl-fleet", script()]
+
+
 def payload_call(home: Path, size: int, digest: str) -> list[str]:
     words = ["do", "n0", "", "abc", "60", "1000", digest, str(size), "no", "cat > got; wc -c < got"]
-    start = f'cd {home}; script=$1; shift; eval "$script"'
-    return ["env", "-u", "XDG_STATE_HOME", f"HOME={home}", "sh", "-c", start, "edgectl-fleet", script(), *words]
+    return [*board(home), *words]
 
 
 def test_what_is_half_sent_is_not_sent_again(tmp_path: Path) -> None:
@@ -193,18 +226,8 @@ def test_a_process_that_only_has_the_same_number_is_not_stopped(fleet: Fleet) ->
     (run / "rc").unlink()
     with subprocess.Popen(["sleep", "60"]) as innocent:
         (run / "pid").write_text(f"{innocent.pid} 1\n")
-        words = [
-            "env",
-            "-u",
-            "XDG_STATE_HOME",
-            f"HOME={fleet.home('pi-1')}",
-            "sh",
-            "-c",
-            'script=$1; shift; eval "$script"',
-        ]
-        said = subprocess.run(
-            [*words, "x", script(), "stop", "n0", "", "abc", "2"], capture_output=True, check=True
-        ).stdout
+        words = [*board(fleet.home("pi-1")), "stop", "n0", "", "abc", "2"]
+        said = subprocess.run(words, capture_output=True, check=True).stdout
         assert b"end 1 broken" in said
         assert innocent.poll() is None
         innocent.terminate()
