@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 from edgewire.files import sync_folder, write_atomic
@@ -22,11 +22,14 @@ Mark = tuple[tuple[str, int, int, int], ...]
 
 
 class WatchedFolder:
-    """task: what the samples are for, None: the only task of the board. others: names that are no entries."""
+    """task: what the samples are for, None: the only task of the board. tasks: names of all that the board has or had:
+    the folder of one of them, inside this one, is no entry."""
 
-    def __init__(self, folder: Path, *, task: str | None = None, others: Collection[str] = ()) -> None:
+    def __init__(
+        self, folder: Path, *, task: str | None = None, tasks: Callable[[], Collection[str]] = lambda: ()
+    ) -> None:
         self.folder, self.task = folder.absolute(), task
-        self._others = {DONE, REFUSED, *others}
+        self._tasks = tasks
         self._seen: dict[Path, Mark] = {}
 
     def look(self) -> list[Path]:
@@ -34,7 +37,10 @@ class WatchedFolder:
 
         Raises OSError (not permitted, read-only)."""
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        now = {path: mark(path) for path in sorted(self.folder.iterdir()) if self._is_entry(path.name)}
+        if self.task is not None:
+            (self.folder / DONE).mkdir(mode=0o700, exist_ok=True)  # by which it is known when it is not watched
+        tasks = self._tasks()
+        now = {path: mark(path) for path in sorted(self.folder.iterdir()) if _is_entry(path, tasks)}
         before, self._seen = self._seen, now
         return [path for path, seen in now.items() if seen and before.get(path) == seen]
 
@@ -57,9 +63,6 @@ class WatchedFolder:
         write_atomic(target.with_name(short + ".reason.txt"), (reason + "\n").encode(errors="replace"))
         return self._move(path, target)
 
-    def _is_entry(self, name: str) -> bool:
-        return name not in self._others and not name.startswith(".") and not name.endswith(_UNFINISHED)
-
     def _room(self, where: str, name: str) -> Path:
         """A free name: what lies there already is never overwritten."""
         folder = self.folder / where
@@ -76,6 +79,13 @@ class WatchedFolder:
         sync_folder(self.folder)
         self._seen.pop(path, None)
         return target
+
+
+def _is_entry(path: Path, tasks: Collection[str]) -> bool:
+    name = path.name
+    if name in (DONE, REFUSED) or name.startswith(".") or name.endswith(_UNFINISHED):
+        return False
+    return name not in tasks or not any((path / own).is_dir() for own in (DONE, REFUSED))
 
 
 def is_plain(path: Path) -> bool:

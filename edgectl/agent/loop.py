@@ -7,7 +7,7 @@ keeps no state of its own: after kill -9 it looks again, and each command finds 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -49,11 +49,13 @@ class Rules:
 
 @dataclass(frozen=True)
 class World:
-    """tasks: those of this board, raises what the settings or the enrolment are refused for; run: an edgectl command;
-    read: the board's state over the last moment; heat_limit_c: what training may not pass; keep: a reading for
-    later, None or why not; free_mib: of the disk; clock: monotonic, in s; wait: sleep, and say whether to stop."""
+    """tasks: those of this board, raises what the settings or the enrolment are refused for; all_tasks: also those that
+    it only had, or that the settings leave out; run: an edgectl command; read: the board's state over the last moment;
+    heat_limit_c: what training may not pass; keep: a reading for later, None or why not; free_mib: of the disk; clock:
+    monotonic, in s; wait: sleep, and say whether to stop."""
 
     tasks: Callable[[], Sequence[str]]
+    all_tasks: Callable[[], Collection[str]]
     run: Run
     read: Callable[[], Reading]
     heat_limit_c: Callable[[Reading], float | None]
@@ -155,14 +157,19 @@ class Agent:
     def _watched(self) -> list[WatchedFolder]:
         """The folder; with several tasks a sub-folder for each."""
         names: list[str | None] = [*self._tasks] if len(self._tasks) > 1 else [None]
-        for name in names:
-            if name not in self._folders:
-                self._folders[name] = WatchedFolder(self._rules.watch / (name or ""), task=name)
-        return [self._folders[name] for name in names]
+        return [self._folder(name) for name in names]
+
+    def _folder(self, task: str | None) -> WatchedFolder:
+        if task not in self._folders:
+            folder = self._rules.watch / (task or "")
+            self._folders[task] = WatchedFolder(folder, task=task, tasks=self._world.all_tasks)
+        return self._folders[task]
 
     def _look_first(self) -> None:
         for folder in self._watched():
             folder.look()
+        if len(self._tasks) > 1:
+            self._folder(None).look()
 
     def _watch(self) -> None:
         for folder in self._watched():
@@ -172,8 +179,18 @@ class Agent:
                 if not path.exists():
                     self._later.pop(path, None)
                     self._failures.pop(f"add {path.name}", None)
+        self._tell_astray()
         self._failures.pop("watch", None)
         self._look.reset()
+
+    def _tell_astray(self) -> None:
+        """What lies beside the folders of several tasks: nobody can know which of them it is for."""
+        if len(self._tasks) > 1 and self._folder(None).look():
+            line = f"what lies in {self._rules.watch} itself is not added: this board has several tasks"
+            hint = f"move it into a sub-folder ({', '.join(self._tasks)}), or: edgectl config set task NAME"
+            self._once_told("astray", f"{line}; {hint}")
+        else:
+            self._told.pop("astray", None)
 
     def _add(self, folder: WatchedFolder, path: Path) -> None:
         if not is_plain(path):

@@ -97,6 +97,14 @@ def _tasks(here: Invocation) -> Sequence[str]:
     return [chosen] if chosen is not None else granted
 
 
+def _all_tasks(here: Invocation) -> set[str]:
+    """Also those that this board was granted once, or that the setting `task` leaves out."""
+    from edgectl.glance import glance
+
+    synced = here.home.task("any").parent
+    return {*(glance(here.home) or {"granted": []})["granted"], *(path.name for path in synced.glob("*"))}
+
+
 def _world(here: Invocation, stop: Stop, sensors: Sensors, events: Events) -> World:
     import time
     from random import Random
@@ -113,6 +121,7 @@ def _world(here: Invocation, stop: Stop, sensors: Sensors, events: Events) -> Wo
 
     return World(
         tasks=lambda: _tasks(here),
+        all_tasks=lambda: _all_tasks(here),
         run=Children(here.home.root.absolute(), lambda: stop.asked).run,
         read=lambda: settled(sensors, sleep=nap),
         heat_limit_c=lambda reading: heat_limit(settings, reading).limit_c,

@@ -33,6 +33,7 @@ class Day:
     asked: bool = False
     reading: Reading = COOL
     tasks: Callable[[], Sequence[str]] = lambda: ["gestures"]
+    all_tasks: Sequence[str] = ("gestures", "digits")
     answers: dict[str, Callable[[], Done]] = field(default_factory=dict)
     lines: list[tuple[str, ...]] = field(default_factory=list)
     at: list[tuple[float, str]] = field(default_factory=list)
@@ -70,6 +71,7 @@ class Day:
     def agent(self) -> Agent:
         world = World(
             tasks=lambda: self.tasks(),
+            all_tasks=lambda: self.all_tasks,
             run=self.run,
             read=lambda: self.reading,
             heat_limit_c=lambda reading: 77.0,
@@ -228,6 +230,41 @@ def test_with_several_tasks_each_has_a_folder(day: Day) -> None:
     day.agent().once()
     assert day.named("data")[0][3:5] == ("--task", "digits")
     assert [line[2] for line in day.named("train")] == ["gestures", "digits"]
+
+
+def test_the_folder_of_a_task_that_the_board_no_longer_has_is_no_sample_of_another(day: Day) -> None:
+    day.tasks = lambda: ["gestures", "digits"]
+    agent = day.agent()
+    agent.round()
+    (day.folder / "digits" / "one.csv").write_text("a")
+    day.tasks = lambda: ["gestures"]  # recalled, or the owner set `task`
+    for _ in range(3):
+        agent.round()
+    day.agent().once()
+    assert day.named("data") == []
+    assert (day.folder / "digits" / "one.csv").exists()
+
+
+def test_a_folder_that_is_called_like_the_task_may_be_dropped(day: Day) -> None:
+    (day.folder / "gestures" / "wave").mkdir(parents=True)
+    (day.folder / "gestures" / "wave" / "one.csv").write_text("a")
+    day.answers["data"] = lambda: Done(0, {"added": 1})
+    day.agent().once()
+    assert [Path(line[2]).name for line in day.named("data")] == ["gestures"]
+
+
+def test_what_lies_beside_the_folders_of_several_tasks_is_told_once(day: Day) -> None:
+    day.drop("one.csv")
+    day.tasks = lambda: ["gestures", "digits"]
+    agent = day.agent()
+    for number in range(5):
+        agent.round()
+        day.drop(f"{number}.csv")
+    assert day.named("data") == []
+    assert len(day.told("astray")) == 1
+    assert "several tasks; move it into a sub-folder (gestures, digits)" in day.told("astray")[0]
+    day.agent().once()
+    assert len(day.told("astray")) == 2
 
 
 def test_wrong_settings_refuse_no_file(day: Day) -> None:
