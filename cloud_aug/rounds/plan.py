@@ -86,13 +86,13 @@ class Plan:
             found.append("'ensemble' makes no single model that boards could get: see 'cloud-aug simulate'")
         if not all(map(math.isfinite, (self.max_norm, self.max_temperature_c or 0.0))):
             found.append("max_norm and max_temperature_c must be finite: give a large number for no limit")
-        if self.noise and self.algorithm == "scaffold":
-            found.append("'scaffold' sends more than its update, which would go without noise")
         return found + (self._of_counting() if self.algorithm in ALGORITHMS else [])
 
     def _of_counting(self) -> list[str]:
         """What the algorithm itself does not bear."""
         kind, found = ALGORITHMS[self.algorithm], []
+        if self.noise and kind.remembers:
+            found.append(f"'{self.algorithm}' goes on from what boards sent before, as it was without noise and clip")
         if self.selection and kind.invites == "coin":
             found.append(f"'{self.algorithm}' draws each board by a coin of its own: there is nothing to select")
         for name, value in self.options.items():

@@ -78,6 +78,10 @@ class Boards:
             if update.extra:
                 hint = "take an algorithm that sends nothing but its update"
                 raise UsageError(f"'{self._plan.algorithm}' sends more, which would go without noise", hint=hint)
+            if self._algorithm.remembers:
+                hint = "take an algorithm that keeps no memory"
+                why = "goes on from what boards sent before, as it was without noise and clip"
+                raise UsageError(f"'{self._plan.algorithm}' {why}", hint=hint)
             delta = randomized(update.delta, clip=self._plan.clip, noise_multiplier=self._plan.noise, rng=rng)
             update = replace(update, delta=delta)
         return self._attack(update, rng) if self._attack and update.board in self._attackers else update

@@ -31,20 +31,18 @@ def without(mean: Arrays, delta: Arrays, share: float) -> Arrays:
     return {name: (array + factor * (array - delta[name])).astype(np.float32) for name, array in mean.items()}
 
 
-def contributions(server: Server, updates: Sequence[Update], value: Value) -> dict[str, float]:
+def contributions(server: Server, updates: Sequence[Update], value: Value, *, rate: float = 1.0) -> dict[str, float]:
     """By board: value of this round's model less value of the model that the others would have made.
 
-    updates: at least two, of different boards; read twice. One evaluation per board, one model in memory.
+    updates: at least two, of different boards; read twice; rate: η_g. One evaluation per board, one model in memory.
     """
     if len(updates) < LEAST:
         raise EmptyRound("there is nobody to compare a board with")
     total = sum(update.num_samples for update in updates)
     mean = weighted_mean((update.delta, update.num_samples) for update in updates)
-    with_all = value(plus(server.weights, mean))
-    return {
-        update.board: with_all - value(plus(server.weights, without(mean, update.delta, update.num_samples / total)))
-        for update in updates
-    }
+    with_all = value(plus(server.weights, mean, times=rate))
+    others = ((update.board, without(mean, update.delta, update.num_samples / total)) for update in updates)
+    return {board: with_all - value(plus(server.weights, delta, times=rate)) for board, delta in others}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +70,7 @@ class FedLeaveOneOut(FedAvg):
 
     def server_update(self, server: Server, updates: Iterable[Update]) -> Server:
         cohort = list(updates)
-        worth = contributions(server, cohort, self.value)
+        worth = contributions(server, cohort, self.value, rate=self.server_rate)
         self.judged(worth)
         kept = [update for update in cohort if worth[update.board] >= -self.margin]
         return super().server_update(server, kept)

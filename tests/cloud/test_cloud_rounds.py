@@ -115,6 +115,7 @@ def test_a_round_begins_only_when_the_task_allows_it_and_one_at_a_time(cloud, cl
         ({"compression": "zip"}, "no compression 'zip'"),
         ({"options": {"speed": 1.0}}, "no option 'speed'"),
         ({"algorithm": "scaffold", "noise": 1.0}, "without noise"),
+        ({"algorithm": "fedlaavg", "noise": 1.0}, "without noise"),
         ({"algorithm": "multi-krum"}, "nothing of 2 updates"),
         ({"max_norm": math.inf}, "must be finite"),
         ({"max_temperature_c": math.nan}, "must be finite"),

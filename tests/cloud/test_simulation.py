@@ -237,9 +237,10 @@ def test_without_noise_there_is_no_epsilon_to_tell_of(tmp_path):
     assert played(tmp_path, silent).epsilon() is None
 
 
-def test_what_scaffold_sends_besides_its_update_does_not_go_out_without_noise(tmp_path):
+@pytest.mark.parametrize("name", ["scaffold", "fedlaavg"])
+def test_what_boards_send_or_go_on_from_does_not_go_without_noise(tmp_path, name):
     with pytest.raises(UsageError, match="without noise"):
-        played(tmp_path, replace(PLAN, algorithm="scaffold", noise=1.0))
+        played(tmp_path, replace(PLAN, algorithm=name, noise=1.0))
 
 
 @pytest.mark.parametrize(

@@ -79,14 +79,17 @@ def value(weights) -> float:
     return -float(np.square(weights["w"] - HONEST).sum())
 
 
-def test_a_contribution_is_the_exact_difference_that_leaving_out_makes():
+@pytest.mark.parametrize("rate", [1.0, 0.5])
+def test_a_contribution_is_the_exact_difference_that_leaving_out_makes(rate):
     updates = [replace(honest(number), num_samples=number + 1) for number in range(4)]
+    told: dict[str, float] = {}
+    FedLeaveOneOut(value=value, server_rate=rate, judged=told.update).server_update(START, updates)
     for update in updates:
         others = [other for other in updates if other is not update]
-        difference = value(FedAvg().server_update(START, updates).weights) - value(
-            FedAvg().server_update(START, others).weights
+        difference = value(FedAvg(rate).server_update(START, updates).weights) - value(
+            FedAvg(rate).server_update(START, others).weights
         )
-        assert contributions(START, updates, value)[update.board] == pytest.approx(difference, abs=1e-6)
+        assert told[update.board] == pytest.approx(difference, abs=1e-6)
 
 
 def test_a_saboteur_contributes_less_than_nothing_and_is_left_out():
