@@ -8,6 +8,7 @@ tasks/<task>/blobs/<digest>    base weights, base ONNX, directory, packs (decryp
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +31,8 @@ from edgewire.messages import (
 )
 from edgewire.samples import Samples, from_bytes
 from edgewire.tasks import Mode
+
+_ETAG = re.compile(r"[!-~]{1,130}")
 
 
 @dataclass(frozen=True)
@@ -123,6 +126,14 @@ class Cache:
             return decode(Retrieval, (self.folder / "retrieval.json").read_bytes(), what="retrieval.json")
         except (FileNotFoundError, EdgeError):
             return None
+
+    def etag(self, name: str) -> str:
+        """An etag that a sync noted; '' where there is none, or a disk damaged it: the cloud then sends it all anew."""
+        try:
+            noted = (self.folder / name).read_text(encoding="ascii")
+        except (FileNotFoundError, UnicodeDecodeError):
+            return ""
+        return noted if _ETAG.fullmatch(noted) else ""
 
     def record_retrieval(self, retrieval: Retrieval) -> None:
         write_atomic(self.folder / "retrieval.json", encode(retrieval), mode=0o600)

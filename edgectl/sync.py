@@ -58,6 +58,7 @@ from edgewire.tasks import Mode, Task
 _LOG = logging.getLogger(__name__)
 
 QUERIES_WANTED = 500
+_ETAG = "manifest.etag"
 _OF_THE_BOARD = (RetryLater, TimedOut, Unauthorized, Replayed, Revoked, UpgradeRequired)  # not of what it sends
 _OF_ONE_TASK = (Conflict, IntegrityError, NotFound, NotGranted, NotReady, UsageError)
 _NOTHING_ASKED = "0" * 64  # of no set of samples: the next retrieval asks again
@@ -251,9 +252,8 @@ class _Session:
         """The newest manifest, with all that it names in the cache, and its epoch; None: the task does not suit this
         board."""
         known = self._known(task_id)
-        etag_file = cache.folder / "manifest.etag"
         whole = known is not None and all(cache.has(ref) for ref in _blobs(known[0]))
-        etag = etag_file.read_text() if known is not None and whole and etag_file.is_file() else None
+        etag = cache.etag(_ETAG) or None if whole else None
         parts = None if suits.noted(self.home, task_id) else cache.parts()  # what does not suit brings nothing along
         answer = self.cloud.manifest(task_id, etag, parts)
         if answer is None and known is not None:
@@ -276,7 +276,7 @@ class _Session:
         for what, ref in zip(("base weights", "base model", "directory"), _blobs(manifest), strict=True):
             outcome.fetched_bytes += self._fetch(cache, what, ref)
         write_atomic(self.home.manifest(task_id), raw, mode=0o600)
-        write_atomic(etag_file, new_etag.encode(), mode=0o600)
+        write_atomic(cache.folder / _ETAG, new_etag.encode(), mode=0o600)
         outcome.changed = known is None or (statement.epoch, statement.version) != known[1]
         return manifest, statement.epoch
 

@@ -90,20 +90,18 @@ class Following:
         """Ask for orders, carry them out, tell how it went. Raises what the network and the disk refuse; what is wrong
         with a release is told of in the notes, and stands in nobody's way."""
         self.recover()
-        etag_file = self._cache.folder / _ETAG
         answer = cloud.orders(self._task, self._known_etag())
         done = [self._believe(raw) for raw in (answer[0].orders if answer is not None else ())]
         done += [self._carry_out(kind) for kind in record.KINDS]
         self._tell(cloud)
         if answer is not None and all(done):
-            write_atomic(etag_file, answer[1].encode(), mode=0o600)
+            write_atomic(self._cache.folder / _ETAG, answer[1].encode(), mode=0o600)
         return Followed(self.effective(), self.kept(), self._fetched, tuple(self._notes))
 
     def _known_etag(self) -> str:
         """Of the orders that were carried out; '' where no record says that there were any."""
-        file = self._cache.folder / _ETAG
         believed = any(self._record(kind).floor for kind in record.KINDS)
-        return file.read_text() if believed and file.is_file() else ""
+        return self._cache.etag(_ETAG) if believed else ""
 
     def recover(self) -> None:
         """Go on where a switch was cut off: commit what answers as it should, else go back. Needs no network."""

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from edgectl import enrolment, sharing, suits, tasks
+from edgectl.partial import Parts
 from edgectl.store import Store
 from edgectl.suits import Able
 from edgelearn.examples import make
@@ -31,6 +32,7 @@ from edgewire.errors import (
     UpgradeRequired,
     UsageError,
 )
+from edgewire.files import digest
 from edgewire.messages import UploadReply, Withdrawals, WithdrawReply
 from edgewire.signing import SigningKey
 from edgewire.tasks import Needs, Privacy
@@ -431,6 +433,24 @@ def test_a_corrupt_file_in_the_cache_is_named_removed_and_fetched_again(synced: 
         synced.cache.read(weights.digest)
     synced.sync()
     assert synced.cache.read(weights.digest)
+
+
+@pytest.mark.parametrize("damaged", [b"\xff\xfe\x00", b"", b'"' + bytes(34), b'"a\nb"'])
+def test_a_damaged_etag_is_as_good_as_none(synced: Synced, damaged: bytes) -> None:
+    asked = list[str | None]()
+
+    class Listening(MemoryCloud):
+        def manifest(self, task_id: str, etag: str | None, parts: Parts | None = None) -> tuple[bytes, str] | None:
+            asked.append(etag)
+            return super().manifest(task_id, etag, parts)
+
+    synced.sync()
+    (synced.cache.folder / "manifest.etag").write_bytes(damaged)
+    known = enrolment.load(synced.board.home)
+    cloud = Listening(synced.board.server, key=SigningKey.load(synced.board.home.key), board=known.board)
+    for _ in range(2):
+        assert not synced.sync(cloud).changed
+    assert asked == [None, f'"{digest(synced.board.server.sealed_manifest(BOTH.id))}"']
 
 
 def test_examples_of_a_store_keep_their_recordings() -> None:
