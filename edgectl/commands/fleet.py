@@ -134,6 +134,8 @@ def enroll(
 
     if [tokens is not None, token_command is not None, keys_only].count(True) != 1:
         raise UsageError("say where tokens come from", hint="--tokens FOLDER, --token-command COMMAND, or --keys-only")
+    if tokens is not None:
+        _there(str(tokens))
     token = (
         enrolling.from_folder(tokens) if tokens else enrolling.from_command(token_command) if token_command else None
     )
@@ -166,7 +168,7 @@ def install(
     from edgectl.fleet.installing import Install
     from edgectl.fleet.packing import Packer
 
-    source = None if bundle else bundles.checkout()
+    source = None if bundle and _there(bundle) else bundles.checkout()
     with _scratch() as scratch:
         work = Install(source, bundle, tuple(arguments or ()), prefix, root, again, Packer(scratch)).work()
         _over(ctx, choices, "install", work, limit_s=3600)
@@ -201,7 +203,7 @@ def push(
     from edgectl.fleet.verbs import Push
 
     with _scratch() as scratch:
-        _over(ctx, choices, "data push", Push(path, task, Packer(scratch)).work(), limit_s=1800)
+        _over(ctx, choices, "data push", Push(_there(path), task, Packer(scratch)).work(), limit_s=1800)
 
 
 @group.command("sync")
@@ -234,6 +236,7 @@ def train(
     from edgectl.fleet import collecting, verbs
 
     found = list[dict[str, Any]]()
+    _folder_of(csv)
 
     def words(host: Host) -> list[str]:
         name = task or host.get("task")
@@ -274,6 +277,7 @@ def collect(
     from edgectl.fleet import collecting
 
     found = list[dict[str, Any]]()
+    _folder_of(csv)
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
 
@@ -287,6 +291,23 @@ def collect(
         return ""
 
     _over(ctx, choices, "collect", collecting.collect(out), limit_s=60, keep=keep, finish=finish)
+
+
+def _folder_of(csv: Path | None) -> None:
+    """Raises NotFound now, and not when hours of work are to be written."""
+    from edgewire.errors import NotFound
+
+    if csv is not None and not csv.parent.is_dir():
+        raise NotFound(f"there is no folder {csv.parent}", hint="--csv FILE")
+
+
+def _there(template: str) -> str:
+    """What every board would get. Raises NotFound: a misspelt path must not mean that there is nothing to do."""
+    from edgewire.errors import NotFound
+
+    if "{" not in template and not Path(template).expanduser().exists():
+        raise NotFound(f"there is no {template}")
+    return template
 
 
 @contextmanager

@@ -47,15 +47,15 @@ async def _models(line: Line, status: Mapping[str, Any]) -> list[Any]:
     ]
     answer = await line.look("; ".join(commands))
     try:
-        return [json.loads(text) for text in answer.text.splitlines() if text.strip()]
+        return [json.loads(text) for text in answer.text.split("\n") if text.strip()]
     except (ValueError, RecursionError):
         raise EdgeError("what it answered cannot be read") from None
 
 
 def _line(found: Mapping[str, Any]) -> str:
+    told = [f"{row['task']}: {row['samples']} samples, {_version(row)}" for row in rows("", "", found)]
     if not found["status"].get("enrolled"):
         return "not enrolled -> edgectl fleet enroll"
-    told = [f"{row['task']}: {row['samples']} samples, {_version(row)}" for row in rows("", "", found)]
     return "; ".join(told) or "no tasks yet"
 
 
@@ -118,7 +118,7 @@ def write_csv(path: Path, columns: Sequence[str], found: Sequence[Mapping[str, A
     writer = csv.DictWriter(out, columns, extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
     writer.writerows({name: _cell(row.get(name)) for name in columns} for row in found)
-    write_atomic(path, out.getvalue().encode())
+    write_atomic(path, out.getvalue().encode("utf-8", "replace"))  # half a pair of surrogates is no text
 
 
 def _cell(value: Any) -> Any:

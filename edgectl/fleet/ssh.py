@@ -47,7 +47,8 @@ class Ssh:
             if host.get(name):
                 line += [option, host.get(name)]
         if host.get("address"):
-            line += ["-o", f"HostName={host.get('address')}"]
+            address = host.get("address").replace("%", "%%")  # fe80::1%eth0: ssh fills in %e
+            line += ["-o", f"HostName={address}"]
         return [*line, "--", host.name, *words]
 
 

@@ -6,11 +6,14 @@ import csv
 import fcntl
 import json
 import os
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from edgectl.fleet.collecting import gains
+from edgectl.fleet.inventory import Host
+from edgectl.fleet.ssh import Ssh
 from tests.fleet.conftest import Fleet, write_program
 
 TRAINED = {
@@ -236,13 +239,39 @@ def test_an_operation_that_is_no_id_is_refused(fleet: Fleet, operation: str) -> 
         {"enrolled": True, "tasks": ["x"]},
         {"enrolled": True, "board_state": None},
         {"enrolled": True, "board": "\ud800"},
+        {"enrolled": False, "tasks": ["x"]},
+        {"enrolled": True, "tasks": [{"task": "\ud800"}]},
     ],
 )
-def test_an_odd_answer_of_one_board_is_no_end_for_the_others(fleet: Fleet, answer: object) -> None:
+def test_an_odd_answer_of_one_board_is_no_end_for_the_others(fleet: Fleet, tmp_path: Path, answer: object) -> None:
     hosts = board(fleet, "odd", says(answer)) + board(fleet, "well", says({"enrolled": True, "board": "b"}))
     _, lines = fleet.run("status", "--forks", "1", hosts=hosts)
     assert (lines[-1]["kind"], lines[1]["status"]) == ("summary", "ok")
-    assert fleet.run("collect", hosts=hosts)[1][-1]["kind"] == "summary"
+    table = tmp_path / "all.csv"
+    assert fleet.run("collect", "--csv", str(table), hosts=hosts)[1][-1]["kind"] == "summary"
+    assert table.exists()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("data", "push", "nowhere.npz"),
+        ("install", "--bundle", "nowhere"),
+        ("enroll", "--tokens", "nowhere"),
+        ("train", "--csv", "nowhere/gains.csv"),
+        ("collect", "--csv", "nowhere/boards.csv"),
+    ],
+)
+def test_a_misspelt_path_is_told_before_anything_is_done(fleet: Fleet, words: tuple[str, ...]) -> None:
+    assert fleet.run(*words) == (1, [])
+    assert fleet.calls() == []
+
+
+def test_an_address_may_name_the_interface() -> None:
+    host = Host("kitchen", vars={"address": "fe80::1%eth0"})
+    line = Ssh("ssh", Path("/dev/null")).command(host, ["true"])
+    done = subprocess.run([*line[:1], "-G", *line[1:]], capture_output=True, text=True, check=True)
+    assert "hostname fe80::1%eth0\n" in done.stdout
 
 
 def test_what_a_link_points_to_is_sent(fleet: Fleet, tmp_path: Path) -> None:
