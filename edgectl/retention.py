@@ -62,7 +62,7 @@ def _note(store: Store, task_id: str, gone: set[int]) -> None:
     last = store.last_training(task_id)
     if last is None:
         return
-    newest = int(last.record.get("newest_sample", 0))
+    newest = last.newest_sample
     count = dropped(store, task_id, newest) + sum(number <= newest for number in gone)
     store.meta_set(_key(task_id), json.dumps({"newest": newest, "count": count}))
 

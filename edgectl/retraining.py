@@ -229,16 +229,18 @@ def _more_generous(budget: Budget, record: dict[str, object]) -> bool:
 
 
 def _new_samples(store: Store, task_id: str, last: Run, trigger: Trigger, *, now: float) -> str:
-    tally = store.tally(task_id, _newest(last))
+    tally = store.tally(task_id, last.newest_sample)
     had = int(last.record.get("local_samples", 0))
-    gone = had - tally.old - dropped(store, task_id, _newest(last))
+    gone = had - tally.old - dropped(store, task_id, last.newest_sample)
     if gone > 0:
         return f"{gone} of the samples that the last training had were deleted"
     if tally.new_labels:
         return f"the first samples of {', '.join(tally.new_labels)} came"
     if tally.new and tally.new >= trigger.new_share * had:
         return f"{tally.new} new samples came, the last training had {had}"
-    if tally.new and trigger.every_hours and now - last.started_at >= 3600 * trigger.every_hours:
+    # a clock that was set back since must not keep the schedule waiting until it has caught up
+    waits = 0 <= now - last.started_at < 3600 * trigger.every_hours
+    if tally.new and trigger.every_hours and not waits:
         return f"{tally.new} new samples came, and the task wants a training every {trigger.every_hours:g} hours"
     return ""
 
@@ -247,15 +249,11 @@ def _trigger(task: Task) -> Trigger:
     return task.trigger if isinstance(task.trigger, Trigger) else Trigger()
 
 
-def _newest(last: Run) -> int:
-    return int(last.record.get("newest_sample", 0))
-
-
 def _drifted(store: Store, manifest: Manifest, last: Run) -> str:
     scores = store.scores(manifest.task.id)
     if not scores:
         return ""
-    seen = drift(scores, metric=manifest.task.metric, answered_at=last.started_at)
+    seen = drift(scores, metric=manifest.task.metric, answered=last.newest_sample)
     return f"drift: {seen.detail}" if seen.state == "drift" else ""
 
 
@@ -266,7 +264,7 @@ def _too_few(task: Task, had: int, first: int, options: Options) -> Outcome:
 
 
 def _skip(home: Home, manifest: Manifest, store: Store, options: Options, last: Run, models: Models) -> Outcome:
-    tally = store.tally(manifest.task.id, _newest(last))
+    tally = store.tally(manifest.task.id, last.newest_sample)
     if tally.new:
         share = _trigger(manifest.task).new_share
         few = "a tenth" if share == Trigger().new_share else f"{share:g} ×"

@@ -21,6 +21,15 @@ WHAT_TO_DO = "edgectl train makes a new model; if errors stay high, look at the 
 
 
 @dataclass(frozen=True)
+class _Recording:
+    """number: of its first sample; mean: of its errors; scored_at: when the first of them was."""
+
+    number: int
+    mean: float
+    scored_at: float
+
+
+@dataclass(frozen=True)
 class Drift:
     """state: 'none', 'warning', 'drift', or 'unknown' (too few recordings to tell); detail: a sentence; since: when
     the first sample after the change was scored; hint: what to do."""
@@ -31,9 +40,9 @@ class Drift:
     hint: str = ""
 
 
-def standing(scores: Sequence[Score], *, metric: str, answered_at: float = 0.0) -> dict[str, Any] | None:
-    """What `status` shows of a task, None where nothing is scored yet. scores: oldest first; answered_at: when the
-    last training began: an alarm before it has been answered."""
+def standing(scores: Sequence[Score], *, metric: str, answered: int = 0) -> dict[str, Any] | None:
+    """What `status` shows of a task, None where nothing is scored yet. scores: oldest first; answered: the newest
+    sample of the last training: an alarm that no later one raised has been answered."""
     if not scores:
         return None
     return {
@@ -41,7 +50,7 @@ def standing(scores: Sequence[Score], *, metric: str, answered_at: float = 0.0) 
         "last": _row(scores[-WINDOW:], metric),
         "all": _row(scores, metric),
         "versions": [{"version": v, **_row(rows, metric)} for v, rows in _by_version(scores)],
-        "drift": vars(drift(scores, metric=metric, answered_at=answered_at)),
+        "drift": vars(drift(scores, metric=metric, answered=answered)),
     }
 
 
@@ -96,15 +105,15 @@ def measured_gain(scores: Iterable[Score], *, version: int, base_version: int, m
     return serving - base, len({s.recording for s in both})
 
 
-def drift(scores: Sequence[Score], *, metric: str, answered_at: float = 0.0) -> Drift:
+def drift(scores: Sequence[Score], *, metric: str, answered: int = 0) -> Drift:
     """Whether errors have risen since the last training: those of the model that serves, or of the base, which stays
     the same for longer. Samples of one recording are one observation."""
     newest = scores[-1]
     serving = [s for s in scores if s.version == newest.version]
     base = [s for s in scores if s.base_version == newest.base_version and s.base_right is not None]
     found = [
-        _look("the model that serves", serving, lambda s: _error(s.right, s.probability, metric), answered_at),
-        _look("the base model", base, lambda s: _error(bool(s.base_right), s.base_probability, metric), answered_at),
+        _look("the model that serves", serving, lambda s: _error(s.right, s.probability, metric), answered),
+        _look("the base model", base, lambda s: _error(bool(s.base_right), s.base_probability, metric), answered),
     ]
     return max(found, key=lambda one: ("unknown", "none", "warning", "drift").index(one.state))
 
@@ -117,10 +126,11 @@ def _error(right: bool, probability: float | None, metric: str) -> float:
     return min(-math.log(max(probability or 0.0, 1e-12)) / (2 * math.log(2)), 1.0)
 
 
-def _look(who: str, scores: Sequence[Score], error: Callable[[Score], float], answered_at: float) -> Drift:
+def _look(who: str, scores: Sequence[Score], error: Callable[[Score], float], answered: int) -> Drift:
     recordings = _recordings(scores, error)
-    seen = watch([mean for mean, _ in recordings])
-    unanswered = [change for change in seen.changes if recordings[change.at][1] > answered_at]
+    seen = watch([one.mean for one in recordings])
+    # by number: a clock that was set back would have answered alarms to come, or never answer one
+    unanswered = [change for change in seen.changes if recordings[change.at].number > answered]
     if unanswered:
         return _told("drift", who, unanswered[-1], recordings, WHAT_TO_DO)
     if seen.warning is not None:
@@ -130,17 +140,17 @@ def _look(who: str, scores: Sequence[Score], error: Callable[[Score], float], an
     return Drift("none", f"no sign of drift in {len(recordings)} new recordings")
 
 
-def _told(state: str, who: str, change: Change, recordings: Sequence[tuple[float, float]], hint: str) -> Drift:
+def _told(state: str, who: str, change: Change, recordings: Sequence[_Recording], hint: str) -> Drift:
     errors = f"from {100 * change.before:.0f} % to {100 * change.after:.0f} %"
     rose = "rose" if state == "drift" else "may be rising"
-    return Drift(state, f"the errors of {who} {rose} {errors}", recordings[change.since][1], hint)
+    return Drift(state, f"the errors of {who} {rose} {errors}", recordings[change.since].scored_at, hint)
 
 
-def _recordings(scores: Iterable[Score], error: Callable[[Score], float]) -> list[tuple[float, float]]:
-    """(mean error, when it was first scored) of each recording, in the order in which they came."""
+def _recordings(scores: Iterable[Score], error: Callable[[Score], float]) -> list[_Recording]:
+    """In the order in which they came."""
     found: dict[int, list[float]] = {}
     times: dict[int, float] = {}
     for score in scores:
         found.setdefault(score.recording, []).append(error(score))
         times.setdefault(score.recording, score.scored_at)
-    return [(sum(errors) / len(errors), times[recording]) for recording, errors in found.items()]
+    return [_Recording(number, sum(errors) / len(errors), times[number]) for number, errors in found.items()]

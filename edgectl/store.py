@@ -74,6 +74,11 @@ class Run:
     outcome: str | None
     record: dict[str, Any]
 
+    @property
+    def newest_sample(self) -> int:
+        """The largest id of those that it trained on; 0 where it says nothing of them."""
+        return int(self.record.get("newest_sample", 0))
+
 
 @final
 class Store(SampleRecords):

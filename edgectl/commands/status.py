@@ -63,7 +63,7 @@ def _board_state(here: Invocation) -> dict[str, Any]:
 
 def _task(here: Invocation, store: Store, task: str, noises: list[float]) -> dict[str, Any]:
     counts, last = store.label_counts(task), store.last_training(task)
-    answered_at = last.started_at if last is not None else 0.0
+    answered = last.newest_sample if last is not None else 0
     return {
         "task": task,
         "samples": sum(counts.values()),
@@ -72,7 +72,7 @@ def _task(here: Invocation, store: Store, task: str, noises: list[float]) -> dic
         "lacks": _lacks(here, task),
         "epsilon_spent": store.epsilon_spent(task),
         "rounds": ledger.told(noises),
-        "running": standing(store.scores(task), metric=metric(here.home, task), answered_at=answered_at),
+        "running": standing(store.scores(task), metric=metric(here.home, task), answered=answered),
         "runs": [
             {"run": run.id, "kind": run.kind, "outcome": run.outcome, "started_at": run.started_at}
             for run in store.runs(task, RUNS_SHOWN)

@@ -150,13 +150,14 @@ def test_asking_for_something_else_pays(ready: Synced) -> None:
 
 def test_drift_pays_once(ready: Synced) -> None:
     trained(ready)
-    wrong = [Score(1000 + i, 0, None, i < 20, 0.5, 1, i < 20, 0.5, time.time()) for i in range(40)]
+    add(ready, 40, seed=1)
     with ready.store() as store:
         store._connection.execute("UPDATE sample SET scored_at = NULL")
-        numbers = [number for number, _, _ in store.recordings(BOTH.id)]
+        numbers = [number for number, _, _ in store.recordings(BOTH.id)][-40:]
+        wrong = [Score(n, 0, None, i < 20, 0.5, 1, i < 20, 0.5, time.time()) for i, n in enumerate(numbers)]
         store.add_scores(BOTH.id, dict(zip(numbers, wrong, strict=True)), now=time.time())
     assert due(ready).reason.startswith("drift: the errors of the model that serves rose from 0 %")
-    trained(ready)
+    trained(ready, local_samples=80)
     assert due(ready).skipped is not None
 
 
@@ -208,6 +209,12 @@ def test_a_schedule_wants_a_training_now_and_then_if_anything_is_new(ready: Sync
     add(ready, 1, seed=1)
     assert due_by(ready, Trigger(every_hours=2), later_s=3600).skipped is not None
     assert "every 2 hours" in due_by(ready, Trigger(every_hours=2), later_s=9000).reason
+
+
+def test_a_clock_that_was_set_back_does_not_stop_the_schedule(ready: Synced) -> None:
+    trained(ready)
+    add(ready, 1, seed=1)
+    assert "every 2 hours" in due_by(ready, Trigger(every_hours=2), later_s=-1e8).reason
 
 
 def test_a_no_imports_no_torch_and_leaves_no_run(ready: Synced) -> None:
