@@ -10,7 +10,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
 
@@ -123,7 +122,8 @@ def _guarded(name: str, check: Callable[[], Check]) -> Iterator[Check]:
 
 def check_python() -> Check:
     bits = 64 if sys.maxsize > 2**32 else 32
-    libraries = ", ".join(f"{name} {metadata.version(name)}" for name in ("numpy", "onnxruntime", "requests", "typer"))
+    names = ("numpy", "onnxruntime", "requests", "typer")
+    libraries = ", ".join(f"{name} {fit.installed(name) or 'unknown'}" for name in names)
     detail = f"edgectl {__version__}, Python {platform.python_version()}, {platform.machine()}, {bits} bit; {libraries}"
     if bits == 32:
         return _failed("python", UnsupportedBoard(detail, hint="install a 64-bit system: there are no 32-bit wheels"))

@@ -42,7 +42,7 @@ def _device_tree(root: Path, name: str) -> str:
 
 def ids(site: Sequence[Path] = ()) -> list[str]:
     """Every profile there is. site: folders with a site's own, the first counts."""
-    own = {path.stem for folder in site for path in folder.glob("*.toml")}
+    own = {path.stem for folder in site for path in _own(folder)}
     return sorted({*firmware_profiles.ids(), *own})
 
 
@@ -57,10 +57,13 @@ def load(profile_id: str, site: Sequence[Path] = ()) -> dict[str, Any]:
 
 
 def site_file(profile_id: str, site: Sequence[Path]) -> Path | None:
-    """The file of a site's own profile; None: it has none of that name, or the name is no name."""
-    if not schema.NAME.fullmatch(profile_id):
-        return None
-    return next((path for folder in site if (path := folder / f"{profile_id}.toml").is_file()), None)
+    """The file of a site's own profile; None: it has none of that name."""
+    return next((path for folder in site for path in _own(folder) if path.stem == profile_id and path.is_file()), None)
+
+
+def _own(folder: Path) -> list[Path]:
+    """Without hidden files: a Mac's copies (`._pi-4b.toml`) and an editor's locks are no profiles."""
+    return [path for path in folder.glob("*.toml") if not path.name.startswith(".")]
 
 
 def read(path: Path) -> dict[str, Any]:

@@ -48,6 +48,12 @@ def test_what_every_command_imports_loads_here() -> None:
     assert "cryptography" in check.detail
 
 
+def test_a_library_under_another_name_is_no_end_of_the_examination(monkeypatch: pytest.MonkeyPatch) -> None:
+    """onnxruntime-gpu brings the module onnxruntime, and no package of that name."""
+    monkeypatch.setattr(doctor.fit, "installed", lambda name: None if name == "onnxruntime" else "1.0")
+    assert "onnxruntime unknown, requests 1.0" in doctor.check_python().detail
+
+
 def test_the_import_that_kills_is_named() -> None:
     check = doctor.check_imports(lambda _: Probed(-signal.SIGILL, "numpy\ncryptography\n", ""), {})
     assert check.detail.startswith("cryptography: ended by SIGILL")

@@ -202,6 +202,17 @@ def test_an_invalid_profile_of_a_site_is_refused_by_its_file(
     assert "mine.toml" in str(caught.value)
 
 
+def test_a_hidden_file_is_no_profile_and_a_name_that_is_none_is_told(tmp_path: Path) -> None:
+    site = tmp_path / "site"
+    site.mkdir()
+    (site / "._pi-5.toml").write_bytes(b"\x00\x05\x16\x07")
+    root = recorded(tmp_path, b"Acme Gateway\0")
+    assert profile.detect(root, site=(site,)) == "generic"
+    (site / "Mine.toml").write_text(MINE)
+    with pytest.raises(UsageError, match=r"Mine\.toml: "):
+        profile.detect(root, site=(site,))
+
+
 def test_a_fifo_is_no_profile(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "mine.toml")
     with pytest.raises(NotFound):
