@@ -28,7 +28,7 @@ from edgewire.signing import Statement, seal
 JOIN_LIMIT_BYTES = 4 << 10
 NOTHING_RUNS_S = 900.0  # when to ask again while no series runs
 ASKING_PER_S = 50.0  # requests of all boards that wait, together
-QUITS = 3  # invitations in a row of which nothing came, after which a board is left out for as many rounds
+QUITS = 3  # invitations in a row of which no update came, after which a board is left out for as many rounds
 _SOONEST_S, _BEATS = 0.5, 4  # a board beats, and asks at least, so many times within silence_s
 
 
@@ -50,6 +50,7 @@ def join(cloud: Cloud, board: str, task_id: str, body: bytes, *, now: float) -> 
     scope = "" if may_buffer(made.plan) else board
     with cloud.database.writing(scope) as connection:
         if why := _unfit(connection, made.plan, board, request):
+            _forget_presences(connection, made, [board])  # it came while it was cooler, say: not to be drawn now
             return JoinReply(wait_s=NOTHING_RUNS_S, note=why)
         if made.tables and not (request.rows and told_rows.knows(connection, made, board, request.rows)):
             # boards that do not know of rows ask again after wait_s
@@ -147,8 +148,12 @@ def invite(connection: sa.Connection, made: Series, number: int, turns: Mapping[
     """Note invitations, and what is asked of whom; each board learns of its own when it asks the next time."""
     same = {"series": made.id, "number": number, "invited_at": now, "gave_up": False}
     writes.insert_new(connection, db.invitations, [{**same, "board": b, **vars(turn)} for b, turn in turns.items()])
+    _forget_presences(connection, made, list(turns))
+
+
+def _forget_presences(connection: sa.Connection, made: Series, boards: Sequence[str]) -> None:
     column = db.presences.c
-    connection.execute(db.presences.delete().where(column.series == made.id, column.board.in_(list(turns))))
+    connection.execute(db.presences.delete().where(column.series == made.id, column.board.in_(boards)))
 
 
 def _unfit(connection: sa.Connection, plan: Plan, board: str, request: JoinRequest) -> str:
@@ -160,6 +165,8 @@ def _unfit(connection: sa.Connection, plan: Plan, board: str, request: JoinReque
         return f"boards on '{request.network}' are not asked"
     if request.samples < plan.min_samples:
         return f"boards with less than {plan.min_samples} samples are not asked"
+    if request.samples > plan.max_samples:  # its update would be refused
+        return f"boards with more than {plan.max_samples} samples are not asked"
     hot = plan.max_temperature_c is not None and (request.temperature_c or 0.0) > plan.max_temperature_c
     return "the board is too hot" if hot else ""
 
@@ -239,22 +246,29 @@ def _last_rounds(connection: sa.Connection, series: str) -> dict[str, int]:
 
 
 def _without_quitters(connection: sa.Connection, made: Series, there: list[str], number: int) -> list[str]:
-    """Without boards of whose last invitations nothing came, QUITS in a row, for as many rounds after the last of them;
-    all, where too few would be left."""
+    """Without boards of whose last invitations no update came, QUITS in a row, for as many rounds after the last of
+    them; all, where too few would be left."""
     column = db.invitations.c
     mine = sa.select(column.board).where(column.series == made.id)
-    lately = mine.where(column.number >= number - QUITS, column.gave_up).distinct()
+    lately = mine.where(column.number >= number - QUITS, ~_came()).distinct()
     quitters = {board for board in connection.execute(lately).scalars() if _quit(connection, made.id, board)}
     left = [board for board in there if board not in quitters]
     return left if len(left) >= made.plan.quorum else there
 
 
 def _quit(connection: sa.Connection, series: str, board: str) -> bool:
-    """Whether it gave up its last QUITS invitations, or was too late or refused."""
+    """Whether it answered none of its last QUITS invitations: gave up, fell silent, or was too slow, late or refused."""
     column = db.invitations.c
-    mine = sa.select(column.gave_up).where(column.series == series, column.board == board)
+    mine = sa.select(_came()).where(column.series == series, column.board == board)
     last = connection.execute(mine.order_by(column.number.desc()).limit(QUITS)).scalars().all()
-    return len(last) == QUITS and all(last)
+    return len(last) == QUITS and not any(last)
+
+
+def _came() -> sa.Exists:
+    """Of an invitation: whether its board has sent an update that was taken."""
+    asked, came = db.invitations.c, db.updates.c
+    mine = sa.and_(came.series == asked.series, came.number == asked.number, came.board == asked.board)
+    return sa.exists().where(mine).correlate(db.invitations)
 
 
 def _invitation(series: str, number: int, board: str) -> sa.Update:

@@ -96,6 +96,38 @@ def test_who_gave_up_three_times_in_a_row_is_left_out_for_three_rounds(cloud, cl
     assert invited == [True, True, True, False, False, False, True]
 
 
+def test_who_is_too_slow_three_times_in_a_row_is_left_out_for_three_rounds(cloud, clock, players):
+    made = begun(cloud, clock, rounds=9)
+    invited = []
+    for _ in range(7):
+        gathered(players, made.id)
+        slow = players[2].join()
+        invited.append(slow is not None)
+        for player in players[:2]:
+            assert player.play().status_code == 200
+        if slow is not None:
+            assert players[2].sign(slow).json() == {"wanted": True}
+            clock.now += PLAN.deadline_s
+        move_on(cloud, made.id, clock)
+    assert invited == [True, True, True, False, False, False, True]
+
+
+def test_who_became_too_hot_while_boards_gather_is_not_drawn(cloud, clock, players):
+    made = begun(cloud, clock, max_temperature_c=60.0)
+    players[2].ask(temperature_c=50.0)
+    assert "too hot" in players[2].ask(temperature_c=70.0).json()["note"]
+    clock.now += 30
+    for player in players[:2]:
+        player.join(temperature_c=50.0)
+    clock.now += PLAN.gather_s - 30
+    assert move_on(cloud, made.id, clock).history[0].invited == 2
+
+
+def test_who_has_more_samples_than_an_update_may_claim_does_not_train_in_vain(cloud, clock, players):
+    begun(cloud, clock, max_samples=9)
+    assert "more than 9 samples" in players[0].ask().json()["note"]
+
+
 def test_where_too_few_would_be_left_everybody_is_asked(cloud, clock, players):
     made = begun(cloud, clock, failures=9)
     for _ in range(4):
