@@ -257,7 +257,7 @@ def _without_quitters(connection: sa.Connection, made: Series, there: list[str],
 
 
 def _quit(connection: sa.Connection, series: str, board: str) -> bool:
-    """Whether it answered none of its last QUITS invitations: gave up, fell silent, or was too slow, late or refused."""
+    """Whether it answered none of its last QUITS invitations: gave up, fell silent, was too slow, late or refused."""
     column = db.invitations.c
     mine = sa.select(_came()).where(column.series == series, column.board == board)
     last = connection.execute(mine.order_by(column.number.desc()).limit(QUITS)).scalars().all()
