@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -113,7 +114,7 @@ def publish(cloud: Cloud, series: str, which: str, *, now: float) -> Published:
 
 def number_of(connection: sa.Connection, made: Series, which: str) -> int:
     """Of 'last', 'best' or a number. Raises NotReady where no round was closed yet, UsageError."""
-    if which.isdigit():
+    if re.fullmatch("[0-9]{1,9}", which):
         return int(which)
     column = db.rounds.c
     closed = sa.select(sa.func.max(column.number)).where(column.series == made.id, column.state == "closed")

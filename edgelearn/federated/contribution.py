@@ -73,4 +73,6 @@ class FedLeaveOneOut(FedAvg):
         worth = contributions(server, cohort, self.value, rate=self.server_rate)
         self.judged(worth)
         kept = [update for update in cohort if worth[update.board] >= -self.margin]
+        if not kept:
+            raise EmptyRound(f"without any one of its {len(cohort)} boards the round would be better")
         return super().server_update(server, kept)

@@ -100,4 +100,6 @@ def test_what_is_not_there_is_said(data, players):
         assert (done.returncode, "no series" in done.stderr) == (1, True), done.stderr
     series = report(*MAKE, "--start", data=data)["series"]
     assert "closed no round yet" in run("round", "fetch", series, "--out", "x", data=data).stderr
-    assert run("round", "fetch", series, "--round", "worst", "--out", "x", data=data).returncode == 2
+    for which in ("worst", "²", "9" * 20):
+        done = run("round", "fetch", series, "--round", which, "--out", "x", data=data)
+        assert (done.returncode, "is no round" in done.stderr) == (2, True), done.stderr

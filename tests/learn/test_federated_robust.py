@@ -100,6 +100,13 @@ def test_a_saboteur_contributes_less_than_nothing_and_is_left_out():
     assert error(FedLeaveOneOut(value=value, margin=0.01), updates) < 0.1
 
 
+def test_a_round_that_would_be_better_without_each_of_its_boards_says_so():
+    apart = FedLeaveOneOut(value=lambda weights: abs(float(weights["w"][0])))  # together they go nowhere
+    updates = [Update(str(w), 0, 1, 1, {"w": np.float32([w])}) for w in (1, -1)]
+    with pytest.raises(EmptyRound, match="without any one of its 2 boards"):
+        apart.server_update(Server(0, {"w": np.float32([0])}), updates)
+
+
 def test_there_is_no_contribution_of_a_single_board():
     with pytest.raises(EmptyRound):
         contributions(START, [honest(0)], value)
