@@ -22,6 +22,7 @@ from edgewire.decoding import JSON_LIMIT_BYTES, decode, encode, plain
 from edgewire.errors import (
     DigestMismatch,
     EdgeError,
+    IntegrityError,
     InvalidMessage,
     NotEnrolled,
     NotGranted,
@@ -225,7 +226,7 @@ class HttpCloud:
             body = access.sealed_outcome(self._key, task_id, outcome, now=self._clock())
             return self._call("PUT", f"/v1/tasks/{task_id}/outcomes", body=body, headers=bearer)[0]
 
-        return decode(UploadReply, self._authorized(tell), what="the answer to the outcome")
+        return taken(UploadReply, self._authorized(tell), what="the answer to the outcome")
 
     def blob(self, digest: str, size: int, target: Path, *, on_bytes: Callable[[int], None] | None = None) -> int:
         if target.exists() and digest_of_file(target) == digest:
@@ -268,20 +269,20 @@ class HttpCloud:
     ) -> UploadReply:
         path = f"/v1/tasks/{task_id}/contributions/{upload_id}?consent={consent}&until={int(until)}"
         path += f"&after={after}" if after else ""
-        return decode(UploadReply, self.send("PUT", path, body), what="the answer to the contribution")
+        return taken(UploadReply, self.send("PUT", path, body), what="the answer to the contribution")
 
     def withdraw(self, task_id: str) -> WithdrawReply:
         path = f"/v1/tasks/{task_id}/contributors/me"
         raw = self._authorized(lambda bearer: self._call("DELETE", path, headers=bearer))[0]
-        return decode(WithdrawReply, raw, what="the answer to the withdrawal")
+        return taken(WithdrawReply, raw, what="the answer to the withdrawal")
 
     def report(self, report: Report) -> UploadReply:
         path = f"/v1/tasks/{report.task}/reports/{report.upload_id}"
-        return decode(UploadReply, self.send("PUT", path, encode(report)), what="the answer to the report")
+        return taken(UploadReply, self.send("PUT", path, encode(report)), what="the answer to the report")
 
     def telemetry(self, told: Telemetry) -> UploadReply:
         path = f"/v1/telemetry/{told.upload_id}"
-        return decode(UploadReply, self.send("PUT", path, encode(told)), what="the answer to the telemetry")
+        return taken(UploadReply, self.send("PUT", path, encode(told)), what="the answer to the telemetry")
 
     def send(self, method: str, path: str, body: bytes, *, limit_bytes: int = _SMALL_REPLY_BYTES) -> bytes:
         """A body of this board's, and what is answered."""
@@ -405,8 +406,9 @@ class HttpCloud:
         try:
             said = decode(ErrorReply, self._read_all(response, _SMALL_REPLY_BYTES), what="error").error
         except (errors.InvalidMessage, TooLarge):
-            kind = _BY_STATUS.get(response.status_code, EdgeError)
-            return kind(f"{self.url} answered {response.status_code}", retry_after_s=after)
+            known = _OF_ANYBODY | (_OF_FILES if response.request.method == "GET" else {})
+            kind, hint = known.get(response.status_code, EdgeError), "it is not the cloud that says so: a proxy?"
+            return kind(f"{self.url} answered {response.status_code}", hint=hint, retry_after_s=after)
         return errors.from_code(said.code, f"the cloud says: {said.message}", hint=said.hint, retry_after_s=after)
 
     # Failure and patience
@@ -471,16 +473,21 @@ class HttpCloud:
         )
 
 
-_BY_STATUS: dict[int, type[EdgeError]] = {
-    401: errors.Unauthorized,
-    403: errors.Refused,
-    404: errors.NotFound,
-    410: errors.Gone,
+# What a proxy may say, too. That it wants nothing of this board, or of what it sent, only the cloud itself can.
+_OF_ANYBODY: dict[int, type[EdgeError]] = {
     413: errors.TooLarge,
-    426: errors.UpgradeRequired,
     429: errors.RateLimited,
     **dict.fromkeys((500, 502, 503, 504), RetryLater),
 }
+_OF_FILES: dict[int, type[EdgeError]] = {404: errors.NotFound, 410: errors.Gone}  # a web server may hand them out
+
+
+def taken(kind: type[T], raw: bytes, *, what: str) -> T:
+    """The answer to what was sent. Raises IntegrityError for what is none: then nobody knows that it was refused."""
+    try:
+        return decode(kind, raw, what=what)
+    except InvalidMessage as error:
+        raise IntegrityError(error.message, hint="it is sent again later") from None
 
 
 def _seconds(text: str | None) -> float | None:

@@ -32,6 +32,7 @@ from edgewire.errors import (
     Conflict,
     EdgeError,
     IntegrityError,
+    InvalidMessage,
     NotFound,
     NotGranted,
     NotReady,
@@ -143,6 +144,8 @@ def sync(
             _tell_state(store, cloud, options, outcome)
         if options.pull:
             session.pull_all(outcome)
+    except InvalidMessage as error:  # of the cloud, or of what stands between: no wrong usage of the board
+        raise IntegrityError(error.message, hint=error.hint or "sync again later") from None
     finally:
         outcome.bytes_up, outcome.bytes_down = cloud.bytes_up, cloud.bytes_down
     return outcome
@@ -202,17 +205,18 @@ class _Session:
     rng: np.random.Generator
 
     def pull_all(self, outcome: Outcome) -> None:
-        failures, seen = list[EdgeError](), set[str]()
+        failures, seen = dict[str, EdgeError](), set[str]()
         while waiting := [task for task in self._granted() if task not in seen]:
             for task_id in waiting:
                 try:
                     outcome.tasks.append(self.pull(task_id))
                 except _OF_ONE_TASK as error:
                     _LOG.warning("task '%s' was not synced: %s", task_id, error)
-                    failures.append(error)
+                    failures[task_id] = error
             seen.update(waiting)  # their answers may have told of more
-        if failures:
-            raise failures[0]
+        # a task that was recalled meanwhile failed for that
+        if wrong := [error for task_id, error in failures.items() if task_id in self.enrolment.tasks]:
+            raise wrong[0]
 
     def _granted(self) -> tuple[str, ...]:
         self.enrolment = update_tasks(self.home, self.enrolment, self.cloud.tasks())

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
-from edgectl.cloud import HttpCloud
+from edgectl.cloud import HttpCloud, taken
 from edgewire.decoding import decode, encode
 from edgewire.rounds import JoinReply, JoinRequest, RowsReply, Sign, SignReply, UpdateMeta, UpdateReply
 
@@ -55,11 +55,11 @@ class RoundsOverHttp:
 
     def update(self, task_id: str, meta: UpdateMeta, body: bytes) -> UpdateReply:
         path = f"/v1/tasks/{task_id}/rounds/{meta.series}/{meta.number}/updates/{meta.upload_id}"
-        return decode(UpdateReply, self._cloud.send("PUT", path, body), what="the answer to the update")
+        return taken(UpdateReply, self._cloud.send("PUT", path, body), what="the answer to the update")
 
     def rows(self, task_id: str, series: str, body: bytes) -> RowsReply:
         path = f"/v1/tasks/{task_id}/rounds/{series}/rows"
-        return decode(RowsReply, self._cloud.send("PUT", path, body), what="the answer to rows")
+        return taken(RowsReply, self._cloud.send("PUT", path, body), what="the answer to rows")
 
     def blob(self, digest: str, size: int, target: Path, *, on_bytes: Callable[[int], None] | None = None) -> int:
         return self._cloud.blob(digest, size, target, on_bytes=on_bytes)

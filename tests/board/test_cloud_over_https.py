@@ -11,9 +11,11 @@ import pytest
 
 from edgectl.cloud import HttpCloud, Limits
 from edgectl.partial import Parts
+from edgectl.rounds.service import RoundsOverHttp
 from edgewire import errors
 from edgewire.decoding import encode
 from edgewire.files import digest
+from edgewire.rounds import UpdateMeta
 from edgewire.signing import SigningKey
 from tests.board.loopback import Answer, Authority, Request, Server, close_after, drip, refusal, reply
 
@@ -228,6 +230,35 @@ def test_a_refusal_keeps_its_code(
 ) -> None:
     with pytest.raises(expected, match="the cloud says: because of"):
         member(serve(granting(lambda _: refusal(status, code))), authority).manifest("digits", None)
+
+
+@pytest.mark.parametrize("status", ["401 Unauthorized", "403 Forbidden", "426 Upgrade Required"])
+def test_that_a_board_is_refused_only_the_cloud_itself_can_say(serve: Serve, authority: Authority, status: str) -> None:
+    server = serve(granting(lambda _: reply(b"<h1>under maintenance</h1>", status=status)))
+    with pytest.raises(errors.EdgeError, match=f"answered {status[:3]}; it is not the cloud") as caught:
+        member(server, authority).manifest("digits", None)
+    assert caught.value.exit_code == 1
+
+
+@pytest.mark.parametrize("status", ["404 Not Found", "410 Gone", "403 Forbidden", "200 OK"])
+def test_what_a_proxy_says_of_an_upload_is_no_refusal_of_it(serve: Serve, authority: Authority, status: str) -> None:
+    """What the cloud refuses leaves the outbox for good."""
+    cloud = member(serve(granting(lambda _: reply(b"<h1>under maintenance</h1>", status=status))), authority)
+    update = UpdateMeta("a" * 16, 1, BOARD, "b" * 32, samples=3, steps=3)
+    for send in (
+        lambda: cloud.contribute("digits", "a" * 32, b"samples", consent="v1", until=0.0),
+        lambda: cloud.withdraw("digits"),
+        lambda: RoundsOverHttp(cloud).update("digits", update, b"update"),
+    ):
+        with pytest.raises(errors.EdgeError) as caught:
+            send()
+        assert (caught.value.exit_code, caught.value.http_status) in ((1, 500), (8, 500))
+
+
+def test_a_web_server_that_hands_out_files_may_say_that_one_is_not_there(serve: Serve, authority: Authority) -> None:
+    server = serve(granting(lambda _: reply(b"<h1>Not Found</h1>", status="404 Not Found")))
+    with pytest.raises(errors.NotFound):
+        member(server, authority).manifest("digits", None)
 
 
 def test_a_proxys_error_page_is_told_by_its_status(serve: Serve, authority: Authority) -> None:

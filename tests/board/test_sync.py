@@ -24,6 +24,8 @@ from edgewire.errors import (
     EdgeError,
     Forged,
     Gone,
+    IntegrityError,
+    InvalidMessage,
     NotReady,
     Offline,
     Outdated,
@@ -451,6 +453,31 @@ def test_a_damaged_etag_is_as_good_as_none(synced: Synced, damaged: bytes) -> No
     for _ in range(2):
         assert not synced.sync(cloud).changed
     assert asked == [None, f'"{digest(synced.board.server.sealed_manifest(BOTH.id))}"']
+
+
+def test_a_task_that_is_recalled_during_a_sync_is_no_failure_of_it(
+    synced: Synced, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifest = MemoryCloud.manifest
+    me = enrolment.load(synced.board.home).board
+
+    def recalling(self: MemoryCloud, *asked: Any) -> tuple[bytes, str] | None:
+        self.server.boards[me].tasks.discard("zebras")
+        return manifest(self, *asked)
+
+    synced.board.server.grant(me, "zebras")
+    monkeypatch.setattr(MemoryCloud, "manifest", recalling)
+    assert [task.task for task in synced.sync().tasks] == [BOTH.id]
+    assert enrolment.load(synced.board.home).tasks == (BOTH.id,)
+
+
+def test_what_is_no_message_is_no_wrong_usage_of_the_board(synced: Synced, monkeypatch: pytest.MonkeyPatch) -> None:
+    def portal(self: MemoryCloud) -> tuple[str, ...]:
+        raise InvalidMessage("the access token is no JSON")
+
+    monkeypatch.setattr(MemoryCloud, "tasks", portal)
+    with pytest.raises(IntegrityError, match="no JSON; sync again later"):
+        synced.sync()
 
 
 def test_examples_of_a_store_keep_their_recordings() -> None:
