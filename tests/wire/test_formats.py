@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
+import tracemalloc
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -96,6 +97,15 @@ def test_the_digest_of_a_sample_is_golden_and_knows_its_label() -> None:
     other = replace(some_samples(), y=np.array([1, 1, 0]))
     assert columns.sample_digests(other)[0] != digests[0]
     assert columns.sample_digests(other)[1] == digests[1]
+
+
+def test_digests_are_made_without_a_copy_of_the_samples() -> None:
+    whole = columns.make(np.zeros((64, 1 << 15), np.float32), np.zeros(64, np.int64))
+    tracemalloc.start()
+    assert len(set(columns.sample_digests(whole))) == 1
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < whole.x.nbytes / 8
 
 
 def test_the_json_of_a_task_is_golden() -> None:

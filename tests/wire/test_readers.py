@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import tracemalloc
 import zipfile
 from dataclasses import replace
 from pathlib import Path
@@ -49,6 +50,18 @@ def test_only_rows_of_the_named_part_are_read(tmp_path: Path) -> None:
     assert read(file, POINTS, part="test").y.tolist() == [1]
     with pytest.raises(InvalidSamples, match="no row has part 'pool'"):
         read(file, POINTS, part="pool")
+
+
+def test_a_csv_file_takes_little_more_memory_than_its_numbers(tmp_path: Path) -> None:
+    file, task = tmp_path / "a.csv", replace(POINTS, input=InputSchema((50,)))
+    line = ",".join(["0.25"] * 50)
+    file.write_text(",".join([f"f{i}" for i in range(50)]) + ",y\n" + f"{line},a\n" * 4000)
+    tracemalloc.start()
+    samples = read(file, task)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert samples.x.shape == (4000, 50)
+    assert peak < 3 * 8 * samples.x.size
 
 
 def test_a_csv_row_holds_an_image_flat(tmp_path: Path) -> None:
