@@ -19,25 +19,26 @@ LIMIT_BYTES = 64 << 10
 BELOW_THROTTLE_C = 3  # that much colder than where a board slows down by itself, training is kept
 _SLASH = Path("/")
 _DEVICE_TREE_BYTES = 4096  # what the kernel has there is shorter; a garbled file may have no end
+_DEVICE_TREES = ("proc/device-tree", "run/device-tree")  # Docker hides the first; the second is mounted there
 
 
 def model(root: Path = _SLASH) -> str:
     """What the firmware calls this board; '' where it says nothing (a PC), or nothing that can be read."""
-    return _device_tree(root, "model").split("\0")[0].strip()
+    return device_tree(root, "model").split("\0")[0].strip()
 
 
 def part_numbers(root: Path = _SLASH) -> frozenset[str]:
     """The numbers of module and carrier that an NVIDIA device tree names, like 'p3767-0005'."""
-    names = _device_tree(root, "compatible").replace("\0", "+").replace(",", "+").split("+")
+    names = device_tree(root, "compatible").replace("\0", "+").replace(",", "+").split("+")
     return frozenset(name[:10] for name in names if name.startswith("p"))
 
 
-def _device_tree(root: Path, name: str) -> str:
-    try:
-        with (root / "proc" / "device-tree" / name).open("rb") as file:
+def device_tree(root: Path, name: str) -> str:
+    """What the device tree says of that name; '' where there is none."""
+    for tree in _DEVICE_TREES:
+        with contextlib.suppress(OSError), (root / tree / name).open("rb") as file:
             return file.read(_DEVICE_TREE_BYTES).decode(errors="replace")
-    except OSError:
-        return ""
+    return ""
 
 
 def ids(site: Sequence[Path] = ()) -> list[str]:

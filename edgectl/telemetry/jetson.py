@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection
 
+from edgectl.board import profile
 from edgectl.telemetry.draft import Draft
 from edgectl.telemetry.files import Files, Unreadable
 
@@ -18,21 +19,13 @@ _OC_COUNTER = re.compile(r"oc(\d)_event_cnt$")
 # Which of the counters is that of a supply below 4.5 V; the others are of currents. tegra234 (Orin):
 # https://docs.nvidia.com/jetson/archives/r36.3/DeveloperGuide/SD/PlatformPowerAndPerformance/JetsonOrinNanoSeriesJetsonOrinNxSeriesAndJetsonAgxOrinSeries.html
 # tegra194 (Xavier): https://forums.developer.nvidia.com/t/jetson-xavier-nx-soctherm-oc-alarm-codes/307919
-_OF_THE_SUPPLY = {b"nvidia,tegra234": 1, b"nvidia,tegra194": 2}
+_OF_THE_SUPPLY = {"nvidia,tegra234": 1, "nvidia,tegra194": 2}
 _LOADS = ("sys/devices/gpu.0/load", "sys/devices/platform/gpu.0/load", "sys/class/devfreq/*/device/load")
 
 
 def is_jetson(files: Files, model: str) -> bool:
     """By its name, or by its processor (a Jetson TX2 calls itself 'quill')."""
-    return model.startswith("NVIDIA Jetson") or b"nvidia,tegra" in _compatible(files)
-
-
-def _compatible(files: Files) -> bytes:
-    try:
-        with (files.root / "proc" / "device-tree" / "compatible").open("rb") as file:
-            return file.read(4096)
-    except OSError:
-        return b""
+    return model.startswith("NVIDIA Jetson") or "nvidia,tegra" in profile.device_tree(files.root, "compatible")
 
 
 class Jetson:
@@ -42,7 +35,7 @@ class Jetson:
     def __init__(self, files: Files, total_rails: Collection[str]) -> None:
         self._files, self._total_rails = files, total_rails
         self._events: dict[int, int] | None = None
-        names = _compatible(files).split(b"\0")
+        names = profile.device_tree(files.root, "compatible").split("\0")
         self._of_the_supply = next((number for name, number in _OF_THE_SUPPLY.items() if name in names), None)
 
     def read(self, draft: Draft, now: float) -> None:

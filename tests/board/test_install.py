@@ -320,6 +320,12 @@ def test_only_the_telemetry_sidecar_reaches_jtops_socket_and_it_has_no_network_a
     assert not [volume for volume in services["telemetry"]["volumes"] if volume.startswith("state")]
 
 
+def test_every_container_can_tell_what_board_it_is_on() -> None:
+    services = yaml.safe_load((ROOT / "compose.jetson.yaml").read_text())["services"]
+    for service in services.values():
+        assert "/sys/firmware/devicetree/base/compatible:/run/device-tree/compatible:ro" in service["volumes"]
+
+
 def test_no_service_may_do_more_than_it_needs() -> None:
     services = yaml.safe_load((ROOT / "compose.jetson.yaml").read_text())["services"]
     assert set(services) == {"agent", "telemetry"}

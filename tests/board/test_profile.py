@@ -11,6 +11,8 @@ import pytest
 
 import firmware_profiles
 from edgectl.board import fit, memory, profile
+from edgectl.telemetry.files import Files
+from edgectl.telemetry.jetson import is_jetson
 from edgewire.errors import CorruptFile, NotFound, UsageError
 from firmware_profiles import schema
 from tests.board.conftest import Board
@@ -80,6 +82,16 @@ def test_a_device_tree_that_cannot_be_read_is_no_device_tree(tmp_path: Path) -> 
 def test_on_anothers_carrier_the_module_decides(tmp_path: Path) -> None:
     compatible = b"acme,robot\0nvidia,p3768-0000+p3767-0001\0nvidia,tegra234\0"
     assert profile.detect(recorded(tmp_path, b"Acme Robot\0", compatible=compatible)) == "jetson-orin-nx"
+
+
+def test_in_a_container_the_device_tree_is_where_it_is_mounted(tmp_path: Path) -> None:
+    root = recorded(tmp_path, b"NVIDIA Jetson Orin Nano Developer Kit\0", compatible=b"nvidia,tegra234\0")
+    (root / "proc" / "device-tree").rename(root / "tree")
+    assert profile.detect(root) == "generic"
+    (root / "proc" / "device-tree").symlink_to("/nowhere")  # what Docker leaves of it
+    (root / "run").mkdir()
+    (root / "tree").rename(root / "run" / "device-tree")
+    assert (profile.detect(root), is_jetson(Files(root), "")) == ("jetson-orin-nano", True)
 
 
 def test_of_two_that_fit_the_longer_name_wins_then_the_nearer_memory(tmp_path: Path) -> None:
