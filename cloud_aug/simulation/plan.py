@@ -88,7 +88,12 @@ def codec_of(plan: Plan) -> Codec:
 
 
 def attack_of(plan: Plan) -> Attack | None:
-    return known("attack", ATTACKS, plan.attack) if plan.attack else None
+    """Raises UsageError where nobody would attack, or nobody knows how: figures would look as if all withstood it."""
+    found: Attack | None = known("attack", ATTACKS, plan.attack) if plan.attack else None
+    if (found is None) != (plan.attackers == 0):
+        lacking = "--attackers, the share of boards that do it" if found else "--attack, what they send"
+        raise UsageError("an attack needs a kind and a share of boards", hint=f"add {lacking}")
+    return found
 
 
 def _kind(name: str) -> type[Algorithm]:

@@ -65,13 +65,18 @@ class Simulation:
     def next_round(self) -> Round:
         state, invited = self._state, self._invited()
         self._down = opened(self.plan, self.algorithm, state)
-        tally = _Tally(len(invited))
-        server, _ = close(self.algorithm, state.server, self._answers(invited, tally))
+        tally, kept = _Tally(len(invited)), dict[str, int]()
+        server, nothing_counts = close(self.algorithm, state.server, self._answers(invited, tally, kept))
         done = Round(number=state.server.round, score=self._score(server), **vars(tally))
         known = self._down.seen(state.server).weights
         recent = [*state.recent, known][-self.plan.late :] if self.plan.late else []
         self._state = replace(
-            state, server=server, history=[*state.history, done], recent=recent, broadcast=self._down.broadcast
+            state,
+            server=server,
+            history=[*state.history, done],
+            recent=recent,
+            broadcast=self._down.broadcast,
+            memories=state.memories if nothing_counts else state.memories | kept,
         )
         self._folder.keep(self._state)
         return done
@@ -97,8 +102,8 @@ class Simulation:
             return longest_absent(online, size, self._state.last_round)
         return at_random(online, size, seed=plan.seed, round_number=number)
 
-    def _answers(self, invited: list[str], tally: _Tally) -> Iterator[Update]:
-        """What the server has to count, one after the other."""
+    def _answers(self, invited: list[str], tally: _Tally, kept: dict[str, int]) -> Iterator[Update]:
+        """What the server has to count, one after the other. kept: filled with the memories beside it; see `State`."""
         for board, answer in self._players.turns(self._boards, self._asked(invited, tally)):
             tally.bytes_up += answer.bytes
             self._state.sent[board] = self._state.sent.get(board, 0) + 1
@@ -108,7 +113,9 @@ class Simulation:
                 tally.late += 1
             else:
                 tally.answered += 1
-                self._remember(board, answer.memory)
+                if answer.memory:
+                    self._folder.remember(board, self.server.round, answer.memory)
+                    kept[board] = self.server.round
                 yield answer.update
 
     def _asked(self, invited: list[str], tally: _Tally) -> Iterator[Asked]:
@@ -133,11 +140,6 @@ class Simulation:
             server = replace(server, round=server.round - late, weights=self._state.recent[-late])
         rows = self.crowd.rows(board) if self.algorithm.submodels else None
         return self.algorithm.order(server, self.plan.settings, rows)
-
-    def _remember(self, board: str, memory: Arrays) -> None:
-        if memory:
-            self._folder.remember(board, self.server.round, memory)
-            self._state.memories[board] = self.server.round
 
     def _score(self, server: Server) -> float:
         logits = partial(self._players.logits, self._boards)

@@ -33,7 +33,10 @@ def sync(
     mode: Annotated[
         str | None, typer.Option(metavar="directory|embedding", help="How to search the pool, if the task allows it.")
     ] = None,
-    max_seconds: Annotated[int | None, typer.Option(min=1, help="Stop after that long; the next sync goes on.")] = None,
+    max_seconds: Annotated[
+        int | None,
+        typer.Option(min=1, help="Stop after that long; the next sync goes on. A federated round takes its own time."),
+    ] = None,
     rounds: Annotated[
         bool,
         typer.Option("--rounds/--no-rounds", help="Take part in a federated round, if the setting rounds is on."),

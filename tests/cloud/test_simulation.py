@@ -126,6 +126,21 @@ def test_what_a_board_refuses_on_another_process_comes_back_as_it_was(tmp_path):
         Simulation(crowd(), noisy, tmp_path, world="{}", players=players).run()
 
 
+def test_a_round_in_which_nothing_counts_leaves_boards_the_memories_that_they_had(tmp_path):
+    # of five invited too few answer where an attacker is refused
+    plan = replace(PLAN, algorithm="multi-krum", compression="topk", attack="nan", attackers=0.5, rounds=8)
+    simulation = Simulation(crowd(), plan, tmp_path, world="{}")
+    memories = dict[str, bytes]()
+    for _ in range(plan.rounds):
+        before = bits(simulation)
+        simulation.next_round()
+        now = {path.name.partition(".")[0]: path.read_bytes() for path in (tmp_path / "memory").iterdir()}
+        if bits(simulation) == before:
+            assert now == memories
+        memories = now
+    assert any(done.refused for done in simulation.history)
+
+
 def test_memories_of_earlier_rounds_are_deleted(tmp_path):
     played(tmp_path, replace(PLAN, algorithm="scaffold", rounds=6))
     files = [file.name.partition(".")[0] for file in (tmp_path / "memory").iterdir()]
@@ -253,6 +268,8 @@ def test_what_boards_send_or_go_on_from_does_not_go_without_noise(tmp_path, name
         ({"compression": "zip"}, "no compression 'zip'"),
         ({"down": "hill"}, "no way down 'hill'"),
         ({"attack": "nice"}, "no attack 'nice'"),
+        ({"attack": "flip"}, "add --attackers"),
+        ({"attackers": 0.1}, "add --attack,"),
     ],
 )
 def test_a_plan_that_cannot_be_says_what_could(tmp_path, changes, reason):
