@@ -108,7 +108,7 @@ KEYS: dict[str, Key] = {
         Key("profile", _text, None, "board profile, instead of the detected one"),
         Key("fleet_inventory", _text, None, "inventory of `edgectl fleet` where -i is not given"),
         Key("name", _text, None, "name under which the board enrolls, instead of its host name"),
-        Key("sync_seconds", _whole(1, 86400), 600, "seconds that one sync may take, without its turn in a federated round"),
+        Key("sync_seconds", _whole(1, 86400), 600, "seconds that one sync may take, without a round's turn"),
         Key("train_seconds", _whole(0, 604800), 0, "seconds that one training may take in all; 0: no limit"),
         Key(
             "train_joules",
