@@ -20,7 +20,7 @@ def not_now(reading: Reading, *, limit_c: float | None, idle_load: float) -> str
 
 
 def troubles(reading: Reading, *, free_mib: float) -> list[str]:
-    """What a person should look at."""
-    found = [("throttled", reading.throttled), ("under-voltage", reading.under_voltage)]
+    """What a person should look at. Peaks of current that a Jetson cuts off by itself are nothing to look at."""
+    found = [("throttled", reading.throttled_by_heat), ("under-voltage", reading.under_voltage)]
     lines = [name for name, now in found if now]
     return [*lines, *(["less than 200 MiB of disk are free"] if free_mib < LOW_DISK_MIB else [])]

@@ -51,13 +51,14 @@ class Rules:
 class World:
     """tasks: those of this board, raises what the settings or the enrolment are refused for; all_tasks: also those that
     it only had, or that the settings leave out; run: an edgectl command; read: the board's state over the last moment;
-    heat_limit_c: what training may not pass; keep: a reading for later, None or why not; free_mib: of the disk; clock:
-    monotonic, in s; wait: sleep, and say whether to stop."""
+    health: the same since it was last asked for; heat_limit_c: what training may not pass; keep: a reading for later,
+    None or why not; free_mib: of the disk; clock: monotonic, in s; wait: sleep, and say whether to stop."""
 
     tasks: Callable[[], Sequence[str]]
     all_tasks: Callable[[], Collection[str]]
     run: Run
     read: Callable[[], Reading]
+    health: Callable[[], Reading]
     heat_limit_c: Callable[[Reading], float | None]
     keep: Callable[[Reading], str | None]
     free_mib: Callable[[], float]
@@ -309,7 +310,7 @@ class Agent:
     # Health
 
     def _look_after(self) -> None:
-        reading = self._world.read()
+        reading = self._world.health()
         problems = [*troubles(reading, free_mib=self._world.free_mib())]
         if (unkept := self._world.keep(reading)) is not None:
             problems.append(unkept)

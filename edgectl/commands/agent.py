@@ -52,8 +52,9 @@ def agent(
         exclusive(here.home.ensure().lock("agent"), doing="running the agent of this board"),
         Stop().listening() as stop,
         Sensors(site=here.places.profiles) as sensors,
+        Sensors(site=here.places.profiles) as of_health,
     ):
-        looking_after = Agent(_rules(here), _world(here, stop, sensors, events))
+        looking_after = Agent(_rules(here), _world(here, stop, sensors, of_health, events))
         try:
             _tasks(here)
             notify("READY=1")
@@ -105,14 +106,16 @@ def _all_tasks(here: Invocation) -> set[str]:
     return {*(glance(here.home) or {"granted": []})["granted"], *(path.name for path in synced.glob("*"))}
 
 
-def _world(here: Invocation, stop: Stop, sensors: Sensors, events: Events) -> World:
+def _world(here: Invocation, stop: Stop, sensors: Sensors, of_health: Sensors, events: Events) -> World:
+    """of_health: sensors of their own, so that a look before a training takes no event away from the next look at the
+    board's health."""
     import time
     from random import Random
 
     from edgectl.agent.children import Children
     from edgectl.agent.loop import World
     from edgectl.governor.start import heat_limit
-    from edgectl.telemetry.watching import settled
+    from edgectl.telemetry.watching import settled, since_the_last
 
     settings = here.with_profile()
 
@@ -124,6 +127,7 @@ def _world(here: Invocation, stop: Stop, sensors: Sensors, events: Events) -> Wo
         all_tasks=lambda: _all_tasks(here),
         run=Children(here.home.root.absolute(), lambda: stop.asked).run,
         read=lambda: settled(sensors, sleep=nap),
+        health=since_the_last(of_health),
         heat_limit_c=lambda reading: heat_limit(settings, reading).limit_c,
         keep=lambda reading: _keep(here, reading),
         free_mib=lambda: shutil.disk_usage(here.home.root).free / (1 << 20),

@@ -43,6 +43,13 @@ def settled(sensors: Sensors, *, sleep: Callable[[float], None] = time.sleep) ->
     return reading
 
 
+def since_the_last(sensors: Sensors) -> Callable[[], Reading]:
+    """Readings that tell what happened from one to the next, however far apart: events are counted by the hardware. The
+    first tells what happened since now."""
+    sensors.read()
+    return sensors.read
+
+
 def keep(readings: Iterator[Reading], ring: Ring, *, tell: Callable[[str], None]) -> int:
     """Put readings into the ring until there are no more; how many it took. tell: called once when the disk refuses
     them, and once when it takes them again."""

@@ -32,6 +32,7 @@ class Day:
     now: float = 0.0
     asked: bool = False
     reading: Reading = COOL
+    health: Reading | None = None  # another one than `reading`
     tasks: Callable[[], Sequence[str]] = lambda: ["gestures"]
     all_tasks: Sequence[str] = ("gestures", "digits")
     answers: dict[str, Callable[[], Done]] = field(default_factory=dict)
@@ -74,6 +75,7 @@ class Day:
             all_tasks=lambda: self.all_tasks,
             run=self.run,
             read=lambda: self.reading,
+            health=lambda: self.health or self.reading,
             heat_limit_c=lambda reading: 77.0,
             keep=lambda reading: None,
             free_mib=lambda: 9999.0,
@@ -450,6 +452,18 @@ def test_health_tells_of_trouble_and_again_when_it_is_over(day: Day) -> None:
         agent.round()
         day.now += 600
     assert day.told("health") == ["health: good", "health: under-voltage", "health: good"]
+
+
+def test_health_is_about_all_that_happened_since_the_last_look(day: Day) -> None:
+    day.health = replace(COOL, under_voltage=True)  # for a moment, minutes ago
+    assert day.agent().once() == 0
+    assert (day.told("health"), len(day.named("train"))) == (["health: under-voltage"], 1)
+
+
+def test_peaks_of_current_are_no_trouble(day: Day) -> None:
+    day.health = replace(COOL, throttled=True, throttle_flags=("over-current",))
+    day.agent().once()
+    assert day.told("health") == ["health: good"]
 
 
 def test_a_folder_that_may_not_be_read_stops_nothing_else(day: Day, tmp_path: Path) -> None:

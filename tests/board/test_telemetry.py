@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from edgectl.telemetry import watching
 from edgectl.telemetry.files import Unreadable
 from edgectl.telemetry.reading import OPTIONAL, Sensors
 from tests.board.recorded import BOARDS, recorded
@@ -147,6 +148,14 @@ def test_an_over_current_event_since_the_last_reading_is_throttling(tmp_path: Pa
     assert (reading.throttled, reading.throttle_flags) == (True, ("over-current",))
     assert (reading.under_voltage, reading.under_voltage_before) == (False, True)
     assert sensors.read().throttled is False
+
+
+def test_an_event_between_two_looks_is_told_by_the_second_however_long_after(tmp_path: Path) -> None:
+    board = recorded("jetson-orin-nano", tmp_path)
+    look = watching.since_the_last(board.sensors())
+    board.write("sys/class/hwmon/hwmon2/oc1_event_cnt", "4\n")
+    board.now += 300.0
+    assert [look().under_voltage, look().under_voltage] == [True, False]
 
 
 @pytest.mark.parametrize(
