@@ -216,15 +216,41 @@ def _replace(rows: sa.Connection, connection: sa.Connection) -> None:
     they are now: the backup may know of some that were taken away since."""
     known = set(connection.execute(sa.select(db.boards.c.id)).scalars())
     grants = [dict(row._mapping) for row in connection.execute(db.grants.select())]
+    people, holders = _set_aside(connection, db.contributors), _set_aside(connection, db.pack_contributors)
     for table in reversed(db.metadata.sorted_tables):
         if table not in db.KEPT:
             connection.execute(table.delete())
     for table in db.metadata.sorted_tables:
         _copy_rows(rows, connection, table, without=known if table in _OF_BOARDS else frozenset())
+    _keep_consents(connection, people, holders)
     writes.insert_new(connection, db.grants, [row for row in grants if _has_task(connection, row["task"])])
     for secrets in (db.access_tokens, db.sessions):  # boards ask for new ones, people log in again
         connection.execute(secrets.delete())
     db.renumber(connection)
+
+
+def _set_aside(connection: sa.Connection, table: sa.Table) -> sa.Table:
+    """A copy of a table as it is now, for this connection only: there may be millions of rows."""
+    aside = sa.Table(f"{table.name}_now", sa.MetaData(), *(sa.Column(c.name, c.type) for c in table.columns))
+    copied = sa.select(table).compile(connection)
+    connection.exec_driver_sql(f"CREATE TEMPORARY TABLE {aside.name} AS {copied}")
+    return aside
+
+
+def _keep_consents(connection: sa.Connection, people: sa.Table, holders: sa.Table) -> None:
+    """Of contributors that the backup knows: what they said last, and which packs hold their samples."""
+    now, then = people.c, db.contributors.c
+    same = sa.and_(now.task == then.task, now.contributor == then.contributor)
+    said = {name: now[name] for name in ("purposes", "consent_until", "consented_at", "withdrawals")}
+    # the backup may know of more withdrawals: the database that is here may be older
+    connection.execute(db.contributors.update().where(same, now.withdrawals >= then.withdrawals).values(said))
+    held, there = holders.c, db.pack_contributors.c
+    theirs = sa.exists().where(then.task == held.task, then.contributor == held.contributor)
+    keys = [held.digest == there.digest, held.task == there.task, held.contributor == there.contributor]
+    lacking = sa.select(holders).where(theirs, ~sa.exists().where(*keys))
+    connection.execute(db.pack_contributors.insert().from_select(held.keys(), lacking))
+    for aside in (people, holders):
+        aside.drop(connection)
 
 
 def _copy_rows(

@@ -47,9 +47,9 @@ class Cloud:
         return S3Work(f"{chosen.object_store.rstrip('/')}/work/{name}", **_s3_options(chosen))
 
     @contextlib.contextmanager
-    def locked(self, name: str, *, doing: str) -> Iterator[None]:
+    def locked(self, *names: str, doing: str) -> Iterator[None]:
         """Let one process at a time do this, of all services on the same database. Raises Busy."""
-        with self.database.exclusive(self.settings.locks / f"{name}.lock", doing=doing):
+        with self.database.exclusive(*(self.settings.locks / f"{name}.lock" for name in names), doing=doing):
             yield
 
 

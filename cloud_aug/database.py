@@ -46,9 +46,9 @@ class Database:
             yield connection
 
     @contextlib.contextmanager
-    def exclusive(self, lock: Path, *, doing: str) -> Iterator[None]:
-        """Let one process at a time do this, of all that use this database. Raises Busy."""
-        with self._backend.exclusive(self.engine, lock, doing=doing):
+    def exclusive(self, *locks: Path, doing: str) -> Iterator[None]:
+        """Let one process at a time do this, of all that use this database. Raises Busy if any of the locks is held."""
+        with self._backend.exclusive(self.engine, locks, doing=doing):
             yield
 
     def close(self) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,10 +40,7 @@ class Collected:
 
 def collect(cloud: Cloud, *, grace_s: float = GRACE_S, dry_run: bool = False, now: float) -> Collected:
     """Remove what is not needed. Raises Busy while anything is built: a build counts on what it finds."""
-    with contextlib.ExitStack() as held:
-        for task in _tasks(cloud.database):
-            for work in ("index", "base"):
-                held.enter_context(cloud.locked(f"{work}-{task}", doing=f"building for task '{task}'"))
+    with nothing_built(cloud):
         live = in_use(cloud.database, cloud.blobs, since=now - grace_s)
         blobs = [blob for blob in cloud.blobs.stored() if _DIGEST.fullmatch(blob.digest.encode())]
         unused = [blob for blob in blobs if blob.digest not in live]
@@ -55,6 +53,16 @@ def collect(cloud: Cloud, *, grace_s: float = GRACE_S, dry_run: bool = False, no
         secrets = _forget_secrets(cloud, kept, len(old), now=now) if not dry_run else 0
     size = sum(blob.size for blob in old)
     return Collected(len(old), size, len(blobs) - len(unused), len(unused) - len(old), secrets)
+
+
+@contextlib.contextmanager
+def nothing_built(cloud: Cloud) -> Iterator[None]:
+    """Keep builds and trainings of every task away while the block runs. Raises Busy."""
+    with cloud.database.reading() as connection:
+        tasks = connection.execute(sa.select(db.tasks.c.id).order_by(db.tasks.c.id)).scalars().all()
+    names = [f"{work}-{task}" for task in tasks for work in ("index", "base")]
+    with cloud.locked(*names, doing="building an index, training a base or clearing away"):
+        yield
 
 
 def in_use(database: Database, blobs: BlobStore, *, since: float) -> set[str]:
@@ -139,11 +147,6 @@ def _released(database: Database) -> list[bytes]:
 
 def _digests(raw: bytes) -> set[str]:
     return {digest.decode() for digest in _DIGEST.findall(raw)}
-
-
-def _tasks(database: Database) -> list[str]:
-    with database.reading() as connection:
-        return list(connection.execute(sa.select(db.tasks.c.id).order_by(db.tasks.c.id)).scalars())
 
 
 def _forget_secrets(cloud: Cloud, kept: set[str], blobs: int, *, now: float) -> int:

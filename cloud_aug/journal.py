@@ -86,21 +86,24 @@ def reconcile(database: Database, file: Path) -> int:
     append_needed = [w for key, w in known.items() if key not in written or written[key].number < w.number]
     if append_needed:
         append(file, sorted(append_needed))
-    lacking = [w for key, w in written.items() if w.task in tasks and w.number > _number(known, key)]
-    if not lacking:
+    if not any(w.task in tasks and w.number > _number(known, key) for key, w in written.items()):
         return 0
-    with database.writing() as connection:
+    with database.writing() as connection:  # look again: one that another process was at is in the database by now
+        lacking = [w for w in written.values() if w.task in tasks and w.number > _count(connection, w)]
         for withdrawal in sorted(lacking):
             apply(connection, withdrawal)
-        writes.upsert(connection, db.service, {"name": "epoch", "value": str(db.epoch(connection) + 1)})
+        if lacking:
+            writes.upsert(connection, db.service, {"name": "epoch", "value": str(db.epoch(connection) + 1)})
     return len(lacking)
 
 
 def apply(connection: sa.Connection, withdrawal: Withdrawal) -> int:
-    """Delete what the contributor shared before, and end the consent to it; returns how many samples went."""
+    """Delete what the contributor shared before, and end the consent to it, unless it was given anew since; returns how
+    many samples went."""
     key = {"task": withdrawal.task, "contributor": withdrawal.contributor}
-    row = {**key, "purposes": "", "consent_until": 0.0, "consented_at": withdrawal.at}
-    writes.upsert(connection, db.contributors, {**row, "withdrawals": withdrawal.number})
+    if _count(connection, withdrawal) < withdrawal.number:
+        row = {**key, "purposes": "", "consent_until": 0.0, "consented_at": withdrawal.at}
+        writes.upsert(connection, db.contributors, {**row, "withdrawals": withdrawal.number})
     column = db.batches.c
     before = sa.and_(
         column.task == withdrawal.task,
@@ -113,6 +116,13 @@ def apply(connection: sa.Connection, withdrawal: Withdrawal) -> int:
     connection.execute(db.batches.delete().where(before))
     changes.note(connection)
     return int(count)
+
+
+def _count(connection: sa.Connection, withdrawal: Withdrawal) -> int:
+    """How often the database knows its contributor to have withdrawn."""
+    column = db.contributors.c
+    mine = sa.and_(column.task == withdrawal.task, column.contributor == withdrawal.contributor)
+    return int(connection.execute(sa.select(column.withdrawals).where(mine)).scalar() or 0)
 
 
 def _newest(withdrawals: Iterable[Withdrawal]) -> dict[tuple[str, str], Withdrawal]:

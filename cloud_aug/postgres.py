@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import sqlalchemy as sa
@@ -47,27 +47,29 @@ def lock_writers(connection: sa.Connection, scope: str) -> None:
 
 
 @contextlib.contextmanager
-def exclusive(engine: sa.Engine, lock: Path, *, doing: str) -> Iterator[None]:
-    """Hold a lock of the server under the name of a lock file. Raises Busy."""
-    key = _key(f"lock {lock.stem}")
+def exclusive(engine: sa.Engine, locks: Sequence[Path], *, doing: str) -> Iterator[None]:
+    """Hold locks of the server under the names of lock files, on one connection however many. Raises Busy."""
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-        if not connection.execute(sa.select(sa.func.pg_try_advisory_lock(key))).scalar():
-            raise Busy(f"another process is {doing}", hint="wait for it to end, then run this again")
         try:
+            for lock in locks:
+                taken = sa.select(sa.func.pg_try_advisory_lock(_key(f"lock {lock.stem}")))
+                if not connection.execute(taken).scalar():
+                    raise Busy(f"another process is {doing}", hint="wait for it to end, then run this again")
             yield
         finally:
-            with contextlib.suppress(sa.exc.DBAPIError):  # with the connection, the lock is gone too
-                connection.execute(sa.select(sa.func.pg_advisory_unlock(key)))
+            with contextlib.suppress(sa.exc.DBAPIError):  # with the connection, the locks are gone too
+                connection.execute(sa.select(sa.func.pg_advisory_unlock_all()))
 
 
 def renumber(connection: sa.Connection, table: sa.Table) -> None:
-    """Put the sequence behind a table's numbers after the highest."""
+    """Put the sequence behind a table's numbers after the highest that is there, or ever was given."""
     column = table.autoincrement_column
     if column is None:
         return
     sequence = sa.func.pg_get_serial_sequence(table.name, column.name)
     highest = sa.select(sa.func.coalesce(sa.func.max(column), 0) + 1).scalar_subquery()
-    connection.execute(sa.select(sa.func.setval(sequence, highest, False)))
+    ever = sa.func.nextval(sequence)  # an index may still name a row that is gone: its number must not be another's
+    connection.execute(sa.select(sa.func.setval(sequence, sa.func.greatest(highest, ever), False)))
 
 
 def explain(error: sa.exc.DBAPIError) -> EdgeError:

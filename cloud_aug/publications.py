@@ -144,8 +144,9 @@ def let_go(connection: sa.Connection, task: str, base_version: int) -> None:
     connection.execute(db.held_bases.delete().where(column.task == task, column.base_version == base_version))
 
 
-Stamp = tuple[int, int, int]
-"""Another one wherever another publication may be the newest of a base, or boards may be at other bases."""
+Stamp = tuple[int, int, int, int]
+"""Another one wherever another publication may be the newest of a base, or boards may be at other bases. The epoch is
+in it: after a restore a version may be another publication's than before."""
 
 
 def stamp(connection: sa.Connection, task: str) -> Stamp:
@@ -157,7 +158,7 @@ def stamp(connection: sa.Connection, task: str) -> Stamp:
         sa.select(sa.func.count()).where(db.releases.c.task == task, gone).scalar_subquery(),
     )
     newest, held, ended = connection.execute(query).one()
-    return (newest or 0, held, ended)
+    return (db.epoch(connection), newest or 0, held, ended)
 
 
 def published_at(connection: sa.Connection, task: str) -> float:

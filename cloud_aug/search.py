@@ -161,8 +161,10 @@ class Searcher:
             raise Conflict(
                 "the queries were made with another base model than the current one", hint="sync, then search again"
             )
-        if not self._lock.acquire(blocking=old is None):
-            return self._loaded[task_id, base]
+        if old is None:
+            self._lock.acquire()
+        elif not self._lock.acquire(blocking=False):
+            return old
         try:
             return self._load(publication, stamp)
         finally:
@@ -171,7 +173,7 @@ class Searcher:
     def _load(self, publication: Publication, stamp: publications.Stamp) -> _Loaded:
         task_id, base = publication.task, publication.base.onnx.digest
         old = self._loaded.get((task_id, base))
-        if old is not None and old.publication.version == publication.version:  # also by the request before
+        if old is not None and old.publication.search == publication.search:  # also by the request before
             found = old.held
         else:
             publication, found = self._read(publication, old)

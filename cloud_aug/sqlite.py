@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,9 +46,11 @@ def lock_writers(_connection: sa.Connection, _scope: str) -> None:
 
 
 @contextlib.contextmanager
-def exclusive(_engine: sa.Engine, lock: Path, *, doing: str) -> Iterator[None]:
-    """Hold a lock file: whoever else uses the database is on this machine. Raises Busy."""
-    with lock_file(lock, doing=doing):
+def exclusive(_engine: sa.Engine, locks: Sequence[Path], *, doing: str) -> Iterator[None]:
+    """Hold lock files: whoever else uses the database is on this machine. Raises Busy."""
+    with contextlib.ExitStack() as held:
+        for lock in locks:
+            held.enter_context(lock_file(lock, doing=doing))
         yield
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,7 +12,21 @@ import pytest
 import sqlalchemy as sa
 from starlette.testclient import TestClient
 
-from cloud_aug import batches, cloud, db, index, keys, migrations, pool, publications, s3, settings, tasks
+from cloud_aug import (
+    backups,
+    batches,
+    cloud,
+    db,
+    garbage,
+    index,
+    keys,
+    migrations,
+    pool,
+    publications,
+    s3,
+    settings,
+    tasks,
+)
 from cloud_aug.app import create_app
 from cloud_aug.blobs import Blobs, BlobStore
 from cloud_aug.cloud import Cloud, Stores
@@ -63,6 +78,44 @@ def test_what_one_process_locks_another_finds_busy(made: Cloud) -> None:
     with other.locked("index-toy", doing="building"):
         pass
     other.database.close()
+
+
+def test_many_locks_at_once_are_held_or_none(made: Cloud) -> None:
+    other, names = cloud.open_cloud(made.settings.data), [f"index-task-{i}" for i in range(40)]
+    with other.locked(names[-1], doing="building"), pytest.raises(Busy), made.locked(*names, doing="clearing"):
+        pass
+    with made.locked(*names, doing="clearing"):
+        for name in (names[0], names[-1]):
+            with pytest.raises(Busy), other.locked(name, doing="building"):
+                pass
+    with other.locked(*names, doing="clearing"):
+        pass
+    other.database.close()
+
+
+def test_garbage_is_collected_however_many_tasks_there_are(made: Cloud) -> None:
+    for number in range(20):
+        tasks.publish(made, dataclasses.replace(toys.TASK, id=f"task-{number}"), now=1.0)
+    assert garbage.collect(made, now=time.time()).blobs == 0
+
+
+def test_the_number_of_a_batch_is_never_anothers_also_after_a_restore(made: Cloud, tmp_path: Path) -> None:
+    def numbers(name: str) -> set[int]:
+        theirs = make(np.full((1, 2), ord(name), np.float32), np.zeros(1, int), user=np.asarray([name]))
+        with made.database.writing() as connection:
+            consent = pool.Consent("packs", toys.FAR)
+            pool.take_in(connection, made, toys.TASK, batches.offer(theirs), consent, status="accepted", now=1.0)
+        with made.database.reading() as connection:
+            return set(connection.execute(sa.select(db.batches.c.id)).scalars())
+
+    tasks.publish(made, toys.TASK, now=1.0)
+    first = numbers("a")
+    backups.back_up(made, tmp_path / "backup", with_blobs=False, now=time.time(), on_progress=toys.quiet)
+    gone = numbers("b") - first
+    backups.restore(made.settings.data, tmp_path / "backup", now=time.time(), on_progress=toys.quiet)
+    after = numbers("c")
+    assert first < after
+    assert max(after) > max(gone)
 
 
 def test_a_service_that_starts_while_another_migrates_finds_it_done(made: Cloud, monkeypatch) -> None:

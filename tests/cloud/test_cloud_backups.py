@@ -203,6 +203,15 @@ def test_nothing_is_collected_while_something_is_built(made: Cloud) -> None:
 
 
 @files_only
+def test_nothing_is_restored_while_something_is_built(made: Cloud, tmp_path: Path) -> None:
+    source = back_up(made, tmp_path / "backup")
+    for work in ("index-toy", "base-toy"):
+        with made.locked(work, doing="building"), pytest.raises(Busy):
+            restore(made, source)
+    assert epoch(made) == 1
+
+
+@files_only
 def test_gc_is_a_command(data: Path) -> None:
     assert toys.report("gc", "--dry-run", data=data)["changed"] is False
     assert toys.report("gc", "--grace", "1s", data=data)["kept"] > 0

@@ -11,7 +11,20 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from cloud_aug import bases, cloud, directory, index, packs, pool, pretrain, publications, replays, searchable, vectors
+from cloud_aug import (
+    backups,
+    bases,
+    cloud,
+    directory,
+    index,
+    packs,
+    pool,
+    pretrain,
+    publications,
+    replays,
+    searchable,
+    vectors,
+)
 from cloud_aug.cloud import Cloud
 from cloud_aug.pretrain import TrainSettings
 from cloud_aug.pseudonyms import pseudonyms
@@ -385,6 +398,21 @@ def test_while_one_request_loads_a_new_index_the_others_search_the_old_one(made,
     with searcher._lock:  # as the request that loads holds it
         meanwhile = searcher.search("b" + "0" * 16, "toy", queries(made), now=NOW)
     assert first == meanwhile
+
+
+def test_a_version_that_is_made_again_after_a_restore_is_not_taken_for_the_one_before(made, tmp_path):
+    def grown(name: str) -> bytes:
+        theirs = {**toys.people(1, seed=ord(name)), "user": np.repeat([name], 18)}
+        pool.ingest(made, toys.data_file(tmp_path / f"{name}.npz", theirs), "toy", CONSENT, now=time.time())
+        assert build(made).publication.version == 2
+        return searcher.search("b" + "0" * 16, "toy", queries(made, k=100), now=NOW)
+
+    searcher, source = Searcher(made), tmp_path / "backup"
+    backups.back_up(made, source, with_blobs=True, now=time.time(), on_progress=toys.quiet)
+    before = grown("r")
+    backups.restore(made.settings.data, source, now=time.time(), on_progress=toys.quiet)
+    after = grown("s")
+    assert after == Searcher(made).search("b" + "0" * 16, "toy", queries(made, k=100), now=NOW) != before
 
 
 def test_before_any_replay_there_is_no_live_figure(made):

@@ -15,8 +15,22 @@ from typing import Any
 
 import numpy as np
 import pytest
+import sqlalchemy as sa
 
-from cloud_aug import census, cloud, db, index, journal, packs, pool, pretrain, publications, searchable, withdrawals
+from cloud_aug import (
+    backups,
+    census,
+    cloud,
+    db,
+    index,
+    journal,
+    packs,
+    pool,
+    pretrain,
+    publications,
+    searchable,
+    withdrawals,
+)
 from cloud_aug.cloud import Cloud
 from cloud_aug.journal import Withdrawal
 from cloud_aug.pretrain import TrainSettings
@@ -254,6 +268,69 @@ def test_a_pack_that_the_restored_database_never_knew_is_on_the_list(data, tmp_p
     with again.database.reading() as connection:
         listed = set(publications.withdrawn_packs(connection, "toy"))
     assert later & listed
+
+
+def _restored(made: Cloud, source: Path) -> Cloud:
+    backups.restore(made.settings.data, source, now=time.time(), on_progress=toys.quiet)
+    return cloud.open_cloud(made.settings.data)
+
+
+def _backup(made: Cloud, target: Path) -> Path:
+    backups.back_up(made, target, with_blobs=True, now=time.time(), on_progress=toys.quiet)
+    return target
+
+
+def _consent_of(made: Cloud, name: str) -> tuple[float, int]:
+    column = db.contributors.c
+    query = sa.select(column.consent_until, column.withdrawals).where(column.contributor == name)
+    with made.database.reading() as connection:
+        until, number = connection.execute(query).one()
+    return until, number
+
+
+def test_a_restore_leaves_every_consent_as_it_was_given_last(made, tmp_path):
+    file, sooner = toys.data_file(tmp_path / "people.npz"), time.time() + 1000.0
+    delete(made, "person-0")
+    delete(made, "person-1")
+    pool.ingest(made, file, "toy", CONSENT, renewed=["person-0"], now=time.time())
+    source, shared = _backup(made, tmp_path / "backup"), digests_of(made, "person-0")
+    pool.ingest(made, file, "toy", pool.Consent("packs", sooner), now=time.time())  # not of who withdrew
+    delete(made, "person-5")
+    for _ in range(2):
+        made = _restored(made, source)
+        consents = [_consent_of(made, f"person-{i}") for i in (0, 1, 2, 5)]
+        assert consents == [(FAR, 1), (0.0, 1), (sooner, 0), (0.0, 1)]
+        assert digests_of(made, "person-0") == shared, "given anew before the backup, and not taken back since"
+        assert not digests_of(made, "person-5")
+
+
+def test_who_withdraws_after_a_restore_takes_back_packs_that_the_backup_never_knew(made, tmp_path):
+    source = _backup(made, tmp_path / "backup")
+    pool.ingest(made, toys.data_file(tmp_path / "more.npz", toys.people(6, seed=3)), "toy", CONSENT, now=time.time())
+    later = {ref.digest for ref in build(made).packs}
+    made = _restored(made, source)
+    delete(made, "person-2")
+    with made.database.reading() as connection:
+        listed = set(publications.withdrawn_packs(connection, "toy"))
+    assert len(listed & later) == 1
+    assert len(listed) == 2, "and the one that the backup knows"
+
+
+def test_a_withdrawal_that_ends_while_a_command_starts_is_not_done_again(made, tmp_path, monkeypatch):
+    stale, before = journal._known, _epoch(made)
+
+    def known(connection: sa.Connection) -> dict[tuple[str, str], Withdrawal]:
+        seen = stale(connection)  # the file has the line by now, this snapshot lacks the row
+        with monkeypatch.context() as patch:
+            patch.setattr(journal, "_known", stale)
+            pool.ingest(made, file, "toy", CONSENT, renewed=["person-0"], now=time.time())
+        return {key: one for key, one in seen.items() if key[1] != "person-0"}
+
+    file = toys.data_file(tmp_path / "people.npz")
+    delete(made)
+    monkeypatch.setattr(journal, "_known", known)
+    assert journal.reconcile(made.database, made.journal) == 0
+    assert (_epoch(made), len(digests_of(made, "person-0"))) == (before, 18)
 
 
 def _delete_and_kill(data: Path, name: str, rng: random.Random) -> None:
