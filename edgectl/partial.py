@@ -7,6 +7,7 @@ import contextlib
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from io import RawIOBase
 from pathlib import Path
 
 from edgewire import errors
@@ -85,10 +86,17 @@ def append(pieces: Iterable[bytes], part: Path, *, have: int, size: int, on_byte
                 raise DigestMismatch(
                     f"the cloud sends more than the {size} bytes it signed for", hint="sync again later"
                 )
-            file.write(piece)
+            _write_whole(file, piece)
             on_bytes(len(piece))
     if have < size:
         raise _cut(size - have)
+
+
+def _write_whole(file: RawIOBase, piece: bytes) -> None:
+    """Without a buffer, a disk that becomes full takes a part of a piece and says nothing until the next one."""
+    left = memoryview(piece)
+    while left:
+        left = left[file.write(left) :]
 
 
 def _cut(missing: int) -> Offline:
