@@ -134,11 +134,12 @@ def _documents(database: Database, table: sa.Table, since: float) -> list[bytes]
 
 
 def _released(database: Database) -> list[bytes]:
-    """The publications that boards may be at though they are not the newest, and the releases that brought them."""
+    """The publications that boards may be at, or be sent back to, though they are not the newest, and the releases that
+    brought them."""
     found: list[bytes] = []
     with database.reading() as connection:
         for task in connection.execute(sa.select(db.tasks.c.id)).scalars().all():
-            found += [encode(one) for one in publications.served(connection, task)]
+            found += [encode(one) for one in publications.kept(connection, task)]
         called_back = db.releases.c.state.in_(("failed", "aborted"))
         query = sa.select(db.releases.c.document).where(sa.not_(called_back))
         found += [bytes(document) for document in connection.execute(query).scalars()]

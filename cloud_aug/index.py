@@ -277,11 +277,11 @@ def _hold(connection: sa.Connection, after: Publication, *, asked: bool) -> None
 
 def _remove_old(cloud: Cloud, now: Publication) -> None:
     """Remove the files that only the server itself reads (search indexes, layouts) of publications that no board is at
-    any more, and every pack with withdrawn samples. A server that has them open reads on, one that comes too late takes
-    the new ones."""
+    any more or may be sent back to, and every pack with withdrawn samples. A server that has them open reads on, one
+    that comes too late takes the new ones."""
     with cloud.database.reading() as connection:
-        served = publications.served(connection, now.task)
-    keep = set().union(*(_private_blobs(cloud, one) for one in (*served, now)))
+        kept = publications.kept(connection, now.task)
+    keep = set().union(*(_private_blobs(cloud, one) for one in (*kept, now)))
     for old in publications.older(cloud, now):
         for name in _private_blobs(cloud, old) - keep:
             cloud.blobs.remove(name)

@@ -76,6 +76,14 @@ def general(connection: sa.Connection, task: str) -> Publication | None:
     return _newest(connection, column.task == task, column.base_version.not_in(held))
 
 
+def general_base(task: sa.ColumnElement[str]) -> sa.ScalarSelect[int]:
+    """The version of the base that the manifest of a task names, within a statement about tasks."""
+    column, held = db.publications.c, db.held_bases.c
+    kept = sa.select(held.base_version).where(held.task == task)
+    query = sa.select(column.base_version).where(column.task == task, column.base_version.not_in(kept))
+    return query.order_by(column.version.desc()).limit(1).scalar_subquery()
+
+
 def of_base(connection: sa.Connection, task: str, version: int) -> Publication:
     """The newest publication with this base. Raises NotFound."""
     column = db.publications.c
@@ -110,6 +118,25 @@ def served(connection: sa.Connection, task: str) -> list[Publication]:
         for version in connection.execute(held).scalars()
     ]
     return list({one.version: one for one in found if one is not None}.values())
+
+
+def kept(connection: sa.Connection, task: str) -> list[Publication]:
+    """Whose files must stay: what boards may be at, and what they go back to."""
+    below = beneath(connection, task)
+    return [*served(connection, task), *([below] if below is not None else [])]
+
+
+def beneath(connection: sa.Connection, task: str) -> Publication | None:
+    """What the manifest names again when the release that brought its base is called back; None: no release did."""
+    now, column, mine = general(connection, task), db.releases.c, db.publications.c
+    if now is None:
+        return None
+    brought = sa.select(column.id).where(column.task == task, column.base_version == now.base.version)
+    if connection.execute(brought.where(column.state == "done").limit(1)).first() is None:
+        return None
+    held = sa.select(db.held_bases.c.base_version).where(db.held_bases.c.task == task)
+    others = sa.and_(mine.base_version != now.base.version, mine.base_version.not_in(held))
+    return _newest(connection, mine.task == task, others)
 
 
 def base_versions(connection: sa.Connection, task: str) -> set[int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,6 +46,14 @@ def etag(cloud: Cloud, board: str, task: str, *, now: float) -> str:
     for release in newcomer:
         _welcome(cloud, release, board)
     with cloud.database.reading() as connection:
+        found = _next(connection, board, task)
+        name = _etag(connection, _meant(connection, board, found))
+    behind = [one.id for one in found if one.behind]
+    if not behind:
+        return name
+    for release in behind:
+        _number_anew(cloud, release, board)
+    with cloud.database.reading() as connection:
         return _etag(connection, meant(connection, board, task))
 
 
@@ -67,34 +76,85 @@ def give(cloud: Cloud, board: str, task: str, *, now: float) -> tuple[OrdersRepl
 
 
 def meant(connection: sa.Connection, board: str, task: str) -> list[Meant]:
-    """What a board should do now: of each kind the newest order, if there is any."""
+    """What a board should do now: of each kind one order, if there is any."""
+    return _meant(connection, board, _next(connection, board, task))
+
+
+@dataclass(frozen=True)
+class _Next:
+    """What a board is told next of one kind. behind: it would refuse it, because it was given a later number since."""
+
+    row: sa.Row[Any]
+    counter: int
+    behind: bool
+
+    @property
+    def id(self) -> str:
+        return str(self.row.id)
+
+
+def _meant(connection: sa.Connection, board: str, found: Sequence[_Next]) -> list[Meant]:
+    made = [(one, plans.read(one.row.document)) for one in found if not one.behind]
+    return [Meant(plan, one.counter, _order(connection, one.row, plan, board)) for one, plan in made]
+
+
+def _next(connection: sa.Connection, board: str, task: str) -> list[_Next]:
+    """Of each kind the first way back that is still to be gone, for a board that hears of a later one first refuses it;
+    else the installation that was started last."""
     mine, column = db.release_boards, db.releases.c
     query = sa.select(db.releases, mine.c.state.label("mine"), mine.c.wave.label("its_wave"), mine.c.challenge)
-    query = query.join_from(mine, db.releases).where(mine.c.board == board, column.task == task, _stands_alone())
-    found: dict[str, Meant] = {}
-    for row in connection.execute(query.where(column.counter.is_not(None))):
-        counter = _counter(row)
-        made = plans.read(row.document)
-        if counter is not None and (made.kind not in found or found[made.kind].counter < counter):
-            found[made.kind] = Meant(made, counter, _order(connection, row, made, board))
-    return [found[kind] for kind in sorted(found)]
+    query = query.add_columns(mine.c.outcome, _stands_alone().label("alone")).join_from(mine, db.releases)
+    query = query.where(mine.c.board == board, column.task == task, column.counter.is_not(None))
+    rows = connection.execute(query).all()
+    bases = [row for row in rows if row.base_version is not None]
+    policies = [row for row in rows if row.base_version is None]
+    return [one for one in (_next_of(bases), _next_of(policies)) if one is not None]
+
+
+def _next_of(rows: Sequence[sa.Row[Any]]) -> _Next | None:
+    back = [row for row in rows if row.state in BACK and row.mine in ("offered", "committed")]
+    if back:
+        first = min(back, key=lambda row: row.revert_counter)
+        return _Next(first, first.revert_counter, behind=False)
+    there = [row for row in rows if row.alone and _is_open(row)]
+    if not there:
+        return None
+    row = max(there, key=lambda row: (row.started_at, row.counter))
+    given = max((_given(other) for other in rows if other.id != row.id), default=0)
+    counter = _given(row) if row.mine == "committed" and _given(row) > given else int(row.counter)
+    return _Next(row, counter, behind=counter <= given)
+
+
+def _is_open(row: sa.Row[Any]) -> bool:
+    if row.mine == "committed":
+        return row.state not in BACK
+    open_to_it = row.state == "done" or (row.state == "running" and row.its_wave <= row.wave)
+    return open_to_it and row.mine in ("waiting", "offered")
+
+
+def _given(row: sa.Row[Any]) -> int:
+    """The last number under which a board was given orders of a release, 0: it was given none."""
+    if row.outcome is not None:
+        return status.outcome_of(row.outcome).counter
+    return 0 if row.mine == "waiting" else int(row.counter)
+
+
+def _number_anew(cloud: Cloud, release: str, board: str) -> None:
+    """Give a release's orders a later number, because a board would refuse them under the one that they have. Who runs
+    it already keeps that."""
+    with cloud.database.writing() as connection:
+        task = status.row_of(connection, release).task
+        if any(one.id == release and one.behind for one in _next(connection, board, task)):
+            this = db.releases.update().where(db.releases.c.id == release)
+            connection.execute(this.values(counter=steering.next_counter(connection, task)))
 
 
 def _stands_alone() -> sa.ColumnElement[bool]:
-    """Which releases have something to say beside the manifest: not those whose base it has come to name."""
-    column, held = db.releases.c, db.held_bases.c
-    still = sa.select(held.base_version).where(held.task == column.task, held.base_version == column.base_version)
-    return sa.or_(column.state != "done", column.base_version.is_(None), still.exists())
-
-
-def _counter(row: sa.Row[Any]) -> int | None:
-    """The number of the order that a release has for a board; None: it has none for it now."""
-    if row.state in BACK:
-        return row.revert_counter if row.mine in ("offered", "committed") else None
-    if row.mine == "committed":
-        return int(row.counter)
-    open_to_it = row.state == "done" or (row.state == "running" and row.its_wave <= row.wave)
-    return int(row.counter) if open_to_it and row.mine in ("waiting", "offered") else None
+    """Which releases have something to say beside the manifest: not those whose base, or a newer one, it has come to
+    name."""
+    column = db.releases.c
+    named = publications.general_base(column.task)
+    return sa.or_(column.state != "done", column.base_version.is_(None), column.base_version > named)
 
 
 def _order(connection: sa.Connection, row: sa.Row[Any], made: Plan, board: str) -> Order:

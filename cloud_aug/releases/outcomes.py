@@ -10,7 +10,7 @@ from cloud_aug import auth, db, writes
 from cloud_aug.cloud import Cloud
 from cloud_aug.releases import plan as plans
 from cloud_aug.releases import status, waves
-from cloud_aug.releases.plan import BACK, Plan
+from cloud_aug.releases.plan import BACK
 from edgewire.decoding import convert, encode
 from edgewire.errors import Conflict, Forged, NotFound, NotGranted, Outdated
 from edgewire.files import digest
@@ -25,20 +25,17 @@ def keep(cloud: Cloud, board: str, task: str, raw: bytes, *, now: float) -> Uplo
     Conflict (an id that said something else), Outdated (an order that a newer one replaced).
     """
     told = _open(cloud, board, task, raw, now=now)
+    _check_proof(cloud, board, task, told)
     with cloud.database.writing() as connection:
         row, mine = _find(connection, board, task, told)
         if _seen(connection, board, task, told, now=now):
             return UploadReply(0, 1)
-        made = plans.read(row.document)
-        _check_counter(row, told)
-        _check_proof(cloud, made, mine.challenge, told)
+        _check_counter(row, mine, told)
         column = db.release_boards.c
         this = db.release_boards.update().where(column.release == row.id, column.board == board)
         connection.execute(this.values(state=told.verdict, told_at=now, outcome=encode(told)))
         waves.advance(connection, row.id, now=now)
-        after = status.row_of(connection, row.id)
-        if after.state == "done":
-            waves.settle(connection, after)
+        waves.settle(connection, status.row_of(connection, row.id))
     return UploadReply(1, 0)
 
 
@@ -75,18 +72,25 @@ def _find(connection: sa.Connection, board: str, task: str, told: Outcome) -> tu
     return row, mine
 
 
-def _check_counter(row: sa.Row[Any], told: Outcome) -> None:
+def _check_counter(row: sa.Row[Any], mine: sa.Row[Any], told: Outcome) -> None:
     """A verdict must be about the order that was given for it: a way back about the way back."""
+    before = None if mine.outcome is None else status.outcome_of(mine.outcome).counter
     if told.verdict == "reverted":
         if row.state not in BACK or told.counter != row.revert_counter:
             raise Conflict("nobody told this board to go back", hint="sync again")
-    elif told.counter != row.counter:
+    elif told.counter not in (row.counter, before):
         raise Outdated(f"the outcome is of order {told.counter}, not of order {row.counter}", hint="sync again")
 
 
-def _check_proof(cloud: Cloud, made: Plan, challenge: str, told: Outcome) -> None:
-    """A board that says that it runs a base must have its bytes. What it does with them nobody can see from here."""
-    if told.verdict != "committed" or not isinstance(made.payload, BasePayload):
+def _check_proof(cloud: Cloud, board: str, task: str, told: Outcome) -> None:
+    """A board that says that it runs a base must have its bytes. What it does with them nobody can see from here.
+    Looked at before anything is locked: the base may have to come from a bucket."""
+    if told.verdict != "committed":
         return
-    if told.proof != proof_of(cloud.blobs.path(made.payload.base.onnx.digest), challenge):
+    with cloud.database.reading() as connection:
+        row, mine = _find(connection, board, task, told)
+    payload = plans.read(row.document).payload
+    if not isinstance(payload, BasePayload):
+        return
+    if told.proof != proof_of(cloud.blobs.path(payload.base.onnx.digest), mine.challenge):
         raise NotGranted("the outcome does not prove that the board has this base", hint="sync again")

@@ -145,14 +145,21 @@ def row_of(connection: sa.Connection, release: str) -> sa.Row[Any]:
 
 
 def counts_of(connection: sa.Connection, release: str) -> dict[int, Counts]:
-    """Wave -> its boards by state; those that were revoked since do not count."""
+    """Wave -> its boards by state; those that were revoked since, or have the task no more, do not count."""
     return _counts(connection, release).get(release, {})
+
+
+def present() -> sa.Join:
+    """Places in releases, of boards that still are boards of the task; with the columns of the release."""
+    mine, grants = db.release_boards, db.grants
+    valid = sa.and_(mine.c.board == db.boards.c.id, db.boards.c.revoked_at.is_(None))
+    granted = sa.and_(grants.c.board == mine.c.board, grants.c.task == db.releases.c.task)
+    return sa.join(mine, db.releases, mine.c.release == db.releases.c.id).join(db.boards, valid).join(grants, granted)
 
 
 def _counts(connection: sa.Connection, release: str | None = None) -> dict[str, dict[int, Counts]]:
     column = db.release_boards.c
-    query = sa.select(column.release, column.wave, column.state, sa.func.count())
-    query = query.join_from(db.release_boards, db.boards).where(db.boards.c.revoked_at.is_(None))
+    query = sa.select(column.release, column.wave, column.state, sa.func.count()).select_from(present())
     query = query.group_by(column.release, column.wave, column.state)
     if release is not None:
         query = query.where(column.release == release)
@@ -183,5 +190,10 @@ def _info(row: sa.Row[Any], counts: dict[int, Counts]) -> ReleaseInfo:
     )
 
 
+def outcome_of(document: bytes) -> Outcome:
+    """What a board told last of a release, from our own database."""
+    return decode(Outcome, bytes(document), what="outcome")
+
+
 def _checks(outcome: bytes | None) -> tuple[Check, ...]:
-    return () if outcome is None else decode(Outcome, bytes(outcome), what="outcome").checks
+    return () if outcome is None else outcome_of(outcome).checks

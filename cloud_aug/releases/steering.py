@@ -20,8 +20,8 @@ from cloud_aug.cloud import Cloud
 from cloud_aug.releases import golden, plan, status
 from cloud_aug.releases.plan import BACK, LIVE, Candidate, Plan, Selection, State, Wave
 from cloud_aug.releases.status import ReleaseStatus
-from edgewire.decoding import encode
-from edgewire.errors import Conflict, UsageError
+from edgewire.decoding import convert, encode, plain
+from edgewire.errors import Conflict, InvalidMessage, NotFound, UsageError
 from edgewire.releases import ORDER_LIFETIME_S, BasePayload, Kind, Limits, Policy
 
 DEFAULT_WAVES = (Wave(0.01, 3600.0), Wave(0.1, 3600.0), Wave(1.0, 3600.0))
@@ -43,7 +43,8 @@ class Draft:
 def create(cloud: Cloud, task_id: str, draft: Draft, *, actor: str = audit.SHELL, now: float) -> ReleaseStatus:
     """Prepare a release; no board hears of it before `start`.
 
-    Raises NotFound (task, base), UsageError for waves that cannot be, Conflict for a base that every board gets anyway.
+    Raises NotFound (task, base), UsageError for what cannot be, Conflict for a base that every board gets anyway, or
+    that is older than that.
     """
     plan.check_waves(draft.waves)
     kind: Kind = "policy" if draft.base is None else "base"
@@ -63,6 +64,7 @@ def create(cloud: Cloud, task_id: str, draft: Draft, *, actor: str = audit.SHELL
         payload=payload or UNSET,
         policy=draft.policy or UNSET,
     )
+    _check_plan(made)
     with cloud.database.writing() as connection:
         tasks.get(connection, task_id)
         _check_canaries(connection, task_id, draft.selection)
@@ -122,7 +124,9 @@ def resume(
 def abort(
     cloud: Cloud, release: str, *, actor: str = audit.SHELL, now: float, revision: int | None = None, reason: str = ""
 ) -> ReleaseStatus:
-    """End it, and call back who runs it. Also after it was done."""
+    """End it, and call back who runs it. Also after it was done; Conflict if what boards had before is gone."""
+
+    _check_way_back(cloud, release)
 
     def change(connection: sa.Connection, row: sa.Row[Any]) -> dict[str, Any]:
         return called_back(connection, row, reason or f"aborted by {actor}", now=now)
@@ -169,15 +173,28 @@ def add_boards(connection: sa.Connection, release: str, waves: dict[str, int]) -
     writes.insert_new(connection, db.release_boards, rows)
 
 
+def _check_plan(made: Plan) -> None:
+    """Raises InvalidMessage for one that could not be read again, before it is kept."""
+    try:
+        convert(Plan, plain(made), what="the release")
+    except InvalidMessage as error:
+        raise InvalidMessage(error.message, hint="see 'cloud-aug release create --help'") from None
+
+
 def _payload(cloud: Cloud, task_id: str, version: int) -> BasePayload:
     with cloud.database.reading() as connection:
         task = tasks.get(connection, task_id)
-        found = publications.of_base(connection, task_id, version)
+        found, general = publications.of_base(connection, task_id, version), publications.general(connection, task_id)
         if not publications.is_held(connection, task_id, version):
             raise Conflict(
                 f"every board gets base {version} of '{task_id}' with its task already",
                 hint="train another base, then run 'cloud-aug index build --hold' and release that",
             )
+    if general is not None and version < general.base.version:
+        raise Conflict(
+            f"base {version} of '{task_id}' is older than base {general.base.version}, which every board gets",
+            hint="to go back, abort the release that brought that one: see 'cloud-aug release list'",
+        )
     made = golden.make(cloud.blobs.read(found.base.onnx.digest), task)
     return BasePayload(found.base, found.directory, cloud.blobs.put(made))
 
@@ -188,6 +205,24 @@ def _check_canaries(connection: sa.Connection, task_id: str, selection: Selectio
         raise UsageError(
             f"{unknown[0]} is no board of task '{task_id}' that could be a canary", hint="see 'cloud-aug boards list'"
         )
+
+
+def _check_way_back(cloud: Cloud, release: str) -> None:
+    """Where the manifest names a release's base, what it would name instead must still be there. Raises Conflict."""
+    with cloud.database.reading() as connection:
+        row = status.row_of(connection, release)
+        now = publications.general(connection, row.task)
+        below = publications.beneath(connection, row.task)
+    if row.state != "done" or now is None or below is None or now.base.version != row.base_version:
+        return
+    try:
+        for ref in (below.base.onnx, below.base.weights, below.directory):
+            cloud.blobs.path(ref.digest)
+    except NotFound:
+        raise Conflict(
+            f"base {below.base.version} of '{row.task}', which boards had before, was cleared away",
+            hint="train another base, and release that instead",
+        ) from None
 
 
 def _check_alone(connection: sa.Connection, row: sa.Row[Any], made: Plan) -> None:

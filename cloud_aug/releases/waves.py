@@ -23,13 +23,18 @@ FEWEST_TOLD = 60  # so many may have told before a share of failures is believed
 
 
 def advance_all(cloud: Cloud, *, now: float) -> None:
-    """Look at every release that is under way."""
+    """Look at every release that is under way, and at those whose base only waited for boards that have gone since."""
     with cloud.database.reading() as connection:
-        query = sa.select(db.releases.c.id).where(db.releases.c.state == "running")
-        live = connection.execute(query).scalars().all()
+        column = db.releases.c
+        live = connection.execute(sa.select(column.id).where(column.state == "running")).scalars().all()
+        over = connection.execute(sa.select(db.releases).where(column.state == "done")).all()
+        settled = [row.id for row in over if _may_settle(connection, row)]
     for release in live:
         with cloud.database.writing() as connection:
             advance(connection, release, now=now)
+    for release in settled:
+        with cloud.database.writing() as connection:
+            settle(connection, status.row_of(connection, release))
 
 
 def ripe(connection: sa.Connection, row: sa.Row[Any], *, now: float) -> bool:
@@ -46,8 +51,7 @@ def advance(connection: sa.Connection, release: str, *, now: float) -> None:
     if values.get("state") == "failed":
         values |= steering.called_back(connection, row, str(values["reason"]), now=now)
     _record(connection, row, values, now=now)
-    if values.get("state") == "done":
-        settle(connection, row)
+    settle(connection, status.row_of(connection, release))
 
 
 def _judge(connection: sa.Connection, row: sa.Row[Any], *, now: float) -> dict[str, Any] | None:
@@ -81,17 +85,22 @@ def over(counts: Counts, rules: Wave, *, since: float, now: float) -> bool:
 
 
 def settle(connection: sa.Connection, row: sa.Row[Any]) -> None:
-    """Let the manifest name the base once every board of the task runs it; before that it would bring the base to
-    boards that refused it or were left out on purpose."""
-    if row.base_version is not None and not _lacking(connection, row) and not _left_out(connection, row):
+    """Let the manifest name the base of a release that is done once every board of the task runs it; before that it
+    would bring the base to boards that refused it or were left out on purpose."""
+    if row.state == "done" and _may_settle(connection, row):
         publications.let_go(connection, row.task, row.base_version)
 
 
+def _may_settle(connection: sa.Connection, row: sa.Row[Any]) -> bool:
+    held = row.base_version is not None and publications.is_held(connection, row.task, row.base_version)
+    return held and not _lacking(connection, row) and not _left_out(connection, row)
+
+
 def _lacking(connection: sa.Connection, row: sa.Row[Any]) -> bool:
-    """Whether a board that has a part in the release, and was not revoked since, does not run it."""
+    """Whether a board that has a part in the release, and still is a board of the task, does not run it."""
     column = db.release_boards.c
-    query = sa.select(column.board).join_from(db.release_boards, db.boards)
-    query = query.where(column.release == row.id, column.state != "committed", db.boards.c.revoked_at.is_(None))
+    query = sa.select(column.board).select_from(status.present())
+    query = query.where(column.release == row.id, column.state != "committed")
     return connection.execute(query.limit(1)).first() is not None
 
 

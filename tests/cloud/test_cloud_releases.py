@@ -18,7 +18,7 @@ from cloud_aug.releases.plan import Candidate, Selection, Wave
 from cloud_aug.releases.status import Counts
 from edgewire import tensors
 from edgewire.errors import Conflict, EdgeError, Expired, Forged, NotFound, NotGranted, Outdated, UsageError
-from edgewire.releases import BasePayload, Policy, version_key
+from edgewire.releases import BasePayload, Limits, Policy, Verdict, version_key
 from edgewire.signing import SigningKey
 from tests.cloud import toys
 from tests.cloud.backends import Backend
@@ -96,6 +96,29 @@ def test_a_board_that_was_revoked_meanwhile_is_not_waited_for(held):
             device.does("committed", now=at)
     waves.advance_all(held, now=NOW + 300)
     assert (state(held, release)[0], general(held)) == ("done", 2)
+
+
+def test_a_board_that_has_the_task_no_more_is_not_waited_for(held):
+    devices = fleet(held, 4, now=NOW)
+    release = started(held, now=NOW, waves=(Wave(1.0, 60.0),)).info.id
+    for device in devices:
+        device.asks(now=NOW + 1)
+    devices[0].does("committed", now=NOW + 2)
+    boards.recall(held, "toy", boards.Selection(("board-[123]",)), now=NOW + 3)
+    waves.advance_all(held, now=NOW + 61)
+    assert (status.find(held, release).info.counts, general(held)) == (Counts(committed=1), 2)
+
+
+def test_when_the_last_board_that_lacked_it_is_revoked_the_manifest_names_it(held):
+    devices = fleet(held, 3, now=NOW)
+    release = started(held, now=NOW, waves=(Wave(1.0, 60.0),)).info.id
+    for device in devices[1:]:
+        device.does("committed", now=NOW + 1)
+    waves.advance_all(held, now=NOW + 61)
+    assert (state(held, release)[0], general(held)) == ("done", 1)
+    boards.revoke(held, devices[0].id, now=NOW + 62)
+    waves.advance_all(held, now=NOW + 63)
+    assert general(held) == 2
 
 
 def test_a_board_that_refused_it_keeps_the_manifest_as_it_is(held):
@@ -238,6 +261,123 @@ def test_every_step_is_in_the_audit_log(held):
     assert found == [*shell, ("admin:ada", "pause-release"), ("admin:ada", "abort-release")]
 
 
+@pytest.mark.parametrize(
+    "draft",
+    [
+        steering.Draft(base=2, selection=Selection(minimum="newest")),
+        steering.Draft(base=2, selection=Selection(profiles=("pi 5",))),
+        steering.Draft(base=2, limits=Limits(memory_mib=1 << 30)),
+        steering.Draft(base=2, waves=(Wave(1.0, 1e9),)),
+        steering.Draft(policy=Policy(max_seconds=10**9)),
+        steering.Draft(base=2, note="x" * 501),
+    ],
+)
+def test_what_could_not_be_read_again_is_refused_and_not_kept(held, draft):
+    with pytest.raises(UsageError, match="the release is malformed"):
+        steering.create(held, "toy", draft, now=NOW)
+    assert status.list_all(held) == []
+
+
+# Several releases
+
+
+def policy_started(cloud: Cloud, recipe: str, *, now: float = NOW, waves: tuple[Wave, ...] = (Wave(1.0, 60.0),)) -> str:
+    """A release of a policy, begun: of these there may be any number without another base."""
+    made = steering.create(cloud, "toy", steering.Draft(policy=Policy(recipe), waves=waves), now=now)
+    return steering.start(cloud, made.info.id, now=now).info.id
+
+
+def told_next(device: Device, verdict: Verdict = "committed", *, now: float) -> tuple[str, str, int]:
+    """What the board is told, and does: release, action and counter."""
+    ((order, counter),) = device.asks(now=now)
+    device.tells(device.outcome(order, counter, "reverted" if order.action == "revert" else verdict), now=now)
+    return order.release, order.action, counter
+
+
+@pytest.fixture
+def twice(held):
+    """A board that runs a second release after a first one; the ids of both."""
+    (device,) = fleet(held, 1, now=NOW)
+    first = policy_started(held, "local")
+    device.does("committed", now=NOW + 1)
+    waves.advance_all(held, now=NOW + 61)
+    second = policy_started(held, "blend", now=NOW + 62)
+    device.does("committed", now=NOW + 63)
+    waves.advance_all(held, now=NOW + 130)
+    return device, first, second
+
+
+@pytest.mark.parametrize("newest_first", [True, False])
+def test_a_board_that_was_away_is_told_of_every_way_back_in_the_order_of_their_numbers(held, twice, newest_first):
+    device, first, second = twice
+    called_back = [second, first] if newest_first else [first, second]
+    for release in called_back:
+        steering.abort(held, release, now=NOW + 131)
+    told = [told_next(device, now=NOW + 132) for _ in range(2)]
+    assert told == [(called_back[0], "revert", 3), (called_back[1], "revert", 4)]
+    assert device.asks(now=NOW + 133) == []
+
+
+def test_after_the_second_was_called_back_the_first_is_ordered_under_a_number_that_boards_take(held, twice):
+    device, first, second = twice
+    steering.abort(held, second, now=NOW + 131)
+    assert told_next(device, now=NOW + 132) == (second, "revert", 3)
+    assert told_next(device, now=NOW + 133) == (first, "install", 4)
+    assert [counter for _, counter in device.asks(now=NOW + 134)] == [4]
+    assert status.find(held, first).info.counts == Counts(committed=1)
+
+
+def test_a_board_that_had_to_go_back_from_the_first_still_gets_the_second(held):
+    (device,) = fleet(held, 1, now=NOW)
+    first = policy_started(held, "local")
+    device.does("committed", now=NOW + 1)
+    waves.advance_all(held, now=NOW + 61)
+    second = policy_started(held, "blend", now=NOW + 62)
+    steering.abort(held, first, now=NOW + 63)
+    assert told_next(device, now=NOW + 64) == (first, "revert", 3)
+    assert told_next(device, now=NOW + 65) == (second, "install", 4)
+
+
+def test_who_runs_a_release_keeps_its_number_when_others_get_a_later_one(held):
+    stays, refuses = fleet(held, 2, now=NOW)
+    first = policy_started(held, "local")
+    stays.does("committed", now=NOW + 1)
+    waves.advance_all(held, now=NOW + 61)
+    lax = (Wave(1.0, 60.0, most_failures=1.0),)
+    second = policy_started(held, "blend", now=NOW + 62, waves=lax)
+    assert told_next(refuses, "failed", now=NOW + 63) == (second, "install", 2)
+    steering.pause(held, second, now=NOW + 64)
+    assert told_next(refuses, now=NOW + 65) == (first, "install", 3)
+    assert [counter for _, counter in stays.asks(now=NOW + 66)] == [1]
+
+
+def test_a_base_older_than_the_one_that_the_manifest_names_is_neither_released_nor_ordered(held):
+    devices = fleet(held, 2, now=NOW)
+    lax = (Wave(1.0, 60.0, most_failures=1.0),)
+    started(held, now=NOW, waves=lax)
+    devices[0].does("committed", now=NOW + 1)
+    devices[1].does("failed", now=NOW + 1)
+    waves.advance_all(held, now=NOW + 61)
+    third_base(held)
+    newer = steering.create(held, "toy", steering.Draft(base=3, waves=lax), now=NOW + 62).info.id
+    steering.start(held, newer, now=NOW + 62)
+    for device in devices:
+        device.does("committed", now=NOW + 63)
+    waves.advance_all(held, now=NOW + 123)
+    assert general(held) == 3
+    assert Device(held, "late").enroll(now=NOW + 124).asks(now=NOW + 124) == []
+    with pytest.raises(Conflict, match="is older than base 3"):
+        steering.create(held, "toy", steering.Draft(base=2), now=NOW + 125)
+
+
+def third_base(cloud: Cloud) -> None:
+    raw = cloud.blobs.read(bases.newest(cloud, "toy").base.weights.digest)
+    weights, _ = tensors.unpack(raw, what="weights", limit_bytes=1 << 20)
+    other = tensors.pack({name: array * np.float32(1.01) for name, array in weights.items()}, {})
+    pretrain.take(cloud, "toy", other, now=NOW)
+    index.build(cloud, "toy", seed=0, now=NOW, on_progress=toys.quiet)
+
+
 # What boards tell
 
 
@@ -345,6 +485,41 @@ def test_garbage_is_not_what_a_board_may_be_at(held, offered):
             for ref in (one.base.onnx, one.base.weights, one.directory):
                 held.blobs.check(ref.digest)
     held.blobs.check(order.payload.golden.digest)
+
+
+def everywhere(cloud: Cloud) -> str:
+    """A release of base 2 that every board runs, so that the manifest names it."""
+    (device,), release = fleet(cloud, 1, now=NOW), started(cloud, now=NOW).info.id
+    device.does("committed", now=NOW + 1)
+    for at in (NOW + 61, NOW + 122):
+        waves.advance_all(cloud, now=at)
+    assert general(cloud) == 2
+    return release
+
+
+def test_what_a_release_goes_back_to_stays_when_everybody_has_left_it(held):
+    release = everywhere(held)
+    index.build(held, "toy", seed=7, now=NOW + 123, on_progress=toys.quiet)
+    garbage.collect(held, grace_s=0.0, now=NOW * 2)
+    steering.abort(held, release, now=NOW * 2)
+    with held.database.reading() as connection:
+        found = publications.general(connection, "toy")
+    assert found is not None
+    assert found.base.version == 1
+    for ref in (found.base.onnx, found.base.weights, found.directory, found.search):
+        held.blobs.check(ref.digest)
+    for pack in found.packs:
+        held.blobs.check(str(pack.ciphertext))
+
+
+def test_a_release_whose_way_back_was_cleared_away_is_not_aborted(held):
+    with held.database.reading() as connection:
+        first = publications.of_base(connection, "toy", 1)
+    release = everywhere(held)
+    held.blobs.remove(first.base.onnx.digest)
+    with pytest.raises(Conflict, match="base 1 of 'toy', which boards had before, was cleared away"):
+        steering.abort(held, release, now=NOW + 200)
+    assert (state(held, release)[0], general(held)) == ("done", 2)
 
 
 def test_a_base_that_was_trained_elsewhere_can_be_released(held):
