@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -19,12 +20,12 @@ from cloud_aug.console.live import Streams
 from cloud_aug.metrics import Report
 from cloud_aug.middleware import BodyGuard, Crowd, Envelope, Watch
 from cloud_aug.rates import Rates
-from cloud_aug.replies import database_trouble, error_reply
+from cloud_aug.replies import error_reply, told
 from cloud_aug.rounds.referee import Referee
 from cloud_aug.routes import admin, content, docs, enrolment, exchange, health, releasing, rounds, watching
 from cloud_aug.search import Searcher
 from cloud_aug.settings import Settings
-from edgewire.errors import EdgeError, InvalidMessage, NotFound, UsageError, from_os_error
+from edgewire.errors import EdgeError, InvalidMessage, NotFound, UsageError
 
 
 def create_app(settings: Settings, *, clock: Callable[[], float] = time.time) -> FastAPI:
@@ -46,35 +47,21 @@ def create_app(settings: Settings, *, clock: Callable[[], float] = time.time) ->
     app.state.streams = Streams(min(settings.limits.live_streams, max(1, settings.limits.requests_at_once // 2)))
     for routes in (health, enrolment, content, exchange, rounds, releasing, admin, docs, watching, site):
         app.include_router(routes.router)
-    app.add_exception_handler(EdgeError, _edge_error)
-    app.add_exception_handler(OSError, _os_error)
-    app.add_exception_handler(sa.exc.DBAPIError, _database_error)
-    app.add_exception_handler(sa.exc.TimeoutError, _database_error)
+    for kind in (EdgeError, OSError, sa.exc.DBAPIError, sa.exc.TimeoutError):
+        app.add_exception_handler(kind, _told)
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(RequestValidationError, _parameter_error)
-    app.add_exception_handler(Exception, _unexpected)
     # the last one added is the first one asked
     app.add_middleware(BodyGuard, limits=settings.limits)
     app.add_middleware(Crowd, limits=settings.limits)
     app.add_middleware(Envelope, clock=clock)
     app.add_middleware(Watch)
-    app.openapi = lambda: openapi.document(app)  # type: ignore[method-assign]
+    app.openapi = functools.cache(lambda: openapi.document(app))  # type: ignore[method-assign]
     return app
 
 
-def _edge_error(_request: Request, error: Exception) -> Response:
-    return error_reply(error if isinstance(error, EdgeError) else EdgeError("the server failed"))
-
-
-def _os_error(_request: Request, error: Exception) -> Response:
-    found = from_os_error(error, "answering") if isinstance(error, OSError) else EdgeError("the server failed")
-    return error_reply(
-        type(found)(found.message.split(" (")[0], hint=found.hint)
-    )  # paths are not the caller's business
-
-
-def _database_error(_request: Request, error: Exception) -> Response:
-    return error_reply(database_trouble(error))
+def _told(_request: Request, error: Exception) -> Response:
+    return error_reply(told(error))
 
 
 def _http_error(_request: Request, error: Exception) -> Response:
@@ -90,7 +77,3 @@ def _parameter_error(_request: Request, error: Exception) -> Response:
     problems = error.errors() if isinstance(error, RequestValidationError) else []
     told = "; ".join(f"{'.'.join(str(part) for part in problem['loc'])}: {problem['msg']}" for problem in problems[:3])
     return error_reply(InvalidMessage(f"the request's address is malformed: {told}"))
-
-
-def _unexpected(_request: Request, _error: Exception) -> Response:
-    return error_reply(EdgeError("the server failed", hint="its log says why"))

@@ -14,10 +14,11 @@ from collections.abc import Callable
 
 import anyio.to_thread
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from cloud_aug import logs, metrics
-from cloud_aug.replies import error_reply
+from cloud_aug.replies import error_reply, told
 from cloud_aug.settings import Limits
 from edgewire import WIRE_VERSION
 from edgewire.errors import EdgeError, RetryLater, TimedOut, TooLarge, UpgradeRequired
@@ -26,6 +27,8 @@ from edgewire.messages import CLOCK_HEADER, SAMPLES_LIMIT_BYTES, WIRE_HEADER
 MAX_BODY_BYTES = SAMPLES_LIMIT_BYTES  # no request has a larger body; single routes allow less
 BUSY_RETRY_S = 2.0
 _ALWAYS_ANSWERED = ("/healthz", "/readyz", "/metrics")
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE"})  # others are told as one: strangers make them up
+_GONE = 499  # in the log and the metrics: who asked went away before there was an answer
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 REQUEST_ID_HEADER = "x-request-id"
 SAID = "edge-said"  # in a request's scope: headers that its answer shall have
@@ -45,7 +48,7 @@ class Watch:
             return
         came = Headers(scope=scope).get(REQUEST_ID_HEADER, "")
         request = came if _REQUEST_ID.fullmatch(came) else secrets.token_hex(6)
-        token, started, status, size = logs.request_id.set(request), time.perf_counter(), 500, 0
+        token, started, status, size = logs.request_id.set(request), time.perf_counter(), _GONE, 0
 
         async def noted(message: Message) -> None:
             nonlocal status, size
@@ -59,6 +62,9 @@ class Watch:
         metrics.waiting.set(anyio.to_thread.current_default_thread_limiter().statistics().tasks_waiting)
         try:
             await self._app(scope, receive, noted)
+        except Exception:
+            status = 500
+            raise
         finally:
             metrics.inside.dec()
             self._tell(scope, status, size, time.perf_counter() - started)
@@ -67,7 +73,7 @@ class Watch:
     def _tell(self, scope: Scope, status: int, size: int, took_s: float) -> None:
         # the route's pattern: an address may name a board, and would make a series of its own
         route = getattr(scope.get("route"), "path", "other")
-        method = scope["method"] if route != "other" else "other"
+        method = scope["method"] if route != "other" and scope["method"] in _METHODS else "other"
         metrics.requests.labels(method, route, status).inc()
         metrics.seconds.labels(method, route).observe(took_s)
         fields = {"method": method, "route": route, "status": status, "bytes": size, "ms": round(1000 * took_s, 1)}
@@ -133,7 +139,8 @@ class Crowd:
 
 
 class BodyGuard:
-    """Ends a request whose body is too large (413) or too slow (504), and an answer that nobody takes."""
+    """Ends a request whose body is too large (413) or too slow (504), one that fails as nobody foresaw (500), and an
+    answer that nobody takes."""
 
     def __init__(self, app: ASGIApp, limits: Limits) -> None:
         self._app = app
@@ -156,12 +163,13 @@ class BodyGuard:
         try:
             check_length(Headers(scope=scope).get("content-length"), MAX_BODY_BYTES)
             await self._app(scope, _Guarded(receive, self._limits), noted)
-        except EdgeError as error:
-            if started:
-                raise
-            await error_reply(error)(scope, receive, send)
-        except _Stalled:
+        except (_Stalled, ClientDisconnect):
             return  # half an answer: the server closes the connection; else a few idle readers would hold every place
+        except Exception as error:
+            if started or not isinstance(error, EdgeError):
+                _log.exception("failed")  # here, where the request's id is known
+            if not started:
+                await error_reply(told(error))(scope, receive, send)
 
 
 class _Stalled(Exception):

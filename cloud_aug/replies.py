@@ -15,7 +15,7 @@ from starlette.responses import Response, StreamingResponse
 from cloud_aug import logs
 from cloud_aug.database import first_line, from_database_error
 from edgewire.decoding import encode
-from edgewire.errors import EdgeError, RetryLater
+from edgewire.errors import EdgeError, RetryLater, from_os_error
 from edgewire.messages import HAVE_HEADER, PARTS_HEADER, ErrorBody, ErrorReply
 
 BINARY = "application/octet-stream"
@@ -69,13 +69,22 @@ def error_reply(error: EdgeError) -> Response:
     return Response(encode(body), status_code=error.http_status, media_type=JSON, headers=headers)
 
 
-def database_trouble(error: Exception) -> EdgeError:
-    """What callers are told when the database fails; the log gets the rest."""
-    if not isinstance(error, sa.exc.DBAPIError):
+def told(error: Exception) -> EdgeError:
+    """What callers are told of any failure; the log gets the rest."""
+    if isinstance(error, EdgeError):
+        return error
+    if isinstance(error, sa.exc.TimeoutError):
         return RetryLater("the database is busy", retry_after_s=5)  # no connection was free
-    _log.error("database: %s", first_line(error))
-    found = from_database_error(error)
-    return found if type(found) is not EdgeError else EdgeError("the server failed", hint="its log says why")
+    found = EdgeError("the server failed", hint="its log says why")
+    if isinstance(error, sa.exc.DBAPIError):
+        _log.error("database: %s", first_line(error))
+        of_database = from_database_error(error)
+        return of_database if type(of_database) is not EdgeError else found
+    if isinstance(error, OSError):
+        of_system = from_os_error(error, "answering")
+        _log.error("%s", of_system.message)
+        return type(of_system)(of_system.message.split(" (")[0], hint=of_system.hint)  # paths are not theirs to know
+    return found
 
 
 def matches(if_none_match: str | None, etag: str) -> bool:

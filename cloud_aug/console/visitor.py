@@ -23,7 +23,7 @@ from cloud_aug.accounts import Role
 from cloud_aug.cloud import Cloud
 from cloud_aug.console import pages
 from cloud_aug.middleware import check_length
-from cloud_aug.replies import database_trouble
+from cloud_aug.replies import told
 from cloud_aug.sessions import Session
 from edgewire.errors import EdgeError, InvalidMessage, Refused, TooLarge
 
@@ -71,10 +71,8 @@ class PageRoute(APIRoute):
                 return _to_login(request)
             except RequestValidationError:
                 return pages.refusal(InvalidMessage("the page's address is malformed"))
-            except (sa.exc.DBAPIError, sa.exc.TimeoutError) as error:
-                return pages.refusal(database_trouble(error))
-            except EdgeError as error:
-                return pages.refusal(error)
+            except (EdgeError, OSError, sa.exc.DBAPIError, sa.exc.TimeoutError) as error:
+                return pages.refusal(told(error))
 
         return handle
 

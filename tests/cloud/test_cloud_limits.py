@@ -194,6 +194,16 @@ def test_the_openapi_document_is_valid_and_has_the_real_schemas(client):
     assert body["content"]["application/json"]["schema"] == {"$ref": "#/components/schemas/Report"}
 
 
+def test_the_openapi_document_is_made_once_however_often_strangers_ask(client, monkeypatch):
+    from cloud_aug import openapi
+
+    asked: list[int] = []
+    make = openapi.get_openapi
+    monkeypatch.setattr(openapi, "get_openapi", lambda **rest: asked.append(1) or make(**rest))
+    assert client.get("/openapi.json").json() == client.get("/openapi.json").json()
+    assert len(asked) == 1
+
+
 def test_the_page_at_docs_needs_no_other_host(client):
     page = client.get("/docs")
     assert "default-src 'none'" in page.headers["content-security-policy"]

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import logging
 import re
+import ssl
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -36,6 +38,21 @@ def test_every_answer_has_a_request_id_and_errors_say_it(client):
 @pytest.mark.parametrize(("sent", "taken"), [("from-proxy.7", True), ("a b", False), ("x" * 65, False), ('"}', False)])
 def test_a_request_id_of_a_proxy_is_taken_if_it_is_one(client, sent, taken):
     assert (client.get("/healthz", headers={"X-Request-ID": sent}).headers["x-request-id"] == sent) is taken
+
+
+def test_a_failure_that_nobody_foresaw_has_an_id_in_the_answer_and_beside_its_trace(client, monkeypatch, caplog):
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("of the inside")
+
+    monkeypatch.setattr("cloud_aug.routes.health.keys.pseudonym_secret", fail)
+    lines: list[str] = []
+    monkeypatch.setattr(caplog.handler, "emit", lambda record: lines.append(logs._Json().format(record)))
+    answer = client.get("/readyz", headers={"X-Request-ID": "r1"})
+    assert (answer.status_code, answer.json()["error"]["request_id"]) == (500, "r1")
+    assert (answer.headers["x-request-id"], "edge-time" in answer.headers) == ("r1", True)
+    assert "of the inside" not in answer.text
+    traced = [json.loads(line) for line in lines if "of the inside" in line]
+    assert {line["request_id"] for line in traced} == {"r1"}
 
 
 def test_a_request_that_is_refused_at_the_door_has_an_id_too(data):
@@ -98,6 +115,34 @@ def test_the_metrics_tell_of_requests_pool_and_publication_and_of_nobody(client,
         assert any(told.startswith(line) for told in text.splitlines()), line
     assert board.id not in text
     assert "nowhere" not in text
+
+
+def test_methods_that_strangers_make_up_are_counted_as_one(client, cloud, clock):
+    for number in range(5):
+        assert client.request(f"MADEUP{number}", "/healthz").status_code == 405
+    text = client.get("/metrics", headers=watching(cloud, clock)).text
+    assert "MADEUP" not in text
+    assert 'cloud_requests_total{method="other",route="/healthz",status="405"}' in text
+
+
+def test_a_board_that_hangs_up_while_it_sends_is_no_failure_of_the_service(data):
+    from cloud_aug.cloud import open_cloud
+    from tests.cloud.test_cloud_serve import connect, shaken
+
+    made = open_cloud(data)
+    authorities = made.trust().authorities
+    with toys.serving(data, "--access-log") as server, connect(server.url, authorities) as client:
+        board = toys.Board().enroll(client, made, now=time.time())
+        token = board.headers(client, now=time.time())["Authorization"]
+        path = f"/v1/tasks/toy/contributions/{'a' * 32}?consent=packs&until=4e9"
+        head = f"PUT {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: {token}\r\nContent-Length: 9999\r\n\r\n"
+        context = ssl.create_default_context(cadata="\n".join(authorities))
+        with shaken(server.port, context) as connection:
+            connection.sendall(head.encode() + b"x" * 99)
+        while not (cut := [line for line in server.lines if "contributions" in line]):
+            assert client.get("/healthz").status_code == 200
+    assert json.loads(cut[0])["status"] == 499
+    assert "Traceback" not in "".join(server.lines)
 
 
 def test_a_board_that_asks_too_often_is_told_when_to_come_back(data, clock, code):
