@@ -25,6 +25,12 @@ class Records:
         with store_schema.translated(self.path), store_schema.transaction(self._connection):
             yield
 
+    @contextmanager
+    def snapshot(self) -> Iterator[None]:
+        """Several questions about one state; another process may write meanwhile."""
+        with store_schema.translated(self.path), store_schema.snapshot(self._connection):
+            yield
+
     def meta_get(self, key: str) -> str | None:
         row = self._one("SELECT value FROM meta WHERE key = ?", key)
         return None if row is None else str(row[0])

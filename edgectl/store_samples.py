@@ -93,7 +93,7 @@ class SampleRecords(Records):
         from edgewire.samples import make
 
         kind, index = _kind(task), {name: i for i, name in enumerate(task.labels)}
-        with self.transaction():  # one snapshot for the count and the rows
+        with self.snapshot():  # for the count and the rows
             n = int(self._one(f"SELECT count(*) {_FROM_SAMPLES}", task.id, unscored)[0])
             x = np.empty((n, *task.input.shape), task.input.dtype)
             light: list[tuple[int, str, int, str, float, float]] = []

@@ -221,6 +221,20 @@ def transaction(connection: sqlite3.Connection) -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def snapshot(connection: sqlite3.Connection) -> Iterator[None]:
+    """Questions of the block are answered from one state, and neither wait for a writer nor keep one waiting."""
+    if connection.in_transaction:
+        yield
+        return
+    connection.execute("BEGIN")
+    try:
+        yield
+    finally:
+        with contextlib.suppress(sqlite3.Error):  # nothing was written, and what failed inside is what matters
+            connection.execute("COMMIT")
+
+
+@contextlib.contextmanager
 def translated(path: Path) -> Iterator[None]:
     """SQLite's errors as ours: each asks something else of the user. None of them loses what was committed."""
     try:

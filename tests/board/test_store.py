@@ -328,6 +328,21 @@ def test_a_second_writer_that_waits_too_long_is_told_so(tmp_path: Path, monkeypa
         assert one.meta_get("a") == "3"
 
 
+def test_samples_are_read_while_another_process_adds_some(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store_schema, "BUSY_TIMEOUT_S", 0.05)
+    with Store.open(tmp_path / "edgectl.db") as one, Store.open(tmp_path / "edgectl.db") as two:
+        one.add_samples(GESTURES, samples(2), now=0.0)
+        with one.transaction():
+            one.add_samples(GESTURES, samples(5), now=0.0)
+            assert len(two.samples(GESTURES)) == 2
+        assert len(two.samples(GESTURES)) == 5
+        with two.snapshot():
+            assert two.outbox_size() == 0
+            one.queue("a" * 32, "report", "gestures", b"{}", {}, 1.0)
+            assert two.outbox_size() == 0
+        assert two.outbox_size() == 1
+
+
 def mounted(folder: Path, options: str) -> Iterator[Path]:
     if os.geteuid() != 0 or shutil.which("mount") is None:
         pytest.skip("mounting a small file system needs root")
