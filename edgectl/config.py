@@ -41,6 +41,10 @@ def _text(text: str) -> str:
     return text
 
 
+def _path(text: str) -> str:
+    return _text(text)
+
+
 def _one_of(*choices: str) -> Callable[[str], str]:
     def read(text: str) -> str:
         if text not in choices:
@@ -89,7 +93,7 @@ PROVIDERS = ("CUDAExecutionProvider", "TensorrtExecutionProvider", "CPUExecution
 KEYS: dict[str, Key] = {
     key.name: key
     for key in (
-        Key("state", _text, None, "folder of keys, samples and models"),
+        Key("state", _path, None, "folder of keys, samples and models"),
         Key("task", _text, None, "task that commands are about where --task is not given"),
         Key(
             "mode",
@@ -106,7 +110,7 @@ KEYS: dict[str, Key] = {
             "what onnxruntime runs on where device is auto: the first that is there",
         ),
         Key("profile", _text, None, "board profile, instead of the detected one"),
-        Key("fleet_inventory", _text, None, "inventory of `edgectl fleet` where -i is not given"),
+        Key("fleet_inventory", _path, None, "inventory of `edgectl fleet` where -i is not given"),
         Key("name", _text, None, "name under which the board enrolls, instead of its host name"),
         Key("sync_seconds", _whole(1, 86400), 600, "seconds that one sync may take, without a round's turn"),
         Key("train_seconds", _whole(0, 604800), 0, "seconds that one training may take in all; 0: no limit"),
@@ -171,7 +175,7 @@ KEYS: dict[str, Key] = {
         Key("telemetry_log_mib", _whole(1, 1024), 8, "disk that `edgectl telemetry log` may take"),
         Key(
             "agent_watch_folder",
-            _text,
+            _path,
             None,
             "folder whose new files `edgectl agent` adds; else inbox/ in the state folder",
         ),
@@ -334,8 +338,11 @@ def _checked(name: str, value: object, origin: str) -> Setting:
 
 
 def set_in_file(path: Path, name: str, text: str) -> bool:
-    """Write one setting, keeping comments and order; whether anything changed."""
+    """Write one setting, keeping comments and order; whether anything changed. A path is written as it is from any
+    folder."""
     value = _checked(known(name).name, text, name).value
+    if known(name).read is _path and text != "-":
+        value = str(Path(text).expanduser().absolute())
     if path.is_file() and read_file(path).get(name) == value:
         return False
     _edit(path, lambda document: document.__setitem__(name, value))

@@ -45,6 +45,19 @@ def test_every_origin_is_named(tmp_path: Path) -> None:
     )
 
 
+def test_a_path_is_set_as_it_is_from_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    here = places(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", "/home/pi")
+    config.set_in_file(here.user_file, "fleet_inventory", "boards.yml")
+    config.set_in_file(here.user_file, "agent_watch_folder", "~/inbox")
+    settings = config.load(here)
+    assert settings.text("fleet_inventory") == str(tmp_path / "boards.yml")
+    assert settings.text("agent_watch_folder") == "/home/pi/inbox"
+    config.set_in_file(here.user_file, "fleet_inventory", "-")
+    assert config.load(here).text("fleet_inventory") == "-"
+
+
 def test_an_unknown_key_is_refused_with_its_file(tmp_path: Path) -> None:
     here = places(tmp_path)
     here.user_file.write_text("treads = 3")
