@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import logging
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 from edgectl import __version__
@@ -18,7 +19,7 @@ from edgectl.enrolment import Enrolment
 from edgectl.home import Home
 from edgectl.inference import Predictor
 from edgectl.models import Models
-from edgectl.recipes import RECIPES
+from edgectl.recipes import suits
 from edgectl.releases import gate, overlay, record
 from edgectl.releases.overlay import InForce
 from edgectl.releases.record import Record
@@ -28,15 +29,19 @@ from edgewire import golden
 from edgewire.decoding import convert
 from edgewire.errors import (
     Busy,
+    Conflict,
     CorruptFile,
     EdgeError,
     Expired,
     Forged,
     InvalidMessage,
     NotFound,
+    NotGranted,
     Outdated,
     RetryLater,
     TimedOut,
+    TooLarge,
+    UsageError,
     WrongClock,
 )
 from edgewire.files import exclusive, write_atomic
@@ -47,6 +52,7 @@ from edgewire.signing import open_sealed
 _LOG = logging.getLogger(__name__)
 
 ATTEMPTS = 3
+_NEVER_TAKEN = (Conflict, NotFound, NotGranted, Outdated, TooLarge, UsageError)
 _ETAG = "release.etag"
 
 
@@ -93,6 +99,7 @@ class Following:
         answer = cloud.orders(self._task, self._known_etag())
         done = [self._believe(raw) for raw in (answer[0].orders if answer is not None else ())]
         done += [self._carry_out(kind) for kind in record.KINDS]
+        self._complete()
         self._tell(cloud)
         if answer is not None and all(done):
             write_atomic(self._cache.folder / _ETAG, answer[1].encode(), mode=0o600)
@@ -148,7 +155,7 @@ class Following:
         return InForce(order, statement)
 
     def _is_known(self, found: InForce, known: Record) -> bool:
-        mine = overlay.opened(known.order, self._board.enrolment, self._task)
+        mine = overlay.stored(known.order)  # the key that signed it may be trusted no more: this one vouches anew
         return mine is not None and _identity(mine) == _identity(found)
 
     def _refresh(self, raw: str, found: InForce, known: Record) -> None:
@@ -168,30 +175,35 @@ class Following:
 
     def _go_back(self, found: InForce, known: Record) -> None:
         """Told twice, it changes nothing. What was personalized on the base that is called back goes with it."""
-        kind, release = found.order.kind, found.order.release
         if (found.statement.epoch, found.statement.version) == (known.epoch, known.floor):
             return
-        mine = overlay.opened(known.order, self._board.enrolment, self._task)
-        before = overlay.opened(known.before, self._board.enrolment, self._task)
         self._check_newer(found, known)
+        release = found.order.release
+        slots = {name: overlay.stored(getattr(known, name)) for name in ("order", "before")}
+        gone = {name: slot.order for name, slot in slots.items() if slot is not None and slot.order.release == release}
         after = replace(known, epoch=found.statement.epoch, floor=found.statement.version)
-        if mine is not None and mine.order.release == release:
-            self._drop_personal(mine.order)
+        if "order" in gone:
             after = replace(after, stage="reverted", attempts=0, reason="the cloud called it back")
-        elif before is not None and before.order.release == release:
+        if "before" in gone:
             after = replace(after, before="")
         told = self._outcome(found, "reverted", ())
-        self._put(kind, replace(after, outcomes=(*after.outcomes, told)))
+        with self._without_personal(gone.values()):
+            self._put(found.order.kind, replace(after, outcomes=(*after.outcomes, told)))
         self._notes.append(f"release {release} was called back")
 
-    def _drop_personal(self, order: Order) -> None:
-        """Raises Busy if a training runs: the next sync goes back then."""
-        if not isinstance(order.payload, BasePayload):
+    @contextmanager
+    def _without_personal(self, called_back: Iterable[Order]) -> Iterator[None]:
+        """Put away personal models made on bases that are called back, and let none be trained meanwhile. Raises Busy if
+        a training runs: the next sync goes back then."""
+        bad = {one.payload.base.onnx.digest for one in called_back if isinstance(one.payload, BasePayload)}
+        if not bad:
+            yield
             return
-        bad, models = order.payload.base.onnx.digest, Models(self._board.home, self._task)
+        models = Models(self._board.home, self._task)
         with exclusive(self._board.home.lock("train"), doing="training on this board"):
-            while any(slot.state == "current" and slot.lineage.base == bad for slot in models.slots()):
+            while any(slot.state == "current" and slot.lineage.base in bad for slot in models.slots()):
                 models.rollback()
+            yield
 
     # Steps
 
@@ -202,6 +214,9 @@ class Following:
             return True
         found = overlay.opened(known.order, self._board.enrolment, self._task)
         if found is None:
+            return False
+        if found.statement.expires_at < self._board.clock():
+            self._notes.append(f"release {found.order.release} waits: its order has expired, and there is no new one")
             return False
         if refused := self._unfit(found.order):
             self._end(kind, found, "failed", [refused], f"this board is not what it is for ({refused.name})")
@@ -218,8 +233,8 @@ class Following:
         return None
 
     def _take_policy(self, found: InForce, policy: Policy) -> bool:
-        known = policy.recipe in RECIPES
-        reason = "" if known else f"this edgectl knows no recipe '{policy.recipe}'"
+        known = suits(policy.recipe, self._general.task)
+        reason = "" if known else f"this edgectl knows no recipe '{policy.recipe}' for this task"
         self._end("policy", found, "committed" if known else "failed", [Check("recipe", known)], reason)
         return True
 
@@ -286,7 +301,7 @@ class Following:
         known = self._record(kind)
         found = overlay.opened(known.order, self._board.enrolment, self._task)
         if found is None or not isinstance(found.order.payload, BasePayload):
-            self._put(kind, replace(known, stage="failed", reason="its order is signed by a key that is gone"))
+            self._put(kind, replace(known, stage="ready", attempts=0))  # until it comes under a key that is trusted
             return
         if not self._begin(kind, found):
             return
@@ -320,17 +335,28 @@ class Following:
         return told
 
     def _tell(self, cloud: Cloud) -> None:
-        """What the cloud does not want to hear is not told again."""
+        """What the cloud will never take is not told again; what something else keeps back is, with the next sync."""
         for kind in record.KINDS:
             for outcome in self._record(kind).outcomes:
                 try:
                     cloud.tell_outcome(self._task, outcome)
                 except (RetryLater, TimedOut):
                     raise
-                except EdgeError as error:
+                except _NEVER_TAKEN as error:
                     _LOG.warning("the cloud does not take how release %s went: %s", outcome.release, error)
+                except EdgeError as error:
+                    _LOG.warning("the cloud is told later how release %s went: %s", outcome.release, error)
+                    continue
                 known = self._record(kind)
                 self._put(kind, replace(known, outcomes=tuple(one for one in known.outcomes if one != outcome)))
+
+    def _complete(self) -> None:
+        """What serves by a release is here, as what the manifest names is: a file that was damaged was removed."""
+        base = self.effective().base
+        if base.version > self._general.base.version:
+            for what, ref in (("base weights", base.weights), ("base model", base.onnx)):
+                if not self._cache.has(ref):
+                    self._fetched += self._board.fetch(self._cache, what, ref)
 
     # The record
 

@@ -60,7 +60,7 @@ class Meter:
     def total(self, *, idle_w: float | None = None) -> Energy:
         """All so far. idle_w: what the board takes doing nothing; None: unknown, so what is above it is, too."""
         gap_s = self._largest_gap_s
-        if self._readings < 2:
+        if self._seconds <= 0.0:
             reason = self._reason if self._readings == 0 else "one reading of power adds up to nothing"
             return Energy(None, None, 0.0, self._readings, gap_s, "none", reason)
         above = None if idle_w is None else self._joules - idle_w * self._seconds

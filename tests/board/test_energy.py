@@ -34,6 +34,14 @@ def test_one_reading_is_no_energy() -> None:
     assert meter.mean_w is None
 
 
+def test_readings_with_a_pause_between_them_are_no_energy() -> None:
+    meter = Meter()
+    for at in (0.0, 10.0):
+        meter.add(at, 5.0, "measured")
+        meter.pause()
+    assert (meter.total(idle_w=1.0).joules, meter.total().reason != "") == (None, True)
+
+
 def test_without_idle_power_what_is_above_it_is_unknown() -> None:
     meter = Meter()
     meter.add(0.0, 5.0, "measured")

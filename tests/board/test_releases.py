@@ -288,10 +288,11 @@ def test_a_policy_is_taken_if_the_recipe_is_known_and_refused_if_not(released: R
     released.sync()
     home = released.synced.board.home
     assert overlay.policy(home, enrolment.load(home), released.task_id) == Policy("blend", 60)
-    released.order_policy(Policy(recipe="of_tomorrow"), counter=2)
-    released.sync()
-    assert overlay.policy(home, enrolment.load(home), released.task_id) == Policy("blend", 60)
-    assert [verdict for _, verdict in released.told] == ["committed", "failed"]
+    for counter, recipe in ((2, "of_tomorrow"), (3, "neighbours")):  # that is for tasks of clicks
+        released.order_policy(Policy(recipe=recipe), counter=counter)
+        released.sync()
+        assert overlay.policy(home, enrolment.load(home), released.task_id) == Policy("blend", 60)
+    assert [verdict for _, verdict in released.told] == ["committed", "failed", "failed"]
 
 
 def test_a_personal_model_made_on_a_base_that_is_called_back_goes_with_it(released: Released) -> None:

@@ -10,10 +10,11 @@ from edgelearn.personalize.bayes import add_guess
 from edgelearn.personalize.blend import mean_weights
 from edgelearn.personalize.choose import Belief, Figure, can_tell, choose, shortlist, veto
 from edgelearn.personalize.joint import train_jointly
-from edgelearn.personalize.recipes import CHOICES, RECIPES
+from edgelearn.personalize.recipes import CHOICES, RECIPES, applicable
 from edgelearn.personalize.rehearsal import deal, rehearse
 from edgelearn.personalize.setting import Settings
 from edgelearn.personalize.veto import Evidence, gather, make_folds
+from edgewire.tasks import ModelSpec
 from tests.learn import world
 
 STYLE = world.style(7, 1.6)
@@ -222,6 +223,9 @@ def test_the_command_offers_the_recipes_that_there_are() -> None:
     from edgectl import recipes as offered
 
     assert ("auto", *RECIPES) == offered.RECIPES
+    clicks = replace(world.TASK, model=ModelSpec("din"))
+    for task in (world.TASK, clicks):
+        assert {name for name in offered.RECIPES if offered.suits(name, task)} == {"auto", *applicable(task)}
 
 
 def test_a_board_looks_at_what_the_rehearsal_found_best_at_its_shots() -> None:
