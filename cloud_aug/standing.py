@@ -118,10 +118,14 @@ def profiles(cloud: Cloud, *, limit: int = 100) -> list[str]:
         return list(connection.execute(sa.select(column).distinct().order_by(column).limit(limit)).scalars())
 
 
-def spread(cloud: Cloud, name: Literal["temperature_c", "gain"], *, step: float) -> list[tuple[float, int]]:
-    """How many boards, revoked ones left out, have a value in each step: (its start, boards), rising."""
-    column = db.board_states.c[name]
-    floor = sa.cast(sa.func.round(column / step - _HALF), sa.Integer).label("floor")
+def spread(
+    cloud: Cloud, name: Literal["temperature_c", "gain"], *, step: float, within: tuple[float, float]
+) -> list[tuple[float, int]]:
+    """How many boards, revoked ones left out, have a value in each step: (its start, boards), rising. within: what lies
+    beyond counts as its end, so that no board's report makes more steps than a chart can have."""
+    column, (low, high) = db.board_states.c[name], within
+    value = sa.case((column < low, low), (column > high, high), else_=column)
+    floor = sa.cast(sa.func.round(value / step - _HALF), sa.Integer).label("floor")
     floors = sa.select(floor).select_from(_BOARDS).where(column.is_not(None), db.boards.c.revoked_at.is_(None))
     with cloud.database.reading() as connection:
         rows = connection.execute(_counted(floors)).all()

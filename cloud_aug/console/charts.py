@@ -16,6 +16,7 @@ WIDTH, HEIGHT = 360, 190
 LEFT, RIGHT, TOP, BOTTOM = 44, 8, 10, 26
 COLOURS = 8  # classes c0 to c7
 LONGEST_LABEL = 22
+_FINEST = 1e-12  # between ticks: closer ones are the same number to who reads them, or to the machine
 _NAMED_FROM = 28.0  # a narrower column has no room for its name
 
 _NOTHING = Markup("")
@@ -233,7 +234,7 @@ def _text(x: float, y: float, text: str, anchor: str) -> Markup:
 
 def _ticks(low: float, high: float) -> list[float]:
     """Round numbers that hold the values: 1, 2 or 5 times a power of ten apart."""
-    rough = ((high - low) or abs(high) or 1.0) / 4
+    rough = max(((high - low) or abs(high) or 1.0) / 4, _FINEST)
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough * 0.999)
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)

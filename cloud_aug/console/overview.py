@@ -40,7 +40,8 @@ def page(visitor: Looking) -> Response:
 
 
 def _spreads(cloud: Cloud) -> list[Markup]:
-    heat, gains = standing.spread(cloud, "temperature_c", step=5.0), standing.spread(cloud, "gain", step=0.05)
+    heat = standing.spread(cloud, "temperature_c", step=5.0, within=(-40.0, 125.0))
+    gains = standing.spread(cloud, "gain", step=0.05, within=(-1.0, 1.0))
     return [
         charts.columns("Boards by temperature, °C", [(f"{start:.0f}", count) for start, count in _whole(heat, 5.0)]),
         charts.columns(

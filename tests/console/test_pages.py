@@ -117,7 +117,18 @@ def test_spread_counts_boards_in_steps(made):
         for board, heat in ((FIRST, -3.0), (SECOND, 50.0), (f"b{3:016x}", 54.9), (f"b{4:016x}", 55.0)):
             this = db.board_states.update().where(db.board_states.c.board == board)
             connection.execute(this.values(temperature_c=heat))
-    assert standing.spread(made, "temperature_c", step=5.0) == [(-5.0, 1), (50.0, 2), (55.0, 1)]
+    told = standing.spread(made, "temperature_c", step=5.0, within=(-40.0, 125.0))
+    assert told == [(-5.0, 1), (50.0, 2), (55.0, 1)]
+    assert standing.spread(made, "temperature_c", step=5.0, within=(0.0, 52.0)) == [(0.0, 1), (50.0, 3)]
+
+
+def test_a_board_that_reports_what_cannot_be_leaves_the_overview_as_it_is(visit, made, clock):
+    visit.log_in("vic")
+    usual = len(visit.client.get("/").content)
+    for number, gain in enumerate((1e6, -1e300)):
+        report = Report(f"{number:032x}", "toy", "c" * 64, "directory", "auto", "mpda", 9, 4, 2, gain, 3.0)
+        uploads.report(made, SECOND, "toy", report.upload_id, encode(report), now=clock())
+        assert len(visit.client.get("/").content) < 2 * usual
 
 
 def test_one_board_shows_its_timeline_and_an_operator_revokes_it(visit, made, clock):
@@ -254,7 +265,10 @@ def test_charts_say_in_words_what_they_show_and_escape_it():
         assert "style=" not in chart
 
 
-@pytest.mark.parametrize("values", [[], [(3.0, 2.0)], [(0, 0), (1, 0)], [(0, -1e9), (1, 1e9)], [(0, 1e-9), (1, 2e-9)]])
+@pytest.mark.parametrize(
+    "values",
+    [[], [(3.0, 2.0)], [(0, 0), (1, 0)], [(0, -1e9), (1, 1e9)], [(0, 1e-9), (1, 2e-9)], [(0, 0), (1, 5e-324)]],
+)
 def test_a_chart_can_be_drawn_of_whatever_there_is(values):
     assert "figure" in charts.lines("x", [Series("x", values)])
     assert "nan" not in charts.lines("x", [Series("x", values)])
