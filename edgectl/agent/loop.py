@@ -300,11 +300,12 @@ class Agent:
             self._failed("rounds", self._rounds, done.code, _reason(done))
 
     def _tell_turn(self, turn: dict[str, Any]) -> None:
-        known = {key: turn.get(key) for key in ("task", "series", "number", "state")}
+        known = {key: turn.get(key) for key in ("task", "series", "number", "state", "note")}
         if turn.get("state") in ("waiting", "failed"):
             self._once_told(f"round {turn.get('task')}", f"{turn.get('task')}: {turn.get('note')}", **known)
         else:
-            line = f"{turn.get('task')}: round {turn.get('number')}: {turn.get('state')}"
+            why = f" ({turn['note']})" if turn.get("note") and turn.get("state") != "sent" else ""
+            line = f"{turn.get('task')}: round {turn.get('number')}: {turn.get('state')}{why}"
             self._world.tell("round", line, **known)
 
     # Health

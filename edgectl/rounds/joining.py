@@ -26,6 +26,7 @@ from edgewire.errors import (
     Busy,
     Conflict,
     CorruptFile,
+    EdgeError,
     Forged,
     Gone,
     InvalidMessage,
@@ -93,11 +94,11 @@ def take_part(board: Board, rounds: Rounds, outcome: Outcome) -> Outcome:
     `Rounds` raises; what was made stays on disk, and is sent the next time."""
     folder, task_id = RoundFolder(board.home, outcome.task), outcome.task
     folder.ensure()
-    outcome.earlier = _sent_earlier(board, folder, rounds)
+    outcome.earlier, unsent = _sent_earlier(board, folder, rounds)
     reply = _joined(board, folder, rounds)
     if isinstance(reply.rows, str):
         reply = _told_rows(board, folder, rounds, reply.rows)
-    outcome.wait_s, outcome.note = reply.wait_s, reply.note
+    outcome.wait_s, outcome.note = reply.wait_s, "; ".join(note for note in (unsent, reply.note) if note)
     if not reply.invitation:
         return outcome
     raw = reply.invitation.encode()
@@ -117,19 +118,20 @@ def take_part(board: Board, rounds: Rounds, outcome: Outcome) -> Outcome:
     return outcome
 
 
-def _sent_earlier(board: Board, folder: RoundFolder, rounds: Rounds) -> bool:
-    """Send the update that an earlier run has made, if there is one; whether the cloud took it. One with less noise
-    than the owner wants by now never leaves."""
+def _sent_earlier(board: Board, folder: RoundFolder, rounds: Rounds) -> tuple[bool, str]:
+    """Send the update that an earlier run has made, if there is one; whether the cloud took it, and why not. One with
+    less noise than the owner wants by now never leaves."""
     if (made := folder.waiting()) is None:
-        return False
+        return False, ""
     invitation = _accepted(board, folder)
     noise = invitation.noise if invitation else 0.0  # where the disk has lost it nothing is known of any
     if noise < board.able.noise:
         folder.settle(made[1], counts=False)
-        return False
+        return False, "an update made earlier has less noise than the owner wants by now, and is dropped"
     signs = Pulse(board.apart, folder.task_id, invitation) if invitation else contextlib.nullcontext()
     with signs:
-        return _send(board, folder, rounds, *made, noise=noise) == "sent"
+        why = _send(board, folder, rounds, *made, noise=noise)
+    return why is None, "" if why is None else f"an update made earlier does not count: {why}"
 
 
 def _accepted(board: Board, folder: RoundFolder) -> Invitation | None:
@@ -182,7 +184,8 @@ def _work(
     outcome.trained = done.report
     made = folder.waiting()
     if done.code == 0 and made is not None:
-        outcome.state = _send(board, folder, rounds, *made, noise=invitation.noise)
+        why = _send(board, folder, rounds, *made, noise=invitation.noise)
+        outcome.state, outcome.note = _taken(why), "" if why is None else str(why)
         outcome.wait_s = RETRY_S if outcome.state == "refused" else outcome.wait_s
     elif done.code == Busy.exit_code:
         outcome.note, outcome.wait_s = done.said, invitation.heartbeat_s  # another process trains
@@ -190,7 +193,7 @@ def _work(
         outcome.state, outcome.note = "late", "the round was over before the training"
         if not pulse.unwanted():
             give_up(rounds, folder.task_id, invitation)
-    elif done.code in STOPPED:
+    elif done.code in STOPPED or board.stopped():  # also where a training did not stop in time, and was killed
         _keep_place(invitation, outcome)
     else:
         outcome.state, outcome.wait_s = "given-up", _pause_s(done)
@@ -211,9 +214,11 @@ def _pause_s(done: Done) -> float:
     return RETRY_S if done.code in _PASSES else NEVER_S
 
 
-def _send(board: Board, folder: RoundFolder, rounds: Rounds, body: bytes, meta: UpdateMeta, *, noise: float) -> str:
-    """'sent', or why it never counts. Raises RetryLater and the like; then it waits for the next time. What it reveals
-    is in the ledger before it leaves."""
+def _send(
+    board: Board, folder: RoundFolder, rounds: Rounds, body: bytes, meta: UpdateMeta, *, noise: float
+) -> EdgeError | None:
+    """None where the cloud took it, or why it never counts. Raises RetryLater and the like; then it waits for the next
+    time. What it reveals is in the ledger before it leaves."""
     with Store.open(board.home.ensure().database) as store:
         store.note_update(folder.task_id, meta.upload_id, meta.series, meta.number, noise, board.clock())
     try:
@@ -222,9 +227,14 @@ def _send(board: Board, folder: RoundFolder, rounds: Rounds, body: bytes, meta: 
         if isinstance(error, Refused) and type(error) is not Refused:  # revoked, say: that is not about the update
             raise
         folder.settle(meta, counts=False)
-        return "late" if isinstance(error, Gone) else "refused"
+        return error
     folder.settle(meta, counts=True)
-    return "sent"
+    return None
+
+
+def _taken(why: EdgeError | None) -> str:
+    """The state of who sent an update."""
+    return "sent" if why is None else "late" if isinstance(why, Gone) else "refused"
 
 
 def _opened(board: Board, rounds: Rounds, task_id: str, raw: bytes) -> Invitation:

@@ -522,6 +522,14 @@ def test_a_turn_is_told_and_one_that_failed_is_tried_again_later(day: Day) -> No
     assert day.told("round")[0] == "gestures: round 2: sent"
 
 
+def test_why_a_turn_came_to_nothing_is_told(day: Day) -> None:
+    day.rules = replace(Rules(day.folder), rounds_s=30.0)
+    turn = {"task": "gestures", "series": "0" * 16, "number": 2, "state": "refused", "note": "not finite"}
+    day.answers["round"] = lambda: Done(0, {"wait_s": 60.0, "turns": [turn]})
+    day.agent().once()
+    assert day.told("round") == ["gestures: round 2: refused (not finite)"]
+
+
 def test_turns_that_were_played_are_told_where_another_task_failed(day: Day) -> None:
     day.rules = replace(Rules(day.folder), rounds_s=30.0)
     sent = {"task": "gestures", "series": "0" * 16, "number": 2, "state": "sent"}

@@ -277,6 +277,18 @@ def test_what_never_counts_is_dropped_with_its_memory(
     assert not [name for name in files(ready) if name.startswith(("update", "memory"))]
 
 
+@pytest.mark.parametrize(("error", "state"), [(Gone("round 1 is closed"), "late"), (Refused("not finite"), "refused")])
+def test_why_an_update_does_not_count_is_told(ready: Synced, service: Service, error: EdgeError, state: str) -> None:
+    service.fails = error
+    outcome = turn(ready, service)
+    assert (outcome.state, outcome.note) == (state, str(error))
+    service.fails = Offline("no connection")
+    with pytest.raises(Offline):
+        turn(ready, service)
+    service.fails, service.invited = error, False
+    assert turn(ready, service).note == f"an update made earlier does not count: {error}; not invited yet"
+
+
 def test_a_revoked_board_is_told_and_keeps_its_update(ready: Synced, service: Service) -> None:
     service.fails = Revoked("this board was revoked")
     with pytest.raises(Revoked):
@@ -563,7 +575,9 @@ def test_an_update_made_with_less_noise_than_the_owner_wants_by_now_never_leaves
     with pytest.raises(Offline):
         turn(ready, service)
     service.invited = False
-    assert not turn(ready, service, able=Able(noise=0.75)).earlier
+    outcome = turn(ready, service, able=Able(noise=0.75))
+    assert not outcome.earlier
+    assert "less noise than the owner wants by now" in outcome.note
     assert service.received == []
     assert not [name for name in files(ready) if name.startswith(("update", "memory"))]
 
@@ -626,6 +640,17 @@ def test_a_training_that_was_stopped_or_must_wait_keeps_its_place(ready: Synced,
     assert (outcome.state, outcome.wait_s) == ("waiting", NO_BEAT_S)  # not at once: nobody may have asked this command
     assert service.signs == []
     assert turn(ready, service).state == "sent"
+
+
+def test_a_training_that_had_to_be_killed_to_stop_keeps_its_place(ready: Synced, service: Service) -> None:
+    asked: list[bool] = []
+
+    def killed(task: str, limit_s: float, unwanted: Callable[[], bool]) -> Done:
+        asked.append(True)
+        return Done(-9)
+
+    outcome = turn(ready, service, killed, stopped=lambda: bool(asked))
+    assert (outcome.state, outcome.wait_s, service.signs) == ("waiting", NO_BEAT_S, [])
 
 
 @pytest.mark.parametrize("code", [130, -15, 1, 0])
