@@ -207,28 +207,41 @@ def _record_consents(
     return len(news)
 
 
-def accept(cloud: Cloud, task_id: str, contributor: str, *, now: float) -> int:
-    """Let a contributor's samples out of quarantine; returns how many. Raises NotFound."""
-    return _judge(cloud, task_id, contributor, "quarantine", "accepted", "accept", now=now)
+def accept(cloud: Cloud, task_id: str, contributor: str, *, up_to: int | None = None, now: float) -> int:
+    """Let a contributor's samples out of quarantine; returns how many. up_to: the last batch that was looked at, where
+    somebody looked. Raises NotFound."""
+    return _judge(cloud, task_id, contributor, "quarantine", "accepted", "accept", up_to=up_to, now=now)
 
 
-def reject(cloud: Cloud, task_id: str, contributor: str, *, accepted_too: bool = True, now: float) -> int:
+def reject(
+    cloud: Cloud, task_id: str, contributor: str, *, accepted_too: bool = True, up_to: int | None = None, now: float
+) -> int:
     """Never use a contributor's samples, from the next search and build on; returns how many. They are kept until
-    `expire`, so that the same samples do not come again. Raises NotFound."""
-    waiting = _judge(cloud, task_id, contributor, "quarantine", "rejected", "reject", now=now)
+    `expire`, so that the same samples do not come again. up_to: as in `accept`. Raises NotFound."""
+    waiting = _judge(cloud, task_id, contributor, "quarantine", "rejected", "reject", up_to=up_to, now=now)
     if not accepted_too:
         return waiting
-    return waiting + _judge(cloud, task_id, contributor, "accepted", "rejected", "reject", now=now)
+    return waiting + _judge(cloud, task_id, contributor, "accepted", "rejected", "reject", up_to=up_to, now=now)
 
 
-def _judge(cloud: Cloud, task_id: str, contributor: str, of: Status, to: Status, action: str, *, now: float) -> int:
+def _judge(
+    cloud: Cloud,
+    task_id: str,
+    contributor: str,
+    of: Status,
+    to: Status,
+    action: str,
+    *,
+    up_to: int | None,
+    now: float,
+) -> int:
     tasks.load(cloud, task_id)
     column = db.batches.c
     mine = sa.and_(column.task == task_id, column.contributor == contributor)
     with cloud.database.writing() as connection:
         if connection.execute(sa.select(column.id).where(mine).limit(1)).first() is None:
             raise NotFound(f"task '{task_id}' has no samples of '{contributor}'", hint="see 'cloud-aug pool stats'")
-        chosen = sa.and_(mine, column.status == of)
+        chosen = sa.and_(mine, column.status == of, sa.true() if up_to is None else column.id <= up_to)
         count = _rows_of(connection, chosen)
         connection.execute(db.batches.update().where(chosen).values(status=to))
         if count:

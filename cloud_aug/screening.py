@@ -7,6 +7,7 @@ poison that is made to look helpful.
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +15,7 @@ import sqlalchemy as sa
 
 from cloud_aug import bases, batches, db, encoder, pool, tasks
 from cloud_aug.cloud import Cloud
-from edgewire.errors import NotReady
+from edgewire.errors import NotFound, NotReady
 
 TRUSTED_CONTRIBUTORS = 200
 
@@ -50,24 +51,32 @@ def screen(cloud: Cloud, task_id: str, *, apply: bool, now: float) -> Screening:
 
     names = sorted(pool.people(cloud, task_id, now=now))
     some = names[:: max(1, len(names) // TRUSTED_CONTRIBUTORS)]
-    trusted = [agreement(held) for _, held in pool.each(cloud, task, some, now=now)]
+    trusted = [agreement(held) for _, held in pool.each(cloud, task, some, now=now) if len(held.ids)]
     if not trusted:
         hint = "accept some contributors by hand"
         raise NotReady(f"task '{task_id}' has no accepted samples to compare with", hint=hint)
     median, chance = float(np.median(trusted)), 1 / len(task.labels)
     threshold = chance + max(0.0, median - chance) / 2
-    found = []
+    found, seen = [], {}
     for name in _waiting(cloud, task_id):
         held = _quarantined(cloud, task.id, name)
+        if len(held.ids) == 0:
+            continue  # withdrew meanwhile, or was judged by somebody else
         share = agreement(held)
         found.append(Screened(name, len(held.ids), share, share >= threshold))
-    if apply:
-        for one in found:
-            if one.passes:
-                pool.accept(cloud, task_id, one.contributor, now=now)
-            else:
-                pool.reject(cloud, task_id, one.contributor, accepted_too=False, now=now)
+        seen[name] = int(batches.of_ids(held.ids).max())
+    for one in found if apply else ():
+        with contextlib.suppress(NotFound):  # withdrew meanwhile
+            _judge(cloud, task_id, one, seen[one.contributor], now=now)
     return Screening(task_id, threshold, median, tuple(found))
+
+
+def _judge(cloud: Cloud, task_id: str, one: Screened, seen: int, *, now: float) -> None:
+    """What came while others were judged waits for the next time. seen: the last batch that was looked at."""
+    if one.passes:
+        pool.accept(cloud, task_id, one.contributor, up_to=seen, now=now)
+    else:
+        pool.reject(cloud, task_id, one.contributor, accepted_too=False, up_to=seen, now=now)
 
 
 def _waiting(cloud: Cloud, task_id: str) -> list[str]:

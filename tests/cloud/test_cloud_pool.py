@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 import tracemalloc
 from dataclasses import replace
@@ -265,6 +266,37 @@ def test_swapped_labels_do_not_pass_the_screening_and_honest_ones_do(data, tmp_p
     assert {"ann"} == set(pool.people(made, "toy", now=NOW)) - {f"person-{i}" for i in range(6)}
     assert census.stats(made, "toy", now=NOW).rejected == 18
     assert screening.screen(made, "toy", apply=True, now=NOW).screened == ()
+
+
+def test_a_screening_judges_what_it_saw_and_passes_over_who_leaves_meanwhile(data, tmp_path, monkeypatch):
+    from cloud_aug import cloud, encoder, screening, withdrawals
+
+    def shared(name: str, seed: int) -> None:
+        columns = {**toys.people(1, seed=seed), "user": np.full(18, name)}
+        ingest(made, toys.data_file(tmp_path / f"{seed}.npz", columns), status="quarantine")
+
+    def leaves(name: str) -> None:
+        withdrawals.delete(made, "toy", name, now=NOW)
+
+    def predict(model: encoder.Encoder, x: np.ndarray) -> np.ndarray:
+        for meanwhile in happens.pop(next(asked), ()):
+            meanwhile()
+        return real(model, x)
+
+    made, asked, real = cloud.open_cloud(data), itertools.count(), encoder.Encoder.predict
+    # five who are trusted are asked about, then ann, then cid
+    happens = {
+        0: [lambda: leaves("person-3")],
+        5: [lambda: leaves("bob")],
+        6: [lambda: leaves("ann"), lambda: shared("cid", 1)],
+    }
+    for seed, name in ((7, "ann"), (8, "bob"), (9, "cid")):
+        shared(name, seed)
+    monkeypatch.setattr(encoder.Encoder, "predict", predict)
+    found = screening.screen(made, "toy", apply=True, now=NOW).screened
+    assert [(one.contributor, one.samples, one.passes) for one in found] == [("ann", 18, True), ("cid", 18, True)]
+    assert not happens
+    assert (pool.people(made, "toy", now=NOW)["cid"], census.stats(made, "toy", now=NOW).quarantine) == (18, 18)
 
 
 def test_ingest_needs_no_more_memory_for_a_longer_file(made, tmp_path, monkeypatch):
