@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(no_args_is_help=True, help="Federated rounds: boards improve the base without sending samples.")
 
-SHOWN_ROUNDS = 15
+SHOWN_ROUNDS, ALL_ROUNDS = 15, 1_000_000
 WATCH_S = 2.0
 
 
@@ -225,7 +225,7 @@ def status(
     elif watch:
         _watch(cloud, series, as_json=as_json)
     else:
-        one = told.status(cloud, series, now=time.time())
+        one = told.status(cloud, series, now=time.time(), history=_shown(as_json))
         report, text = ({}, "") if boards is None else _boards(cloud, series, boards)
         show({"series": one, **report}, _lines(one) + text, as_json=as_json)
 
@@ -246,25 +246,31 @@ def _watch(cloud: Cloud, series: str, *, as_json: bool) -> None:
     """A line of JSON each time something changed; for people, in a terminal, the newest drawn over the one before."""
     import sys
 
+    changes = _changes(cloud, series, _shown(as_json))
     if as_json or not sys.stdout.isatty():
-        for one in _changes(cloud, series):
+        for one in changes:
             show({"series": one}, _lines(one), as_json=as_json)
         return
     from rich.live import Live
     from rich.text import Text
 
     with Live(auto_refresh=False) as live:
-        for one in _changes(cloud, series):
+        for one in changes:
             live.update(Text(_lines(one)), refresh=True)
 
 
-def _changes(cloud: Cloud, series: str) -> Iterator[SeriesStatus]:
-    """How it stands, whenever that changed, until it runs no more."""
+def _shown(as_json: bool) -> int:
+    """How many rounds to read: people are shown the last ones, and a long series has thousands."""
+    return ALL_ROUNDS if as_json else SHOWN_ROUNDS
+
+
+def _changes(cloud: Cloud, series: str, rounds: int) -> Iterator[SeriesStatus]:
+    """How it stands, with its last rounds, whenever that changed, until it runs no more."""
     from cloud_aug.rounds import status as told
 
     before = None
     while True:
-        one = told.status(cloud, series, now=time.time())
+        one = told.status(cloud, series, now=time.time(), history=rounds)
         if one != before:
             yield one
         if one.state not in ("created", "running"):
@@ -317,7 +323,7 @@ def _listed(found: list[SeriesStatus]) -> str:
 
 
 def _lines(one: SeriesStatus) -> str:
-    rows = [_row(done) for done in one.history[-SHOWN_ROUNDS:]]
+    rows = [_row(done) for done in one.history]
     boards = ("answered", "late", "refused", "silent", "steps", "expected", "took")
     header = ("round", "state", "counts by", *boards, "down", "up", "energy", "score", "deadline", "reason")
     lines = [

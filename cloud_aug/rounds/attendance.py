@@ -26,7 +26,7 @@ from edgewire.rounds import Invitation, JoinReply, JoinRequest, Sign, SignReply
 from edgewire.signing import Statement, seal
 
 JOIN_LIMIT_BYTES = 4 << 10
-NOTHING_RUNS_S = 900.0  # when to ask again while no series runs
+NOTHING_RUNS_S = 300.0  # when to ask again while no series runs: soon enough for the first round of one that starts
 ASKING_PER_S = 50.0  # requests of all boards that wait, together
 QUITS = 3  # invitations in a row of which no update came, after which a board is left out for as many rounds
 _SOONEST_S, _BEATS = 0.5, 4  # a board beats, and asks at least, so many times within silence_s

@@ -74,5 +74,5 @@ class FedLeaveOneOut(FedAvg):
         self.judged(worth)
         kept = [update for update in cohort if worth[update.board] >= -self.margin]
         if not kept:
-            raise EmptyRound(f"without any one of its {len(cohort)} boards the round would be better")
+            raise EmptyRound(f"none of {len(cohort)} updates is worth counting, with a margin of {self.margin:g}")
         return super().server_update(server, kept)

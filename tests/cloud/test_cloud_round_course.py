@@ -12,6 +12,7 @@ import pytest
 from cloud_aug import db
 from cloud_aug.rounds import attendance, counting, referee
 from cloud_aug.rounds import series as all_series
+from cloud_aug.rounds.plan import Plan
 from cloud_aug.rounds.status import status
 from edgewire.errors import CorruptFile, UsageError
 from edgewire.rounds import Sign
@@ -121,6 +122,10 @@ def test_who_became_too_hot_while_boards_gather_is_not_drawn(cloud, clock, playe
         player.join(temperature_c=50.0)
     clock.now += PLAN.gather_s - 30
     assert move_on(cloud, made.id, clock).history[0].invited == 2
+
+
+def test_while_nothing_runs_boards_ask_often_enough_for_the_first_round_of_a_series(cloud, clock, players):
+    assert players[0].ask().json()["wait_s"] <= Plan().gather_s / 2
 
 
 def test_who_has_more_samples_than_an_update_may_claim_does_not_train_in_vain(cloud, clock, players):
@@ -263,7 +268,7 @@ def test_a_round_in_which_no_weight_is_left_fails_with_its_reason(cloud, clock, 
     for player in players:
         assert player.play().status_code == 200
     told = move_on(cloud, made.id, clock).history[0]
-    assert (told.state, told.reason) == ("failed", "no update arrived")
+    assert (told.state, told.reason) == ("failed", "none of 3 updates is worth counting, with a margin of -1e+09")
 
 
 def test_a_plan_says_what_its_algorithm_makes_nothing_of():
