@@ -140,16 +140,28 @@ def connect(path: Path, *, migrations: Sequence[str] = MIGRATIONS) -> sqlite3.Co
         existed = path.exists() and path.stat().st_size > 0
         if not existed:
             os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))  # private before the first byte
-        connection = sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, isolation_level=None)
         try:
-            connection.execute("PRAGMA journal_mode = WAL")
-            connection.execute("PRAGMA synchronous = FULL")  # a power cut after "added" must not lose a sample
-            connection.execute("PRAGMA foreign_keys = ON")
-            _migrate(connection, path, migrations, existed=existed)
-        except BaseException:
-            connection.close()
-            raise
-        return connection
+            return _opened(path, migrations, existed=existed)
+        except sqlite3.Error as error:
+            if not isinstance(from_sqlite(error, path), DiskFull):
+                raise
+            # a full disk has no room for the file that connections share, and reading must be possible without it
+            return _opened(path, migrations, existed=existed, alone=True)
+
+
+def _opened(path: Path, migrations: Sequence[str], *, existed: bool, alone: bool = False) -> sqlite3.Connection:
+    connection = sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, isolation_level=None)
+    try:
+        if alone:
+            connection.execute("PRAGMA locking_mode = EXCLUSIVE")
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = FULL")  # a power cut after "added" must not lose a sample
+        connection.execute("PRAGMA foreign_keys = ON")
+        _migrate(connection, path, migrations, existed=existed)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
 
 
 def _migrate(connection: sqlite3.Connection, path: Path, migrations: Sequence[str], *, existed: bool) -> None:

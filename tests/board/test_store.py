@@ -371,6 +371,20 @@ def test_a_full_disk_loses_nothing_that_was_there(small_disk: Path) -> None:
         assert store.add_samples(GESTURES, samples(5, start=10), now=2.0).added == 5
 
 
+def test_on_a_full_disk_everything_can_still_be_read(small_disk: Path) -> None:
+    with Store.open(small_disk / "edgectl.db") as store:
+        store.add_samples(GESTURES, samples(3), now=1.0)
+    with contextlib.suppress(OSError), (small_disk / "log").open("wb", buffering=0) as file:
+        while file.write(bytes(512)):
+            pass
+    with Store.open(small_disk / "edgectl.db") as store:
+        assert len(store.samples(GESTURES)) == 3
+        assert store.label_counts("gestures")
+        with pytest.raises(errors.DiskFull):
+            store.expire("gestures", older_than=None, ids=None)
+        assert len(store.samples(GESTURES)) == 3
+
+
 def test_a_read_only_disk_is_named(small_disk: Path) -> None:
     Store.open(small_disk / "edgectl.db").close()
     subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
