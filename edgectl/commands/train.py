@@ -97,7 +97,8 @@ def _by_policy(here: Invocation, task: str | None, recipe: str) -> tuple[Invocat
     from edgectl.releases import overlay
 
     known = enrolment.load(here.home)
-    policy = overlay.policy(here.home, known, tasks.choose(known, here.task_id(task)))
+    chosen = tasks.choose(known, here.task_id(task))
+    policy = overlay.policy(here.home, known, chosen, epoch=tasks.stored_manifest(here.home, known, chosen).epoch)
     limits = {"train_seconds": policy.max_seconds, "train_joules": policy.max_joules}
     settings = here.settings.below("release", {name: value for name, value in limits.items() if value})
     return Invocation(settings, here.places, here.clock), policy.recipe if recipe == "auto" else recipe

@@ -99,10 +99,10 @@ class Following:
         answer = cloud.orders(self._task, self._known_etag())
         done = [self._believe(raw) for raw in (answer[0].orders if answer is not None else ())]
         done += [self._carry_out(kind) for kind in record.KINDS]
-        self._complete()
         self._tell(cloud)
         if answer is not None and all(done):
             write_atomic(self._cache.folder / _ETAG, answer[1].encode(), mode=0o600)
+        self._complete()
         return Followed(self.effective(), self.kept(), self._fetched, tuple(self._notes))
 
     def _known_etag(self) -> str:
@@ -193,8 +193,8 @@ class Following:
 
     @contextmanager
     def _without_personal(self, called_back: Iterable[Order]) -> Iterator[None]:
-        """Put away personal models made on bases that are called back, and let none be trained meanwhile. Raises Busy if
-        a training runs: the next sync goes back then."""
+        """Put personal models away that were made on bases that are called back, and let none be trained meanwhile.
+        Raises Busy if a training runs: the next sync goes back then."""
         bad = {one.payload.base.onnx.digest for one in called_back if isinstance(one.payload, BasePayload)}
         if not bad:
             yield
@@ -351,12 +351,14 @@ class Following:
                 self._put(kind, replace(known, outcomes=tuple(one for one in known.outcomes if one != outcome)))
 
     def _complete(self) -> None:
-        """What serves by a release is here, as what the manifest names is: a file that was damaged was removed."""
-        base = self.effective().base
-        if base.version > self._general.base.version:
-            for what, ref in (("base weights", base.weights), ("base model", base.onnx)):
-                if not self._cache.has(ref):
-                    self._fetched += self._board.fetch(self._cache, what, ref)
+        """Fetch again what a release brought and what was removed since, because it was damaged."""
+        serving = self.effective()
+        if serving.base == self._general.base:
+            return
+        files = {"base weights": serving.base.weights, "base model": serving.base.onnx, "directory": serving.directory}
+        for what, ref in files.items():
+            if not self._cache.has(ref):
+                self._fetched += self._board.fetch(self._cache, what, ref)
 
     # The record
 

@@ -42,6 +42,15 @@ def opened(raw: str, enrolment: Enrolment, task_id: str) -> InForce | None:
         return None
 
 
+def stored(raw: str) -> InForce | None:
+    """What a stored order says, whoever vouches for it: only to tell which one it is. None if there is none."""
+    try:
+        statement = unverified(raw.encode())
+        return InForce(convert(Order, statement.body, what="order"), statement)
+    except EdgeError:
+        return None
+
+
 def in_force(home: Home, enrolment: Enrolment, task_id: str, kind: Kind) -> InForce | None:
     """The order of this kind that counts."""
     return opened(record.read(home, task_id, kind).in_force, enrolment, task_id)
@@ -62,14 +71,16 @@ def effective(home: Home, enrolment: Enrolment, manifest: Manifest, *, epoch: in
 def release_of(home: Home, task_id: str, base: str) -> str:
     """The release that brought the base of this digest, '' if none did that is known here."""
     known = record.read(home, task_id, "base")
-    for raw in (known.order, known.before):
-        order = convert(Order, unverified(raw.encode()).body, what="order") if raw else None
-        if order is not None and isinstance(order.payload, BasePayload) and order.payload.base.onnx.digest == base:
-            return order.release
+    for found in (stored(known.order), stored(known.before)):
+        payload = None if found is None else found.order.payload
+        if found is not None and isinstance(payload, BasePayload) and payload.base.onnx.digest == base:
+            return found.order.release
     return ""
 
 
-def policy(home: Home, enrolment: Enrolment, task_id: str) -> Policy:
-    """How this board is to personalize where nobody said otherwise here."""
+def policy(home: Home, enrolment: Enrolment, task_id: str, *, epoch: int) -> Policy:
+    """How this board is to personalize where nobody said otherwise here. epoch: of the manifest, as for `effective`."""
     found = in_force(home, enrolment, task_id, "policy")
-    return found.order.policy if found is not None and isinstance(found.order.policy, Policy) else Policy()
+    if found is None or not isinstance(found.order.policy, Policy) or found.statement.epoch < epoch:
+        return Policy()
+    return found.order.policy

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -12,11 +13,11 @@ import pytest
 from benchmarks.releases import models
 from edgectl import enrolment, tasks
 from edgectl.models import Models
-from edgectl.releases import overlay
+from edgectl.releases import overlay, record
 from edgewire.decoding import convert
-from edgewire.errors import Offline
+from edgewire.errors import Conflict, CorruptFile, DiskFull, EdgeError, IntegrityError, Offline
 from edgewire.files import digest_of_file
-from edgewire.messages import Manifest
+from edgewire.messages import Manifest, UploadReply
 from edgewire.releases import Order, Policy, proof_of
 from edgewire.signing import SigningKey
 from edgewire.tasks import Needs
@@ -287,11 +288,11 @@ def test_a_policy_is_taken_if_the_recipe_is_known_and_refused_if_not(released: R
     released.order_policy(Policy(recipe="blend", max_seconds=60))
     released.sync()
     home = released.synced.board.home
-    assert overlay.policy(home, enrolment.load(home), released.task_id) == Policy("blend", 60)
+    assert overlay.policy(home, enrolment.load(home), released.task_id, epoch=1) == Policy("blend", 60)
     for counter, recipe in ((2, "of_tomorrow"), (3, "neighbours")):  # that is for tasks of clicks
         released.order_policy(Policy(recipe=recipe), counter=counter)
         released.sync()
-        assert overlay.policy(home, enrolment.load(home), released.task_id) == Policy("blend", 60)
+        assert overlay.policy(home, enrolment.load(home), released.task_id, epoch=1) == Policy("blend", 60)
     assert [verdict for _, verdict in released.told] == ["committed", "failed", "failed"]
 
 
@@ -304,6 +305,95 @@ def test_a_personal_model_made_on_a_base_that_is_called_back_goes_with_it(releas
     released.call_back()
     released.sync()
     assert models_of.current() is None
+
+
+def test_a_personal_model_goes_with_its_base_where_a_later_release_was_refused(released: Released) -> None:
+    released.install()
+    released.sync()
+    assert train(released.synced, recipe="local", veto=False).changed
+    released.install(released.payload(models.wrong(released.synced.onnx), version=3), counter=2, release=OTHER)
+    released.sync()
+    released.call_back(counter=3)
+    assert released.sync().base_version == 1
+    assert Models(released.synced.board.home, released.task_id).current() is None
+
+
+def test_a_restored_cloud_that_forgot_a_policy_ends_it(released: Released) -> None:
+    released.order_policy(Policy(recipe="blend", max_seconds=60))
+    released.sync()
+    home = released.synced.board.home
+    assert overlay.policy(home, enrolment.load(home), released.task_id, epoch=2) == Policy()
+
+
+@pytest.mark.parametrize("stage", ["ready", "trial", "committed"])
+def test_a_board_that_was_away_while_the_signing_key_was_replaced_keeps_its_release(
+    released: Released, stage: record.Stage
+) -> None:
+    payload = released.payload()
+    released.install(payload)
+    released.sync()
+    record.write(released.synced.board.home, released.task_id, "base", replace(released.record(), stage=stage))
+    released.synced.board.server.rotate_signing()
+    released.install(payload)
+    assert released.sync().base_version == 2
+    assert released.record().stage == "committed"
+    assert released.sync().releases == ()
+
+
+def test_an_order_that_expired_before_it_was_carried_out_waits_for_a_new_one(released: Released) -> None:
+    server, payload = released.synced.board.server, released.payload()
+    released.install(payload, valid_s=3600.0)
+    server.cut_after = 100
+    with pytest.raises(Offline):
+        released.sync()
+    server.ordered.clear()  # it is paused
+    server.clock = lambda: time.time() + 7200
+    outcome = released.sync()
+    assert (outcome.base_version, released.record().stage) == (1, "ready")
+    assert "its order has expired" in outcome.releases[0]
+    released.install(payload)
+    assert released.sync().base_version == 2
+
+
+@pytest.mark.parametrize("error", [DiskFull("the disk is full"), IntegrityError("the answer is malformed")])
+def test_an_outcome_that_the_cloud_could_not_take_is_told_with_the_next_sync(
+    released: Released, error: EdgeError
+) -> None:
+    released.install()
+    cloud = released.synced.cloud()
+    cloud.tell_outcome = _raising(error)  # type: ignore[method-assign]
+    released.synced.sync(cloud, read_state=lambda: released.reading)
+    assert (released.manifest().base.version, released.told) == (2, [])
+    released.sync()
+    assert released.told == [(RELEASE, "committed")]
+
+
+def test_an_outcome_that_the_cloud_will_never_take_is_told_once(released: Released) -> None:
+    released.install()
+    cloud = released.synced.cloud()
+    cloud.tell_outcome = _raising(Conflict("it said something else"))  # type: ignore[method-assign]
+    released.synced.sync(cloud, read_state=lambda: released.reading)
+    assert released.record().outcomes == ()
+
+
+def _raising(error: EdgeError) -> Callable[..., UploadReply]:
+    def refuse(*_: object) -> UploadReply:
+        raise error
+
+    return refuse
+
+
+@pytest.mark.parametrize("what", ["weights", "onnx", "directory"])
+def test_a_file_of_a_released_base_that_was_damaged_is_fetched_again(released: Released, what: str) -> None:
+    released.install()
+    released.sync()
+    manifest, cache = released.manifest(), released.synced.cache
+    ref = manifest.directory if what == "directory" else getattr(manifest.base, what)
+    cache.path(ref.digest).write_bytes(b"damaged")
+    with pytest.raises(CorruptFile):
+        cache.read(ref.digest)
+    assert released.sync().base_version == 2
+    assert cache.holds(ref.digest)
 
 
 def test_who_wants_no_reports_tells_the_verdict_and_no_figure(released: Released) -> None:
