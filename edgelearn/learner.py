@@ -15,6 +15,9 @@ from edgelearn.submodel import submodel, touched
 from edgewire.tasks import Task
 
 
+PIECE_ROWS = 1024  # of a batch that pass through a model at once: what a step holds must not grow with the samples
+
+
 class OtherRows(ValueError):
     """Samples touch rows of tables that a submodel does not have."""
 
@@ -37,8 +40,16 @@ class TorchLearner:
         if not self.model.training:
             self.model.train()
         bind(self._trained, weights)
+        total = self._slopes(rows[:PIECE_ROWS], of=len(rows))
+        for start in range(PIECE_ROWS, len(rows), PIECE_ROWS):
+            for name, slope in self._slopes(rows[start : start + PIECE_ROWS], of=len(rows)).items():
+                total[name] += slope
+        return total
+
+    def _slopes(self, rows: np.ndarray, *, of: int) -> Arrays:
+        """What these rows add to the gradient of the mean over so many."""
         logits, _ = self.model(torch.from_numpy(self.x[rows]))
-        loss = F.cross_entropy(logits, torch.from_numpy(self.y[rows]))
+        loss = F.cross_entropy(logits, torch.from_numpy(self.y[rows])) * (len(rows) / of)
         slopes = torch.autograd.grad(loss, list(self._trained.values()))
         return {name: slope.numpy() for name, slope in zip(self._trained, slopes, strict=True)}
 

@@ -11,7 +11,7 @@ from edgelearn.federated import splits
 from edgelearn.federated.algorithm import LocalSettings
 from edgelearn.federated.local import local_sgd
 from edgelearn.federated.splits import Part
-from edgelearn.learner import TorchLearner, bind, trained, weights_of
+from edgelearn.learner import PIECE_ROWS, TorchLearner, bind, trained, weights_of
 
 Y = np.random.default_rng(0).permutation(np.repeat(np.arange(10), 60))
 OWNER = np.arange(600) // 7
@@ -121,6 +121,19 @@ def test_gradients_are_torchs_own_and_buffers_are_not_trained():
     found = TorchLearner(model, X, LABELS).gradient(weights, np.arange(5))
     torch.nn.functional.cross_entropy(model(torch.from_numpy(X[:5]))[0], torch.from_numpy(LABELS[:5])).backward()
     assert np.allclose(found["head.weight"], model.head.weight.grad.numpy())
+
+
+def test_a_batch_of_all_samples_goes_through_the_model_in_pieces_to_the_same_gradient():
+    model, seen = Linear(), list[int]()
+    weights = weights_of(model)
+    x = rng(4).normal(size=(2 * PIECE_ROWS + 100, 2)).astype(np.float32)
+    y = (x[:, 0] > 0).astype(np.int64)
+    model.register_forward_pre_hook(lambda _, asked: seen.append(len(asked[0])))
+    found = TorchLearner(model, x, y).gradient(weights, np.arange(len(x)))
+    assert seen == [PIECE_ROWS, PIECE_ROWS, 100]
+    torch.nn.functional.cross_entropy(model(torch.from_numpy(x))[0], torch.from_numpy(y)).backward()
+    assert np.allclose(found["head.weight"], model.head.weight.grad.numpy(), atol=1e-6)
+    assert np.allclose(found["head.bias"], model.head.bias.grad.numpy(), atol=1e-6)
 
 
 def test_boards_may_share_a_model_and_leave_the_global_weights_alone():
