@@ -14,7 +14,6 @@ from edgelearn.models.build import build, outputs, set_weights
 from edgelearn.submodel import submodel, touched
 from edgewire.tasks import Task
 
-
 PIECE_ROWS = 1024  # of a batch that pass through a model at once: what a step holds must not grow with the samples
 
 
