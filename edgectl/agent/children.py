@@ -78,6 +78,7 @@ def started(state: Path, arguments: Sequence[str], *, stdin: int, stderr: int | 
         stderr=stderr,
         env={name: value for name, value in os.environ.items() if name != "NOTIFY_SOCKET"},
         start_new_session=True,
+        cwd=Path("/"),  # nothing of the folder where somebody stands may be imported
     )
 
 

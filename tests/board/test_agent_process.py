@@ -179,6 +179,14 @@ def test_a_child_past_its_limit_is_ended(tmp_path: Path) -> None:
     assert done.code == -signal.SIGTERM
 
 
+def test_a_child_imports_nothing_of_the_folder_where_somebody_stands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "typer.py").write_text("raise SystemExit('of a stranger')")
+    monkeypatch.chdir(tmp_path)
+    assert Children(tmp_path, lambda: False).run(["--version"], None).code == 0
+
+
 def test_a_child_says_why_it_failed(tmp_path: Path) -> None:
     done = Children(tmp_path, lambda: False).run(["sync", "--json"], None)
     assert done.code == 10
