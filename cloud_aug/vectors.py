@@ -26,6 +26,7 @@ RECALL = 0.95
 FLAT_BELOW = 50_000  # vectors: all of them are compared in a few milliseconds
 _ID_BYTES = 8  # in a list; where all vectors are compared, a vector's place is its number
 _TRAINED_PER_LIST = 40
+_LEARNT_FROM = 256  # vectors at least, by product codes, whose book takes as much memory as so many do
 _SPARE = 0.01  # above RECALL: the live figure must not fall below
 _NEARLY = 0.002  # below what all lists together find: not worth looking into several times as many
 
@@ -71,16 +72,19 @@ def nearest_centre(features: np.ndarray, middles: np.ndarray) -> np.ndarray:
 
 def choose_kind(n: int, dim: int, budget_bytes: int) -> str:
     """The most exact kind that fits: all vectors as they are where there are few, else lists of them (IVF), whole, in 8
-    bits a value (SQ8), or as product codes (PQ). Raises TooLarge if none fits."""
+    bits a value (SQ8), or as product codes (PQ); so few that codes save nothing stay as they are. Raises TooLarge if
+    none fits."""
     if n <= FLAT_BELOW and n * 4 * dim <= budget_bytes:
         return "Flat"
     lists = max(1, min(int(2 * math.sqrt(n)), n // _TRAINED_PER_LIST))
     beside = 4 * dim * lists
     codes = [("Flat", 4 * dim), ("SQ8", dim)]
-    codes += [(f"PQ{m}", m) for m in (dim // 2, dim // 4) if m and dim % m == 0]
+    codes += [(f"PQ{m}", m) for m in (dim // 2, dim // 4) if m and dim % m == 0 and n >= _LEARNT_FROM]
     for name, code_bytes in codes:
         if n * (code_bytes + _ID_BYTES) + beside <= budget_bytes:
             return f"IVF{lists},{name}"
+    if n < _LEARNT_FROM:
+        return "Flat"
     least = n * (codes[-1][1] + _ID_BYTES) + beside
     raise TooLarge(
         f"an index of {n} vectors needs {least >> 20} MiB at least, it may take {budget_bytes >> 20}",

@@ -298,6 +298,16 @@ def test_the_most_exact_kind_that_fits_is_chosen(n, mib, kind):
     assert vectors.choose_kind(n, 16, mib << 20) == kind
 
 
+@pytest.mark.parametrize("n", [1, 30, 255, 256])
+def test_a_small_class_beside_large_ones_has_an_index_however_small_its_share(n):
+    found = np.random.default_rng(0).normal(size=(n, 64)).astype(np.float32)
+    built = vectors.build(
+        lambda: iter([found]), n, 64, budget_bytes=48 * n, queries=found[:1], held_out=np.zeros(1, int)
+    )
+    assert (built.kind, built.vectors) == ("Flat" if n < 256 else "IVF6,PQ32", n)
+    assert built.recall >= vectors.RECALL
+
+
 def test_an_index_that_cannot_fit_is_refused_before_anything_is_built():
     with pytest.raises(TooLarge, match="index_mib"):
         vectors.choose_kind(10_000_000, 64, 1 << 20)
