@@ -6,6 +6,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,8 +38,9 @@ def run(command: Sequence[str]) -> None:
     """Run a program, its output on stderr. Raises EdgeError if it fails."""
     done = subprocess.run(command, stdout=sys.stderr, check=False)
     if done.returncode != 0:
+        program = command.index(sys.executable)
         raise EdgeError(
-            f"{' '.join(command[1:4])} ended with {done.returncode}",
+            f"{' '.join(command[program + 1 : program + 4])} ended with {done.returncode}",
             hint="what it said is above; is the network there?",
         )
 
@@ -65,7 +67,7 @@ def make(source: Path, out: Path, *, profile: str, python: str, training: bool, 
         (partial / "wheels").mkdir(parents=True)
         wanted = _wanted(lock.read_text(encoding="utf-8"), training)
         _fetch(wanted, partial, python, run)
-        run([sys.executable, "-m", "pip", "wheel", "--no-deps", "--wheel-dir", str(partial / "wheels"), str(source)])
+        _build(source, partial / "wheels", run)
         wheels = _check(wanted, partial / "wheels")
         _copy(source, partial, lock, training)
         size_bytes = _sum(partial)
@@ -101,6 +103,15 @@ def _fetch(wanted: dict[str, str], partial: Path, python: str, run: Run) -> None
     command += [f"--platform=manylinux_2_{minor}_aarch64" for minor in _GLIBC] + ["--platform=manylinux2014_aarch64"]
     run([*command, "--dest", str(partial / "wheels"), "-r", str(partial / "wanted.txt")])
     (partial / "wanted.txt").unlink()
+
+
+def _build(source: Path, wheels: Path, run: Run) -> None:
+    """edgectl's own wheel, built outside the checkout: an earlier build leaves files there that are gone by now."""
+    with tempfile.TemporaryDirectory(prefix="edgectl-bundle-") as folder:
+        config = Path(folder) / "build.cfg"
+        config.write_text(f"[build]\nbuild_base={folder}\n[egg_info]\negg_base={folder}\n", encoding="utf-8")
+        command = ["env", f"DIST_EXTRA_CONFIG={config}", sys.executable, "-m", "pip", "wheel", "--no-deps"]
+        run([*command, "--wheel-dir", str(wheels), str(source)])
 
 
 def _check(wanted: dict[str, str], wheels: Path) -> int:

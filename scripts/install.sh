@@ -200,7 +200,9 @@ run "$target.new/bin/python" -m pip install --quiet --no-deps --only-binary :all
 if [ -n "$bundle" ]; then
     run "$target.new/bin/python" -m pip install --quiet --no-deps --no-index "$bundle"/wheels/edgectl-*.whl
 else
-    run "$target.new/bin/python" -m pip install --quiet --no-deps "$here/.."
+    # Built outside the checkout: what an earlier build left there of files that are gone by now would be installed, too.
+    printf '[build]\nbuild_base=%s\n[egg_info]\negg_base=%s\n' "$work" "$work" >"$work/build.cfg"
+    run env DIST_EXTRA_CONFIG="$work/build.cfg" "$target.new/bin/python" -m pip install --quiet --no-deps "$here/.."
 fi
 # Console scripts hold the path they were made for, so the one that counts is written anew. -I: nothing of the folder where
 # somebody stands may be imported.

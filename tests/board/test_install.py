@@ -244,6 +244,33 @@ def test_a_bundle_that_is_not_what_was_made_is_refused(
     assert not (root / "opt").exists()
 
 
+def test_what_is_gone_from_the_checkout_is_in_no_later_bundle_and_building_leaves_nothing_there(
+    source: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("setuptools")
+    (source / "pyproject.toml").write_text(
+        '[build-system]\nrequires = ["setuptools"]\nbuild-backend = "setuptools.build_meta"\n'
+        '[project]\nname = "edgectl"\nversion = "1.0"\n[tool.setuptools]\npackages = ["edgectl"]\n'
+    )
+    (source / "edgectl").mkdir()
+    for name in ("__init__.py", "gone.py"):
+        (source / "edgectl" / name).touch()
+    offline = offline_pip(source)
+
+    def pip(command: Sequence[str]) -> None:
+        if "wheel" in command:
+            bundle.run([*command, "--no-build-isolation", "--quiet"])
+        else:
+            offline(command)
+
+    make(source, tmp_path / "first", run=pip)
+    assert not (source / "build").exists()
+    (source / "edgectl" / "gone.py").unlink()
+    made = make(source, tmp_path / "second", run=pip)
+    with zipfile.ZipFile(next(made.folder.glob("wheels/edgectl-*.whl"))) as built:
+        assert [name for name in built.namelist() if name.endswith(".py")] == ["edgectl/__init__.py"]
+
+
 def test_a_wheel_that_the_lock_does_not_name_is_refused_when_the_bundle_is_made(source: Path, tmp_path: Path) -> None:
     (source / "index" / "torch-1.0-py3-none-any.whl").write_bytes(b"something else")
     with pytest.raises(DigestMismatch, match="torch"):
