@@ -14,6 +14,8 @@ from edgewire.errors import Conflict, NotFound, Refused, UsageError
 
 Role = Literal["viewer", "operator", "admin"]
 ROLES: tuple[Role, ...] = get_args(Role)  # each may do what those before it may
+IDLE_S = 1800.0  # without use: then a session ends
+ABSOLUTE_S = 12 * 3600.0  # however much it is used
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 
 
@@ -99,14 +101,20 @@ def end_sessions(cloud: Cloud, name: str, *, actor: str, now: float) -> int:
     return ended
 
 
-def list_all(cloud: Cloud) -> list[Account]:
+def list_all(cloud: Cloud, *, now: float) -> list[Account]:
     """Every account, by name."""
-    column = db.accounts.c
-    opened = sa.select(sa.func.count()).where(db.sessions.c.account == column.name).scalar_subquery()
+    column, mine = db.accounts.c, db.sessions.c.account == db.accounts.c.name
+    opened = sa.select(sa.func.count()).where(mine, sa.not_(has_ended(now))).scalar_subquery()
     query = sa.select(db.accounts, opened.label("sessions")).where(column.removed_at.is_(None)).order_by(column.name)
     with cloud.database.reading() as connection:
         rows = connection.execute(query).all()
     return [Account(row.name, row.role, row.created_at, row.logged_in_at, row.sessions) for row in rows]
+
+
+def has_ended(now: float) -> sa.ColumnElement[bool]:
+    """Of a row of sessions: it was not used for a while, or is old."""
+    column = db.sessions.c
+    return sa.or_(column.seen_at < now - IDLE_S, column.created_at < now - ABSOLUTE_S)
 
 
 def get(connection: sa.Connection, name: str) -> sa.Row[Any]:

@@ -55,6 +55,13 @@ def of_task(cloud: Cloud, task: str, *, limit: int = BASES) -> list[Generation]:
     ]  # fmt: skip
 
 
+def directories(cloud: Cloud, task: str) -> set[str]:
+    """Digests of every directory that was ever published for a task."""
+    column = db.publications.c
+    with cloud.database.reading() as connection:
+        return set(connection.execute(sa.select(column.directory).distinct().where(column.task == task)).scalars())
+
+
 def _published(connection: sa.Connection, task: str) -> list[Published]:
     column = db.publications.c
     query = sa.select(column.document, column.published_at).where(column.task == task)

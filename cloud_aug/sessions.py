@@ -6,6 +6,7 @@ when it is not used for a while, when it is old, with the account, and with a ne
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import hmac
 import secrets
@@ -19,8 +20,6 @@ from cloud_aug.addresses import network
 from cloud_aug.cloud import Cloud
 from edgewire.errors import NotFound, Unauthorized
 
-IDLE_S = 1800.0
-ABSOLUTE_S = 12 * 3600.0
 NOTED_EVERY_S = 60.0  # that a session is used is written down no more often
 
 
@@ -62,7 +61,7 @@ def _open(cloud: Cloud, name: str, stored: str, *, address: str, shown: str, now
         if accounts.get(connection, name).password != stored:  # changed while this one was checked
             raise Unauthorized("the name or the password is wrong")
         guesses.forget(connection, name, address)
-        old = sa.or_(column.seen_at < now - IDLE_S, column.created_at < now - ABSOLUTE_S, column.hash == _hash(shown))
+        old = sa.or_(accounts.has_ended(now), column.hash == _hash(shown))
         connection.execute(db.sessions.delete().where(old))
         row = {"hash": _hash(secret), "account": name, "created_at": now, "seen_at": now}
         connection.execute(db.sessions.insert().values(row))
@@ -77,15 +76,19 @@ def find(cloud: Cloud, secret: str, *, now: float, used: bool) -> Session | None
     column = db.sessions.c
     query = sa.select(db.sessions, db.accounts.c.role, db.accounts.c.removed_at).join_from(db.sessions, db.accounts)
     with cloud.database.reading() as connection:
-        row = connection.execute(query.where(column.hash == _hash(secret))).one_or_none()
+        mine = query.where(column.hash == _hash(secret), sa.not_(accounts.has_ended(now)))
+        row = connection.execute(mine).one_or_none()
     if row is None or not hmac.compare_digest(row.hash, _hash(secret)) or row.removed_at is not None:
         return None
-    if now > row.seen_at + IDLE_S or now > row.created_at + ABSOLUTE_S:
-        return None
     if used and now > row.seen_at + NOTED_EVERY_S:
-        with cloud.database.writing(f"session {row.hash}") as connection:
-            connection.execute(db.sessions.update().where(column.hash == row.hash).values(seen_at=now))
+        _note_use(cloud, row.hash, now=now)
     return Session(row.account, row.role, form_token(secret))
+
+
+def _note_use(cloud: Cloud, hash: str, *, now: float) -> None:
+    """What cannot be written is left out: with a full disk, too, there must be a console to look at."""
+    with contextlib.suppress(sa.exc.DBAPIError, sa.exc.TimeoutError), cloud.database.writing(f"session {hash}") as made:
+        made.execute(db.sessions.update().where(db.sessions.c.hash == hash).values(seen_at=now))
 
 
 def log_out(cloud: Cloud, secret: str, session: Session, *, now: float) -> None:

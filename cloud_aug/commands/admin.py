@@ -44,7 +44,7 @@ def list_accounts(data: Data = None, as_json: Json = False) -> None:
     """List who may log in to the console."""
     from cloud_aug import accounts
 
-    found = accounts.list_all(opened(data))
+    found = accounts.list_all(opened(data), now=time.time())
     rows: list[tuple[object, ...]] = [(one.name, one.role, moment(one.logged_in_at), one.sessions) for one in found]
     text = table(rows, ("name", "role", "last login", "sessions")) if rows else "nobody yet: 'cloud-aug admin add NAME'"
     show({"accounts": found}, text, as_json=as_json)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hmac
+import re
 import secrets
 from typing import Annotated
 
@@ -16,6 +17,7 @@ from edgewire.errors import NotFound, RateLimited, Refused, RetryLater, Unauthor
 
 router = APIRouter(route_class=PageRoute)
 LOGIN_COOKIE = "__Host-login"  # ties the form to the browser that asked for it; it opens nothing
+_TICKET = re.compile(r"[A-Za-z0-9_-]{32}")
 _FILES = {"console.css": "text/css", "console.js": "text/javascript", "icon.svg": "image/svg+xml"}
 
 Next = Annotated[str, Query(max_length=500)]
@@ -27,7 +29,7 @@ def ask(request: Request, next: Next = "/") -> Response:
     secret, state = request.cookies.get(COOKIE, ""), request.app.state
     if secret and sessions.find(state.cloud, secret, now=state.clock(), used=False):
         return pages.redirect(visitor.inside(next))
-    return _form(next)
+    return _form(request, next)
 
 
 @router.post("/login")
@@ -41,10 +43,9 @@ def log_in(request: Request, fields: Form) -> Response:
     try:
         secret = sessions.log_in(state.cloud, name, password, address=address, shown=shown, now=state.clock())
     except (Unauthorized, RateLimited, RetryLater) as error:
-        return _form(there, name=name, error=error)
+        return _form(request, there, name=name, error=error)
     answer = pages.redirect(there)
     _set(answer, COOKIE, secret)
-    _drop(answer, LOGIN_COOKIE)
     return answer
 
 
@@ -67,8 +68,10 @@ def file(name: str) -> Response:
     return FileResponse(pages.STATIC / name, media_type=_FILES[name], headers=headers)
 
 
-def _form(there: str, *, name: str = "", error: Unauthorized | RetryLater | None = None) -> Response:
-    ticket = secrets.token_urlsafe(24)
+def _form(request: Request, there: str, *, name: str = "", error: Unauthorized | RetryLater | None = None) -> Response:
+    held = request.cookies.get(LOGIN_COOKIE, "")
+    # one for all tabs of a browser: else only the form that was loaded last would be taken
+    ticket = held if _TICKET.fullmatch(held) else secrets.token_urlsafe(24)
     values = {"token": ticket, "next": visitor.inside(there), "name": name, "error": error, "visitor": None}
     answer = pages.page("login.html", status=error.http_status if error else 200, **values)
     if error is not None and error.retry_after_s is not None:

@@ -17,7 +17,6 @@ from cloud_aug.console.charts import Series
 from cloud_aug.console.visitor import Looking, Operating, PageRoute, Visitor, seeing
 from cloud_aug.routes.asking import BoardPath
 from cloud_aug.standing import ORDERS, STATES, Order, Standing, State, Wanted
-from cloud_aug.telemetry import Told
 from edgewire.errors import NotFound
 from edgewire.messages import TelemetryPoint
 
@@ -67,9 +66,7 @@ def one_board(visitor: Looking, board: BoardPath) -> Response:
     """What is known of one board."""
     mark = live.mark(visitor.cloud, "board", board)
     known = _read(visitor, board)
-    told = telemetry.last(visitor.cloud, board)
-    points = [point for message in told for point in message.points]
-    energy_wh, modelled = _energy(points)
+    points = [point for message in telemetry.last(visitor.cloud, board) for point in message.points]
     return pages.page(
         "board.html",
         visitor=visitor,
@@ -79,9 +76,7 @@ def one_board(visitor: Looking, board: BoardPath) -> Response:
         groups=known.groups,
         events=known.events,
         charts=_charts(points),
-        energy_wh=energy_wh,
-        modelled=modelled,
-        told_s=_covered_s(told),
+        energy=_energy(points),
     )
 
 
@@ -138,16 +133,22 @@ def _charts(points: list[TelemetryPoint]) -> list[Markup]:
     ]
 
 
-def _energy(points: list[TelemetryPoint]) -> tuple[float | None, bool]:
-    """Watt hours that the readings add up to, gaps left out, and whether any of it is modelled. None: no watts told."""
+@dataclass(frozen=True)
+class _Energy:
+    """watt_hours: that readings of power add up to over covered_s, longer silences left out; modelled: some of them."""
+
+    watt_hours: float
+    covered_s: float
+    modelled: bool
+
+
+def _energy(points: list[TelemetryPoint]) -> _Energy | None:
+    """None: no two readings of power are near enough to each other."""
     told = sorted((p.wall_s, p.power_w) for p in points if p.power_w is not None)
-    if len(told) < 2:
-        return None, False
     pieces = [(b[0] - a[0], (a[1] + b[1]) / 2) for a, b in itertools.pairwise(told)]
-    joules = sum(seconds * watts for seconds, watts in pieces if seconds <= GAP_S)
-    return joules / 3600, any(point.power_quality == "modelled" for point in points)
-
-
-def _covered_s(told: list[Told]) -> float:
-    walls = [point.wall_s for message in told for point in message.points]
-    return max(walls) - min(walls) if walls else 0.0
+    near = [(seconds, watts) for seconds, watts in pieces if seconds <= GAP_S]
+    covered_s = sum(seconds for seconds, _ in near)
+    if covered_s == 0:
+        return None
+    modelled = any(point.power_quality == "modelled" for point in points)
+    return _Energy(sum(seconds * watts for seconds, watts in near) / 3600, covered_s, modelled)

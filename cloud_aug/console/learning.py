@@ -90,12 +90,15 @@ def _price(cloud: Cloud, task: Task) -> dict[str, Any]:
     """The most that a board can have spent of its ε by asking about every directory that was published.
 
     Boards keep the ledger and tell nobody; but an answer is asked for once per directory, and never where all is small
-    enough to be fetched whole.
+    enough to be fetched whole. Of publications that are too old to be listed the size is not looked up.
     """
-    published = [made for one in lineage.of_task(cloud, task.id) for made in one.published]
-    asked = {
-        made.publication.directory.digest for made in published if made.pack_bytes > task.privacy.fetch_all_below_bytes
-    }
+    sizes = [
+        (made.publication.directory.digest, made.pack_bytes > task.privacy.fetch_all_below_bytes)
+        for one in lineage.of_task(cloud, task.id)
+        for made in one.published
+    ]
+    small = {digest for digest, _ in sizes} - {digest for digest, large in sizes if large}
+    asked = lineage.directories(cloud, task.id) - small
     budget, counted = task.privacy.epsilon_budget, "bits" not in task.privacy.modes
     most = min(budget, len(asked) * task.privacy.epsilon) if counted else budget
     parts = [charts.Part("spent at most", most, "warn"), charts.Part("left at least", budget - most, "good")]

@@ -22,7 +22,7 @@ from starlette.responses import Response, StreamingResponse
 from cloud_aug import db, metrics, sessions
 from cloud_aug.cloud import Cloud
 from cloud_aug.console import pages
-from cloud_aug.console.visitor import Looking, PageRoute, Visitor
+from cloud_aug.console.visitor import Listening, PageRoute, Visitor
 from edgewire.errors import EdgeError
 
 router = APIRouter(route_class=PageRoute)
@@ -66,7 +66,7 @@ def mark(cloud: Cloud, topic: Topic, key: str = "") -> str:
 
 @router.get("/live")
 async def stream(
-    request: Request, visitor: Looking, of: Topic, key: Annotated[str, Query(max_length=80)] = ""
+    request: Request, visitor: Listening, of: Topic, key: Annotated[str, Query(max_length=80)] = ""
 ) -> Response:
     """Server-sent events: 'changed' with the new mark, 'ended' with the session."""
     streams: Streams = request.app.state.streams
@@ -127,10 +127,19 @@ def _boards(_key: str) -> list[sa.Executable]:
 
 
 def _board(key: str) -> list[sa.Executable]:
-    column, seen = db.audit.c, db.boards.c
+    column, seen, told = db.audit.c, db.boards.c, db.board_states.c
+    released, granted = db.release_boards.c, db.grants.c
     noted = sa.select(sa.func.max(column.id)).where(sa.or_(column.subject == key, column.actor == key))
     messages = sa.select(sa.func.max(db.telemetry.c.id)).where(db.telemetry.c.board == key)
-    return [sa.select(sa.func.max(seen.last_seen_at)).where(seen.id == key), noted, messages]
+    outcomes = sa.select(sa.func.max(released.told_at), sa.func.count(released.told_at)).where(released.board == key)
+    return [
+        sa.select(sa.func.max(seen.last_seen_at)).where(seen.id == key),
+        noted,
+        messages,
+        sa.select(sa.func.max(told.reported_at)).where(told.board == key),
+        outcomes,
+        sa.select(sa.func.max(granted.granted_at), sa.func.count()).where(granted.board == key),
+    ]
 
 
 def _tasks(_key: str) -> list[sa.Executable]:

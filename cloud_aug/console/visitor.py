@@ -1,6 +1,6 @@
 """Who asks, and may they? The one place where the console looks at sessions, roles and where a form came from.
 
-Every route takes `Looking` or one of `acting(role)`; only the login and the static files do not.
+Every route takes `Looking`, `Listening` or one of `acting(role)`; only the login and the static files do not.
 """
 
 from __future__ import annotations
@@ -117,10 +117,11 @@ def check_origin(request: Request) -> None:
 Form = Annotated[dict[str, str], Depends(form)]
 
 
-def _admitted(request: Request, needed: Role, fields: dict[str, str] | None) -> Visitor:
-    """Raises LoggedOut, or Refused: the role does not allow it, or the form is not of this session."""
+def _admitted(request: Request, needed: Role, fields: dict[str, str] | None, *, by_script: bool = False) -> Visitor:
+    """Raises LoggedOut, or Refused: the role does not allow it, or the form is not of this session. by_script: no
+    person asks, however the request looks."""
     state, secret = request.app.state, request.cookies.get(COOKIE, "")
-    now, used = state.clock(), LIVE_HEADER not in request.headers
+    now, used = state.clock(), not by_script and LIVE_HEADER not in request.headers
     session = sessions.find(state.cloud, secret, now=now, used=used) if secret else None
     if session is None:
         raise LoggedOut
@@ -134,6 +135,11 @@ def _admitted(request: Request, needed: Role, fields: dict[str, str] | None) -> 
 def looking(request: Request) -> Visitor:
     """Whoever is logged in may look."""
     return _admitted(request, "viewer", None)
+
+
+def listening(request: Request) -> Visitor:
+    """Whoever is logged in may; a browser opens a stream anew by itself, and cannot say so."""
+    return _admitted(request, "viewer", None, by_script=True)
 
 
 def seeing(needed: Role) -> Any:
@@ -155,6 +161,7 @@ def acting(needed: Role) -> Any:
 
 
 Looking = Annotated[Visitor, Depends(looking)]
+Listening = Annotated[Visitor, Depends(listening)]
 Asked = Annotated[Visitor, acting("viewer")]
 Operating = Annotated[Visitor, acting("operator")]
 Administering = Annotated[Visitor, acting("admin")]

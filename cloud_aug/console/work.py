@@ -50,7 +50,7 @@ def log(visitor: Auditing, actor: Text = "", action: Text = "", before: Before =
 @router.get("/accounts")
 def list_accounts(visitor: SeeingAccounts) -> Response:
     """Who may log in."""
-    found = accounts.list_all(visitor.cloud)
+    found = accounts.list_all(visitor.cloud, now=visitor.now)
     return pages.page("accounts.html", visitor=visitor, accounts=found, roles=accounts.ROLES)
 
 

@@ -10,6 +10,7 @@ import pytest
 from cloud_aug import accounts, audit, guesses, passwords, sessions
 from cloud_aug.console import site, visitor
 from cloud_aug.console.entry import LOGIN_COOKIE
+from cloud_aug.console.live import Streams
 from cloud_aug.console.visitor import COOKIE
 from edgewire.errors import RateLimited, RetryLater, UsageError
 from tests.console import world
@@ -78,25 +79,49 @@ def test_nothing_in_the_database_opens_a_session(visit, made):
 
 def test_a_session_ends_when_nobody_uses_it(visit, clock):
     visit.log_in("ann")
-    clock.now += sessions.IDLE_S - 60
+    clock.now += accounts.IDLE_S - 60
     assert visit.client.get("/jobs").status_code == 200
-    clock.now += sessions.IDLE_S - 60
+    clock.now += accounts.IDLE_S - 60
     assert visit.client.get("/jobs").status_code == 200
-    clock.now += sessions.IDLE_S + 1
+    clock.now += accounts.IDLE_S + 1
     assert visit.client.get("/jobs").status_code == 303
+
+
+def test_a_session_that_has_ended_is_not_counted_as_open(visit, made, clock):
+    visit.log_in("ann")
+    assert [one.sessions for one in accounts.list_all(made, now=clock())] == [1, 0, 0]
+    assert [one.sessions for one in accounts.list_all(made, now=clock() + accounts.IDLE_S + 1)] == [0, 0, 0]
 
 
 def test_a_page_that_only_keeps_itself_true_keeps_no_session_alive(visit, clock):
     visit.log_in("ann")
     for _ in range(3):
-        clock.now += sessions.IDLE_S / 2
+        clock.now += accounts.IDLE_S / 2
         answer = visit.client.get("/jobs", headers={"X-Live": "1"})
     assert answer.status_code == 401
 
 
+def test_a_stream_that_a_browser_opens_anew_by_itself_keeps_no_session_alive(visit, client, clock):
+    visit.log_in("ann")
+    client.app.state.streams = Streams(0)
+    for _ in range(3):
+        clock.now += accounts.IDLE_S / 2
+        last = client.get("/live?of=jobs").status_code
+    assert last == 303
+
+
+def test_pages_are_there_to_look_at_though_nothing_can_be_written(visit, made, clock):
+    visit.log_in("ann")
+    with made.database.writing() as connection:
+        full = "SELECT RAISE(FAIL, 'database or disk is full')"
+        connection.exec_driver_sql(f"CREATE TRIGGER disk BEFORE UPDATE ON sessions BEGIN {full}; END")
+    clock.now += sessions.NOTED_EVERY_S + 1
+    assert visit.client.get("/").status_code == 200
+
+
 def test_a_session_ends_with_the_day_however_busy_it_is(visit, clock):
     visit.log_in("ann")
-    for _ in range(int(sessions.ABSOLUTE_S / 1500)):
+    for _ in range(int(accounts.ABSOLUTE_S / 1500)):
         clock.now += 1500
         last = visit.client.get("/jobs").status_code
     clock.now += 1500
@@ -188,6 +213,15 @@ def test_a_login_form_of_another_browser_is_refused(visit):
     assert visit.client.post("/login", data=fields, headers=ORIGIN).status_code == 403
 
 
+def test_every_tab_of_a_browser_may_log_in_whichever_was_loaded_last(visit):
+    first, second = visit.token("/login"), visit.token("/login")
+    fields = {"name": "ann", "password": world.PASSWORD, "next": "/jobs"}
+    for token in (first, second):
+        answer = visit.client.post("/login", data={**fields, "form_token": token}, headers=ORIGIN)
+        assert (answer.status_code, answer.headers.get("location")) == (303, "/jobs")
+    assert visit.client.get("/jobs").status_code == 200
+
+
 def test_a_form_that_is_too_large_or_malformed_is_refused(visit):
     visit.log_in("olga")
     large = visit.send(f"/boards/{BOARD}/revoke", {"x": "y" * 20_000})
@@ -276,14 +310,14 @@ def test_a_changed_role_a_new_password_and_a_removal_count_from_the_next_request
     assert visit.log_in("olga", "quite another one").status_code == 401
 
 
-def test_an_admin_changes_roles_ends_sessions_and_removes_but_not_their_own(visit, made):
+def test_an_admin_changes_roles_ends_sessions_and_removes_but_not_their_own(visit, made, clock):
     visit.log_in("ann")
     assert visit.send("/accounts/vic/role", {"role": "operator"}).status_code == 303
     assert visit.send("/accounts/vic/role", {"role": "king"}).status_code == 400
     assert visit.send("/accounts/vic/end").status_code == 303
     assert visit.send("/accounts/vic/remove").status_code == 303
     assert visit.send("/accounts/ann/remove").status_code == 400
-    assert [one.name for one in accounts.list_all(made)] == ["ann", "olga"]
+    assert [one.name for one in accounts.list_all(made, now=clock())] == ["ann", "olga"]
     told = {line.action for line in audit.lines(made, actor="console:ann", limit=9)}
     assert {"set-role", "end-sessions", "remove-account"} <= told
 

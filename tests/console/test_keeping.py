@@ -52,7 +52,7 @@ def test_a_restore_brings_back_neither_a_removed_account_nor_a_session(data, tmp
     accounts.remove(made, "vic", now=now)
     accounts.set_role(made, "olga", "viewer", now=now)
     backups.restore(data, tmp_path / "backup", now=now, on_progress=toys.quiet)
-    assert [(one.name, one.role) for one in accounts.list_all(made)] == [("ann", "admin"), ("olga", "viewer")]
+    assert [(one.name, one.role) for one in accounts.list_all(made, now=now)] == [("ann", "admin"), ("olga", "viewer")]
     assert sessions.find(made, secret, now=now, used=True) is None
 
 

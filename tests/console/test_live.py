@@ -11,9 +11,13 @@ from collections.abc import Iterator
 import httpx2
 import pytest
 
-from cloud_aug import boards, db, sessions
+from cloud_aug import boards, db, sessions, uploads
+from cloud_aug.boards import Selection
+from cloud_aug.console import live
 from cloud_aug.console.live import Streams
 from cloud_aug.console.visitor import COOKIE
+from edgewire.decoding import encode
+from edgewire.messages import Report
 from tests.cloud import toys
 from tests.console import world
 
@@ -61,6 +65,22 @@ def test_a_stream_ends_with_the_session(served):
             connection.execute(db.sessions.delete())
         assert next(coming)[0] == "ended"
         assert next(coming, None) is None
+
+
+def test_the_page_of_a_board_is_told_of_a_report_an_outcome_and_a_grant(made, clock):
+    release = world.release(made, now=clock())
+    with made.database.reading() as connection:
+        mine = connection.execute(db.release_boards.select().where(db.release_boards.c.wave == 0)).first().board
+    marks = [live.mark(made, "board", mine)]
+    told = Report("b" * 32, "toy", "c" * 64, "directory", "auto", "mpda", 9, 4, 2, 0.1, 3.0)
+    for deed in (
+        lambda: uploads.report(made, mine, "toy", told.upload_id, encode(told), now=clock()),
+        lambda: world.hurry(made, release, wave=0),
+        lambda: boards.recall(made, "toy", Selection((mine,)), now=clock()),
+    ):
+        deed()
+        marks.append(live.mark(made, "board", mine))
+    assert len(set(marks)) == 4
 
 
 def test_streams_leave_room_for_boards(client, visit):

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import sqlalchemy as sa
 
-from cloud_aug import boards, db, jobs, standing, telemetry, uploads
+from cloud_aug import boards, db, jobs, lineage, standing, tasks, telemetry, uploads
 from cloud_aug.cloud import Cloud
-from cloud_aug.console import charts, cohorts, words
+from cloud_aug.console import charts, cohorts, fleet, learning, words
 from cloud_aug.console.charts import Dot, Part, Series
 from cloud_aug.releases import status as releases
 from cloud_aug.standing import Wanted
@@ -145,6 +145,15 @@ def test_one_board_shows_its_timeline_and_an_operator_revokes_it(visit, made, cl
     assert f'href="/boards/{SECOND}/revoke"' not in text
 
 
+def test_energy_is_of_the_time_in_which_readings_are_near_enough_to_each_other():
+    walls = (0.0, 300.0, 600.0, 90_000.0, 90_300.0)
+    points = [TelemetryPoint(wall, power_w=6.0, power_quality="measured") for wall in walls]
+    found = fleet._energy(points)
+    assert (found.watt_hours, found.covered_s, found.modelled) == (6.0 * 900 / 3600, 900.0, False)
+    assert fleet._energy(points[2:4]) is None
+    assert fleet._energy([TelemetryPoint(1.0)]) is None
+
+
 def test_what_is_not_there_is_a_page_that_says_so(visit):
     visit.log_in("vic")
     for path, status in (
@@ -187,6 +196,17 @@ def test_a_task_shows_pool_cohorts_price_and_prior(visit):
     ):
         assert said in text
     assert "108 of 6 contributors" in text
+
+
+def test_the_bound_of_epsilon_counts_directories_that_are_too_old_to_be_listed(made):
+    task = tasks.load(made, "toy")
+    assert learning._price(made, task)["asked"] == 0  # all of its packs are fetched
+    with made.database.writing() as connection:
+        row = dict(connection.execute(db.publications.select()).one()._mapping)
+        for version in range(2, 3 + lineage.PUBLICATIONS):
+            directory = f"{version:064x}" if version < 9 else row["directory"]
+            connection.execute(db.publications.insert().values({**row, "version": version, "directory": directory}))
+    assert learning._price(made, task)["asked"] == 7
 
 
 def test_a_series_shows_its_rounds(visit, made, clock):
