@@ -175,14 +175,23 @@ class Agent:
     def _watch(self) -> None:
         for folder in self._watched():
             for path in folder.look():
-                pace = self._later.setdefault(path, Pace(ADD_LIMIT_S, self._world.rng))
-                self._attempt(f"add {path.name}", pace, partial(self._add, folder, path))
-                if not path.exists():
-                    self._later.pop(path, None)
-                    self._failures.pop(f"add {path.name}", None)
+                self._add_in_time(folder, path)
         self._tell_astray()
         self._failures.pop("watch", None)
         self._look.reset()
+
+    def _watch_again(self, waiting: set[Path]) -> None:
+        """Only what was whole before: between this look and the last one too little time may have passed."""
+        for folder in self._watched():
+            for path in sorted(waiting & set(folder.look())):
+                self._add_in_time(folder, path)
+
+    def _add_in_time(self, folder: WatchedFolder, path: Path) -> None:
+        pace = self._later.setdefault(path, Pace(ADD_LIMIT_S, self._world.rng))
+        self._attempt(f"add {path.name}", pace, partial(self._add, folder, path))
+        if not path.exists():
+            self._later.pop(path, None)
+            self._failures.pop(f"add {path.name}", None)
 
     def _tell_astray(self) -> None:
         """What lies beside the folders of several tasks: nobody can know which of them it is for."""
@@ -231,9 +240,9 @@ class Agent:
             changed = bool(done.report.get("changed"))
             line = "synced: something new" if changed else "synced: nothing new"
             self._world.tell("synced", line, **{key: value for key, value in done.report.items() if key in _OF_SYNC})
-            if self._later:  # perhaps they waited for what is here now
+            if waiting := set(self._later):  # perhaps they waited for what is here now
                 self._later.clear()
-                self._watch()
+                self._watch_again(waiting)
         elif not self._stopped():
             self._cannot_heal(done, tuple(_ENDS))
             self._failed("sync", self._sync, done.code, _reason(done))

@@ -225,6 +225,30 @@ def test_a_file_that_waited_for_the_first_sync_is_added_right_after_it(day: Day)
     assert day.stored == {"a"}
 
 
+def test_a_sync_does_not_make_a_file_whole_that_somebody_writes(day: Day) -> None:
+    """One that waits is tried again right after a sync; what came a moment ago is not."""
+    day.rules = Rules(day.folder, sync_s=1.0)
+    day.drop("waits.csv", "one that cannot be added now")
+    day.answers["data"] = lambda: Done(6, {}, "the disk is full")
+    agent = day.agent()
+    for number in range(4):
+        if number == 3:
+            day.drop("new.csv", "half")
+        agent.round()
+        day.now += 10.0
+    assert {Path(line[2]).name for line in day.named("data")} == {"waits.csv"}
+
+
+def test_a_name_that_is_used_again_and_again_stays_cheap(day: Day, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, looks, there = WatchedFolder(day.folder), list[str](), os.path.lexists
+    for number in range(200):
+        folder.done(day.drop("same.csv", str(number)))
+    assert {path.read_text() for path in (day.folder / "done").iterdir()} == {str(number) for number in range(200)}
+    monkeypatch.setattr(os.path, "lexists", lambda path: looks.append(str(path)) or there(path))
+    folder.done(day.drop("same.csv"))
+    assert len(looks) < 20
+
+
 def test_with_several_tasks_each_has_a_folder(day: Day) -> None:
     day.tasks = lambda: ["gestures", "digits"]
     (day.folder / "digits").mkdir()
