@@ -6,7 +6,8 @@ Fields, all but `id`, `schema_version` and `provenance` optional; what is not kn
     id, schema_version
     match           device_tree_model_prefix (list), part_number (list, as in the device tree's 'compatible'),
                     memory_mb (list); absent in `generic`, the fallback
-    arch, isa, cores, threads, ram_mb (list: the sizes it is sold with; shared between CPU and GPU)
+    arch, isa, threads, cores (or a list: of the modules it is sold with), ram_mb (list: the sizes it is sold with;
+                    shared between CPU and GPU)
     gpu             kind ("cuda" or "none"), sm
     power_modes     list of names as in /etc/nvpmodel.conf (their numbers differ between releases), default_mode
     throttle_c, soft_limit_c (where it slows a little, below throttle_c), shutdown_c

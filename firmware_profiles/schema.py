@@ -41,6 +41,10 @@ def _some(rule: Rule) -> Rule:
     )
 
 
+def _one_or_some(rule: Rule) -> Rule:
+    return lambda value: rule(value) or _some(rule)(value)
+
+
 _VERSION_OF_LIBRARY = r"\d+(\.\d+){1,3}(\+[a-z0-9.]+)?"
 
 # path -> (what is expected, in words; the rule)
@@ -52,7 +56,7 @@ FIELDS: dict[str, tuple[str, Rule]] = {
     "match.memory_mb": ("a list of whole numbers from 64 to 1048576", _some(_whole(64, 1 << 20))),
     "arch": ("'aarch64' or 'x86_64'", _one_of("aarch64", "x86_64")),
     "isa": ("like 'armv8.2-a'", _text(r"armv[89](\.\d)?-a|x86-64(-v\d)?")),
-    "cores": ("a whole number from 1 to 1024", _whole(1, 1024)),
+    "cores": ("a whole number from 1 to 1024, or a list of them", _one_or_some(_whole(1, 1024))),
     "threads": ("a whole number from 1 to 1024", _whole(1, 1024)),
     "ram_mb": ("a list of whole numbers from 64 to 1048576", _some(_whole(64, 1 << 20))),
     "gpu.kind": ("'cuda' or 'none'", _one_of("cuda", "none")),
@@ -107,6 +111,11 @@ def leaves(profile: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
             yield key, value
 
 
+def numbers(value: int | list[int]) -> list[int]:
+    """Of a field that is a number, or a list where the board is sold in several kinds."""
+    return value if isinstance(value, list) else [value]
+
+
 def _is_table(value: Any) -> bool:
     return isinstance(value, Mapping)
 
@@ -123,7 +132,7 @@ def _contradictions(profile: Mapping[str, Any], name: str) -> list[str]:
     found += [f"{a} is not below {b}" for a, b in itertools.pairwise(rising) if value[a] >= value[b]]
     if value.get("idle_w", 0) > value.get("max_w", float("inf")):
         found.append("idle_w is above max_w")
-    if "cores" in value and value.get("threads", 0) > value["cores"]:
+    if "cores" in value and value.get("threads", 0) > max(numbers(value["cores"])):
         found.append("threads is above cores")
     if "pins.torch" in value and "pins.torch_from" in value:
         found.append("pins.torch names a version, and pins.torch_from says that the image brings its own")

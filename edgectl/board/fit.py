@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from edgectl.board import memory, profile
+from firmware_profiles import schema
 
 _SEEN_SHARE = 0.7  # of the memory that is soldered on: firmware and GPU take the rest before Linux counts
 
@@ -60,9 +61,9 @@ def _board(known: dict[str, Any], root: Path) -> Iterator[Finding]:
         seen = memory.total_mib(root)
         fits = seen is not None and any(_SEEN_SHARE * size <= seen <= size for size in sizes)
         yield _finding("ram_mb", fits, " or ".join(map(str, sizes)), "" if seen is None else f"{seen:.0f}")
-    if (cores := known.get("cores")) is not None:
-        there = _cores(root)
-        yield _finding("cores", there == cores, str(cores), "" if there is None else str(there))
+    if "cores" in known:
+        there, cores = _cores(root), schema.numbers(known["cores"])
+        yield _finding("cores", there in cores, " or ".join(map(str, cores)), "" if there is None else str(there))
 
 
 def _system(known: dict[str, Any], root: Path, arch: str, python: str) -> Iterator[Finding]:

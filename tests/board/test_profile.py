@@ -156,6 +156,8 @@ def test_what_a_profile_recommends_are_settings_that_exist(tmp_path: Path, name:
         ({"id": "../mine"}, "id is '../mine', expected a name"),
         ({"throttle_c": 90, "soft_limit_c": 95}, "soft_limit_c is not below throttle_c"),
         ({"cores": 4, "threads": 5}, "threads is above cores"),
+        ({"cores": [4, 6], "threads": 7}, "threads is above cores"),
+        ({"cores": []}, "cores is [], expected a whole number"),
         ({"default_mode": "15W"}, "not among power_modes"),
         ({"idle_w": 9, "max_w": 5}, "idle_w is above max_w"),
         ({"pins": {"torch": "2.9.1", "torch_from": "image"}}, "brings its own"),
@@ -259,6 +261,14 @@ def test_what_does_not_fit_is_told_field_by_field(tmp_path: Path) -> None:
     differing = {field for field, outcome in found.items() if outcome == "differs"}
     assert differing == {"match", "arch", "python", "pins.torch"}
     assert found["cores"] == "unknown"
+
+
+@pytest.mark.parametrize(("present", "outcome"), [("0-5", "fits"), ("0-7", "fits"), ("0-3", "differs")])
+def test_every_module_that_a_board_is_sold_with_fits(tmp_path: Path, present: str, outcome: str) -> None:
+    root = recorded(tmp_path, b"NVIDIA Jetson Orin NX Engineering Reference Developer Kit\0")
+    (root / "sys" / "devices" / "system" / "cpu").mkdir(parents=True)
+    (root / "sys" / "devices" / "system" / "cpu" / "present").write_text(f"{present}\n")
+    assert outcomes(profile.load("jetson-orin-nx"), root)["cores"] == outcome
 
 
 def test_power_modes_are_compared_by_name(tmp_path: Path) -> None:
