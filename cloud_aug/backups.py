@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import shutil
 import sqlite3
-import time
 from collections.abc import Callable, Iterator, Set
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
@@ -28,6 +27,7 @@ from cloud_aug import audit, changes, db, garbage, journal, keys, migrations, se
 from cloud_aug.blobs import Blobs
 from cloud_aug.cloud import Cloud, open_cloud
 from cloud_aug.database import Database
+from cloud_aug.folders import made_whole
 from edgewire.decoding import decode, encode
 from edgewire.errors import Conflict, CorruptFile, NotFound
 from edgewire.files import digest_of_file, write_atomic
@@ -52,23 +52,18 @@ class Backup:
 
 def back_up(cloud: Cloud, target: Path, *, with_blobs: bool, now: float, on_progress: Progress) -> Backup:
     """Copy everything into a new folder. The service may go on meanwhile. Raises Conflict if the folder exists."""
-    if target.exists():
-        raise Conflict(f"{target} is there already", hint="name a folder that is not")
-    part = target.with_name(f".{target.name}.part")
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(mode=0o700, parents=True)
-    on_progress("database", 0, 1)
-    _copy_database(cloud.database, part / DATABASE)
-    with _opened(part / DATABASE) as copied:
-        named = garbage.in_use(copied, cloud.blobs, since=now - garbage.GRACE_S)
-        names = sorted(named & {blob.digest for blob in cloud.blobs.stored()}) if with_blobs else []
-        with copied.reading() as connection:
-            epoch = db.epoch(connection)
-    count = _copy_blobs(cloud, names, part / BLOBS, on_progress)
-    _copy_files(cloud, part)
-    made = Backup(now, db.SCHEMA, epoch, digest_of_file(part / DATABASE), count)
-    write_atomic(part / WHOLE, encode(made), mode=0o600)
-    part.rename(target)
+    with made_whole(target) as part:
+        on_progress("database", 0, 1)
+        _copy_database(cloud.database, part / DATABASE)
+        with _opened(part / DATABASE) as copied:
+            named = garbage.in_use(copied, cloud.blobs, since=now - garbage.GRACE_S)
+            names = sorted(named & {blob.digest for blob in cloud.blobs.stored()}) if with_blobs else []
+            with copied.reading() as connection:
+                epoch = db.epoch(connection)
+        count = _copy_blobs(cloud, names, part / BLOBS, on_progress)
+        _copy_files(cloud, part)
+        made = Backup(now, db.SCHEMA, epoch, digest_of_file(part / DATABASE), count)
+        write_atomic(part / WHOLE, encode(made), mode=0o600)
     return made
 
 
@@ -125,7 +120,11 @@ def restore(data: Path, source: Path, *, lost: bool = False, now: float, on_prog
     backup = _check(source, on_progress)
     _lay_out(data, source)
     cloud = open_cloud(data)  # brings the journal up to date with the database as it is now
-    with cloud.locked("restore", doing="restoring"), garbage.nothing_built(cloud), _newest_schema(source) as copy:
+    with (
+        cloud.locked("restore", doing="restoring"),
+        garbage.nothing_built(cloud),
+        _newest_schema(cloud, source) as copy,
+    ):
         _check_same_cloud(cloud, copy, lost=lost)
         _bring_journal(cloud, source / journal.FILE_NAME)
         files = sorted((source / BLOBS).glob("??/*"))
@@ -175,9 +174,11 @@ def _lay_out(data: Path, source: Path) -> None:
 
 
 @contextmanager
-def _newest_schema(source: Path) -> Iterator[Database]:
-    """The backup's database, migrated in a copy where it is older; the backup itself stays as it is."""
-    work = source / f".{time.time_ns()}.tmp"
+def _newest_schema(data: Path, source: Path) -> Iterator[Database]:
+    """The backup's database, migrated in a copy where it is older; the backup itself stays as it is, and need not be
+    writable."""
+    work = data / "restoring"
+    shutil.rmtree(work, ignore_errors=True)  # of one that was killed
     work.mkdir(mode=0o700)
     try:
         shutil.copyfile(source / DATABASE, work / DATABASE)

@@ -8,7 +8,6 @@ made stays withdrawn: such packs are refused and listed, searches find no sample
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,6 +18,7 @@ import sqlalchemy as sa
 from cloud_aug import audit, bases, db, keys, publications, searchable, tasks, withdrawals, writes
 from cloud_aug.blobs import Blobs
 from cloud_aug.cloud import Cloud
+from cloud_aug.folders import made_whole
 from cloud_aug.publications import Publication
 from edgewire.decoding import decode, encode
 from edgewire.errors import Conflict, CorruptFile, NotFound
@@ -58,13 +58,8 @@ class Restored:
 def take(cloud: Cloud, task_id: str, target: Path, *, now: float, on_progress: Progress) -> Snapshot:
     """Copy the current publication into a new folder; the service may go on meanwhile. Raises Conflict if the folder
     exists or a pack of the publication was withdrawn, NotReady, Busy while an index is built."""
-    if target.exists():
-        raise Conflict(f"{target} is there already", hint="name a folder that is not")
-    part = target.with_name(f".{target.name}.part")
-    shutil.rmtree(part, ignore_errors=True)
-    (part / BLOBS).mkdir(mode=0o700, parents=True)
-    part.chmod(0o700)
-    with cloud.locked(f"index-{task_id}", doing=f"building the index of task '{task_id}'"):
+    building = f"building the index of task '{task_id}'"
+    with made_whole(target) as part, cloud.locked(f"index-{task_id}", doing=building):
         publication = publications.require(cloud, task_id)
         with cloud.database.reading() as connection:
             task, rows = tasks.get(connection, task_id), _rows(connection, publication)
@@ -73,9 +68,8 @@ def take(cloud: Cloud, task_id: str, target: Path, *, now: float, on_progress: P
         for done, name in enumerate(sorted(names)):
             on_progress("blobs", done, len(names))
             blobs.append(copies.put_file(cloud.blobs.path(name)))
-    made = Snapshot(now, _root(cloud), task, publication, rows, tuple(blobs))
-    write_atomic(part / WHOLE, encode(made), mode=0o600)
-    part.rename(target)
+        made = Snapshot(now, _root(cloud), task, publication, rows, tuple(blobs))
+        write_atomic(part / WHOLE, encode(made), mode=0o600)
     return made
 
 

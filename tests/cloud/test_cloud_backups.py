@@ -5,15 +5,32 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
 
-from cloud_aug import auth, backups, boards, census, cloud, db, doctor, garbage, index, pool, publications, settings
+from cloud_aug import (
+    auth,
+    backups,
+    boards,
+    census,
+    cloud,
+    db,
+    doctor,
+    garbage,
+    index,
+    pool,
+    publications,
+    settings,
+    snapshots,
+)
 from cloud_aug import withdrawals as leaving
+from cloud_aug.blobs import Blobs
 from cloud_aug.boards import Selection
 from cloud_aug.cloud import Cloud
+from cloud_aug.database import Database
 from edgewire.errors import Busy, Conflict, CorruptFile, NotFound
 from tests.cloud import toys
 from tests.cloud.backends import Backend, files_only
@@ -31,6 +48,10 @@ def made(data: Path) -> Iterator[Cloud]:
 def back_up(made: Cloud, target: Path) -> Path:
     backups.back_up(made, target, with_blobs=True, now=time.time(), on_progress=toys.quiet)
     return target
+
+
+def take_snapshot(made: Cloud, target: Path) -> None:
+    snapshots.take(made, "toy", target, now=time.time(), on_progress=toys.quiet)
 
 
 def restore(made: Cloud, source: Path) -> None:
@@ -142,6 +163,30 @@ def test_a_backup_that_is_not_whole_is_refused_and_nothing_changes(made: Cloud, 
     assert (rows(made, db.publications), epoch(made)) == (before, 1)
     with pytest.raises(Conflict):
         back_up(made, source)
+
+
+@files_only
+@pytest.mark.parametrize("take", [back_up, take_snapshot])
+def test_what_cannot_be_copied_whole_leaves_no_samples_behind(made: Cloud, tmp_path: Path, monkeypatch, take) -> None:
+    before = set(tmp_path.iterdir())
+    monkeypatch.setattr(Blobs, "put_file", lambda *_: (_ for _ in ()).throw(OSError(28, "full")))
+    with pytest.raises(OSError, match="full"):
+        take(made, tmp_path / "copy")
+    assert set(tmp_path.iterdir()) == before
+
+
+@files_only
+def test_a_backup_need_not_be_writable_to_come_back(made: Cloud, tmp_path: Path, monkeypatch) -> None:
+    def opened(file: Path) -> AbstractContextManager[Database]:
+        assert not file.is_relative_to(source), "not even its journal files can be made there"
+        return real(file)
+
+    source, real = back_up(made, tmp_path / "backup"), backups._opened
+    before = sorted(source.rglob("*"))
+    monkeypatch.setattr(backups, "_opened", opened)
+    restore(made, source)
+    assert sorted(source.rglob("*")) == before
+    assert not (made.settings.data / "restoring").exists()
 
 
 @files_only
