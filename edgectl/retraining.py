@@ -25,7 +25,7 @@ from edgectl.scoring import score_new
 from edgectl.standing import drift
 from edgectl.store import Run, Store
 from edgewire.decoding import encode
-from edgewire.errors import CorruptFile
+from edgewire.errors import CorruptFile, NothingToDo
 from edgewire.files import digest
 from edgewire.messages import Manifest, Withdrawals
 from edgewire.tasks import Task, Trigger
@@ -145,17 +145,20 @@ def seal_network() -> None:
 def due(home: Home, manifest: Manifest, store: Store, options: Options, *, now: float) -> Due:
     """Whether to train. First puts right what was damaged, and scores new samples before anything is trained on them.
 
-    The caller holds the lock.
+    The caller holds the lock. Raises NothingToDo without samples.
     """
     models = Models(home, manifest.task.id)
     recovered = _recover(models, options)
+    had = store.tally(manifest.task.id, 0).new
+    if had == 0:
+        raise NothingToDo("there are no labelled samples to train on", hint="edgectl data add FILE")
     score_new(home, manifest, store, now=now, threads=options.threads)
     last = store.last_training(manifest.task.id)
     if options.force:
         return Due("it was forced")
     if last is None:
-        had, first = store.tally(manifest.task.id, 0).new, _trigger(manifest.task).first
-        if 0 < had < first:
+        first = _trigger(manifest.task).first
+        if had < first:
             return Due("", _too_few(manifest.task, had, first, options))
         return Due("no training has ended yet")
     reason = recovered or _changed(home, manifest, store, options, last, now=now)

@@ -217,6 +217,16 @@ def test_a_clock_that_was_set_back_does_not_stop_the_schedule(ready: Synced) -> 
     assert "every 2 hours" in due_by(ready, Trigger(every_hours=2), later_s=-1e8).reason
 
 
+def test_without_samples_there_is_nothing_to_do_and_no_run_failed(ready: Synced) -> None:
+    trained(ready)
+    with ready.store() as store:
+        store.expire(BOTH.id, older_than=None, ids=None)
+    done = ready.board.edgectl("train")
+    assert (done.returncode, b"no labelled samples" in done.stderr) == (5, True)
+    with ready.store() as store:
+        assert [run.outcome for run in store.runs(BOTH.id, 9)] == ["local"]
+
+
 def test_a_no_imports_no_torch_and_leaves_no_run(ready: Synced) -> None:
     trained(ready)
     script = "import sys; from edgectl.cli import run; run(['train', '--json']); print('torch' in sys.modules)"
