@@ -206,7 +206,9 @@ class Agent:
         if not is_plain(path):
             self._refuse(folder, path, "it is no plain file or folder: links are not followed")
             return
-        task = ["--task", folder.task] if folder.task else []
+        # named also where it is the only one: a sync may bring another meanwhile, for which this was not dropped
+        name = folder.task or next(iter(self._tasks), None)
+        task = ["--task", name] if name else []
         done = self._world.run(["data", "add", str(path), *task, "--json"], ADD_LIMIT_S)
         if self._stopped() and done.code != 0:
             return

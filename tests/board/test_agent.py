@@ -258,6 +258,20 @@ def test_with_several_tasks_each_has_a_folder(day: Day) -> None:
     assert [line[2] for line in day.named("train")] == ["gestures", "digits"]
 
 
+def test_a_file_that_waited_while_a_sync_brought_a_second_task_is_not_refused_for_that(day: Day) -> None:
+    path, here = day.drop("one.csv"), ["gestures"]
+
+    def add() -> Done:
+        if "--task" not in day.lines[-1] and len(here) > 1:
+            return Done(2, {}, "this board has several tasks")
+        return day.add(path) if day.named("sync") else Done(1, {}, "nothing is known yet of the task")
+
+    day.answers = {"data": add, "sync": lambda: here.append("digits") or Done(0)}
+    day.tasks = lambda: list(here)
+    assert day.agent().once() == 0
+    assert (day.stored, names(day.folder / "done")) == ({"a"}, ["one.csv"])
+
+
 def test_the_folder_of_a_task_that_the_board_no_longer_has_is_no_sample_of_another(day: Day) -> None:
     day.tasks = lambda: ["gestures", "digits"]
     agent = day.agent()
