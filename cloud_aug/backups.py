@@ -120,11 +120,7 @@ def restore(data: Path, source: Path, *, lost: bool = False, now: float, on_prog
     backup = _check(source, on_progress)
     _lay_out(data, source)
     cloud = open_cloud(data)  # brings the journal up to date with the database as it is now
-    with (
-        cloud.locked("restore", doing="restoring"),
-        garbage.nothing_built(cloud),
-        _newest_schema(cloud, source) as copy,
-    ):
+    with cloud.locked("restore", doing="restoring"), garbage.nothing_built(cloud), _newest_schema(data, source) as copy:
         _check_same_cloud(cloud, copy, lost=lost)
         _bring_journal(cloud, source / journal.FILE_NAME)
         files = sorted((source / BLOBS).glob("??/*"))
