@@ -8,14 +8,13 @@ import numpy as np
 
 from edgectl.store import Store
 from edgectl.store_samples import StoredSamples
-from edgewire.messages import SAMPLES_LIMIT_BYTES
 from edgewire.samples import Samples, to_bytes
 from edgewire.tasks import Task
 
 CONSENT = "packs"
 """What is consented to: raw samples may enter packs for boards of the same task."""
 
-_BATCH_BYTES = SAMPLES_LIMIT_BYTES // 2  # room for labels and the header
+_BATCH_BYTES = 4 << 20  # an upload that is cut off begins anew: a slow link must bring one up within one sync
 
 
 def offer(store: Store, task: Task, *, group: str | None) -> StoredSamples:

@@ -18,7 +18,8 @@ import pytest
 from edgectl import cli, enrolment, periods, sharing
 from edgectl.store import Store
 from edgewire import errors
-from edgewire.samples import from_bytes
+from edgewire.samples import from_bytes, make
+from edgewire.tasks import InputSchema
 from tests.board.conftest import GESTURES, ROOT, Board
 
 CSV = b"y,group,a,b,c,d,e,f\nwave,one,1,2,3,4,5,6\npoint,two,6,5,4,3,2,1\n"
@@ -182,6 +183,17 @@ def test_a_large_offer_is_split_into_uploads_that_fit(board: Board, monkeypatch:
         offer = sharing.offer(store, GESTURES, group=None)
         assert len(sharing.queue(store, GESTURES, offer, until=9e9, now=1.0)) == 3
         assert len(sharing.offer(store, GESTURES, group=None)) == 0
+
+
+def test_no_upload_is_larger_than_a_slow_link_brings_up_in_one_sync(board: Board) -> None:
+    long = replace(GESTURES, input=InputSchema((1 << 17, 3)))  # 1.5 MiB
+    x = np.arange(5 * 3 << 17, dtype=np.float32).reshape(5, 1 << 17, 3)
+    with Store.open(board.home.database) as store:
+        store.add_samples(long, make(x, np.zeros(5)), now=1.0)
+        sharing.queue(store, long, sharing.offer(store, long, group=None), until=9e9, now=1.0)
+        sizes = [len(item.payload) for item in store.outbox()]
+    assert len(sizes) == 3
+    assert max(sizes) < (4 << 20) + 4096
 
 
 def test_status_tells_what_is_there_and_makes_nothing(newcomer: Board) -> None:
