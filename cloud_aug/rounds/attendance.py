@@ -121,8 +121,10 @@ def draw(connection: sa.Connection, made: Series, last: sa.Row[Any], *, now: flo
     which nobody can guess: a board could find the plan's seed from its invitation's."""
     plan, invites = made.plan, ALGORITHMS[made.plan.algorithm].invites
     if invites == "coin":
-        share, coins = min(1.0, plan.cohort / max(1, made.boards)), int.from_bytes(bytes(last.entropy), "big")
-        return by_coin(all_series.entitled(connection, made.task), share, seed=coins, round_number=last.number)
+        boards, coins = all_series.entitled(connection, made.task), int.from_bytes(bytes(last.entropy), "big")
+        # of a fleet that grew as many as before: what the round is divided by, and its ε, count on that
+        share = min(plan.cohort, made.boards) / max(made.boards, len(boards))
+        return by_coin(boards, share, seed=coins, round_number=last.number)
     there = _without_quitters(connection, made, present(connection, made, now=now), last.number)
     if (plan.selection or invites) == "absent":
         return longest_absent(there, plan.cohort, _last_rounds(connection, made.id))
@@ -134,7 +136,17 @@ def present(connection: sa.Connection, made: Series, *, now: float) -> list[str]
     column = db.presences.c
     since = now - made.plan.gather_s - made.plan.silence_s
     came = sa.select(column.board).where(column.series == made.id, column.at >= since)
-    return sorted(set(connection.execute(came).scalars()) & set(all_series.entitled(connection, made.task)))
+    there = sorted(set(connection.execute(came).scalars()) & set(all_series.entitled(connection, made.task)))
+    return _counted_on(connection, made, there) if ALGORITHMS[made.plan.algorithm].remembers else there
+
+
+def _counted_on(connection: sa.Connection, made: Series, there: list[str]) -> list[str]:
+    """Those who took part before, and as many others as make the number of boards that the algorithm divides by what
+    all of them ever sent."""
+    column = db.invitations.c
+    known = set(connection.execute(sa.select(column.board).where(column.series == made.id).distinct()).scalars())
+    new = [board for board in there if board not in known][: max(0, made.boards - len(known))]
+    return [board for board in there if board in known or board in new]
 
 
 def told_samples(connection: sa.Connection, made: Series, boards: Sequence[str]) -> dict[str, int]:

@@ -155,6 +155,34 @@ def test_coins_follow_from_what_only_the_service_knows(cloud, clock, players):
     assert drawn[0] == drawn[-1]
 
 
+def test_of_a_fleet_that_grew_no_more_boards_are_drawn_by_coin_than_their_sum_is_divided_by(cloud, clock, players):
+    made = begun(cloud, clock, algorithm="dp-fedavg", cohort=9)
+    for _ in range(9):
+        Player(players[0].client, cloud, clock)
+    with cloud.database.reading() as connection:
+        sizes = [
+            len(attendance.draw(connection, made, SimpleNamespace(number=1, entropy=bytes([n] * 16)), now=clock()))
+            for n in range(200)
+        ]
+    assert sum(sizes) / len(sizes) == pytest.approx(len(players), abs=0.5)
+
+
+@pytest.mark.parametrize("algorithm", ["scaffold", "fedlaavg"])
+def test_no_more_boards_take_part_than_what_they_ever_sent_is_divided_by(cloud, clock, players, algorithm):
+    made = begun(cloud, clock, algorithm=algorithm, rounds=3, cohort=9)
+    fleet = sorted([*players, *(Player(players[0].client, cloud, clock) for _ in range(2))], key=lambda one: one.id)
+    for _ in range(2):
+        for player in fleet:
+            player.join()
+        clock.now += PLAN.gather_s
+        move_on(cloud, made.id, clock)
+        invited = [player for player in fleet if player.join() is not None]
+        assert invited == fleet[: made.boards]
+        for player in invited:
+            assert player.play(memory=player.join().memory).status_code == 200
+        move_on(cloud, made.id, clock)
+
+
 # What stops a series, and what does not
 
 
