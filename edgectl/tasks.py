@@ -9,7 +9,7 @@ from edgectl.enrolment import Enrolment
 from edgectl.home import Home
 from edgectl.releases import overlay
 from edgewire.decoding import convert
-from edgewire.errors import CorruptFile, EdgeError, NotFound, NotGranted, UsageError
+from edgewire.errors import CorruptFile, EdgeError, InvalidMessage, NotFound, NotGranted, UsageError
 from edgewire.messages import Manifest
 from edgewire.signing import Statement, open_sealed
 
@@ -28,7 +28,10 @@ def known_task(home: Home, enrolment: Enrolment, task_id: str | None, now: float
     statement = stored_manifest(home, enrolment, chosen)
     if statement.expires_at < now:
         _LOG.warning("what is known of task '%s' is out of date; sync when there is a network", chosen)
-    manifest = convert(Manifest, statement.body, what=str(home.manifest(chosen)))
+    try:
+        manifest = convert(Manifest, statement.body, what=str(home.manifest(chosen)))
+    except InvalidMessage as error:  # of a newer edgectl, say: no wrong usage of this one
+        raise CorruptFile(error.message, hint="run: edgectl sync; if that does not help, update edgectl") from None
     if manifest.task.id != chosen:
         raise CorruptFile(f"{home.manifest(chosen)} describes task '{manifest.task.id}'", hint="run: edgectl sync")
     return overlay.effective(home, enrolment, manifest, epoch=statement.epoch)
@@ -68,4 +71,5 @@ def stored_manifest(home: Home, enrolment: Enrolment, task_id: str) -> Statement
     try:
         return open_sealed(raw, enrolment.trust.signing_keys, type="manifest", task=task_id, now=None)
     except EdgeError as error:
-        raise type(error)(f"{path}: {error.message}", hint="run: edgectl sync") from None
+        kind = CorruptFile if isinstance(error, InvalidMessage) else type(error)  # by the disk: no wrong usage
+        raise kind(f"{path}: {error.message}", hint="run: edgectl sync") from None

@@ -8,6 +8,8 @@ import pytest
 
 from edgectl import enrolment, tasks
 from edgewire import errors
+from edgewire.decoding import plain
+from edgewire.signing import Statement, seal
 from tests.board.conftest import GESTURES, Board
 
 LATER = 60 * 86400.0
@@ -53,4 +55,20 @@ def test_a_manifest_that_was_touched_is_forged(board: Board) -> None:
     path = board.home.manifest("gestures")
     path.write_bytes(path.read_bytes().replace(b'"signature":"', b'"signature":"A'))
     with pytest.raises(errors.Forged):
+        known(board)
+
+
+def test_a_manifest_that_only_a_newer_edgectl_understands_is_no_wrong_usage(board: Board) -> None:
+    now, body = board.server.clock(), plain(board.server.bodies["gestures"])
+    body["task"]["model"]["name"] = "of-tomorrow"
+    statement = Statement("manifest", "gestures", 1, 99, now, now + LATER, body)
+    board.home.manifest("gestures").write_bytes(seal(board.server.signing, statement))
+    with pytest.raises(errors.CorruptFile, match=r"model.*update edgectl"):
+        known(board)
+
+
+@pytest.mark.parametrize("damaged", [b"", b"\0\0", b"{}"])
+def test_a_damaged_manifest_is_no_wrong_usage(board: Board, damaged: bytes) -> None:
+    board.home.manifest("gestures").write_bytes(damaged)
+    with pytest.raises(errors.IntegrityError, match="run: edgectl sync"):
         known(board)
