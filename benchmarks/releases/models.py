@@ -12,6 +12,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from edgewire import golden
+
 SLOW_STEPS, SLOW_WIDTH = 200, 800
 LARGE_MIB = 24
 GOLDEN_ARE_ABOVE = 30.0  # golden inputs hold values of ±127; what sensors of these tasks tell is smaller
@@ -37,6 +39,21 @@ def not_finite(base: bytes) -> bytes:
         _without_effect(graph, "nan_root")
 
     return _changed(base, change, name="not-finite")
+
+
+def breaking(base: bytes) -> bytes:
+    """Loads, and cannot be run for more inputs than the golden ones are."""
+
+    def change(graph: Any) -> None:
+        _add(graph, "Cast", ["x"], "break_x", to=TensorProto.FLOAT)
+        _add(graph, "Flatten", ["break_x"], "break_flat", axis=1)
+        _constant(graph, "break_axis", np.asarray([1], np.int64))
+        _add(graph, "ReduceMax", ["break_flat", "break_axis"], "break_most", keepdims=1)
+        _constant(graph, "break_rows", np.zeros((golden.ROWS, 1), np.float32))
+        _add(graph, "Add", ["break_most", "break_rows"], "break_end")
+        _without_effect(graph, "break_end")
+
+    return _changed(base, change, name="breaking")
 
 
 def slow(base: bytes) -> bytes:

@@ -64,6 +64,11 @@ def test_a_bad_model_fails_the_check_that_is_meant_for_it(
     assert verdict.reason
 
 
+def test_a_model_that_cannot_be_run_on_this_boards_samples_has_failed(tmp_path: Path, onnx: bytes) -> None:
+    verdict = gate.judge(*bench(tmp_path, onnx, models.breaking(onnx)))
+    assert (verdict.state, failed(verdict)) == ("failed", ["loads"])
+
+
 @dataclass
 class Script:
     """The clock of a board on which the candidate takes that long, and the incumbent a millisecond: asked once before

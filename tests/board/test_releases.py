@@ -54,7 +54,7 @@ def test_the_next_sync_changes_nothing_and_tells_nothing(released: Released) -> 
     assert again.base_version == 2
 
 
-@pytest.mark.parametrize("variant", [models.not_finite, models.wrong])
+@pytest.mark.parametrize("variant", [models.not_finite, models.wrong, models.breaking])
 def test_a_bad_base_never_serves_and_the_cloud_is_told_why(released: Released, variant) -> None:  # type: ignore[no-untyped-def]
     released.install(released.payload(variant(released.synced.onnx)))
     outcome = released.sync()

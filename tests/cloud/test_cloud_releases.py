@@ -467,6 +467,18 @@ def test_what_is_forged_replayed_or_about_something_else_is_refused(held, offere
     assert status.find(held, order.release).info.counts == Counts(offered=1)
 
 
+def test_all_boards_that_refused_it_are_told(held):
+    devices = [f"b{i:016x}" for i in range(120)]
+    release = steering.create(held, "toy", steering.Draft(base=2), now=NOW).info.id
+    with held.database.writing() as connection:
+        for device in devices:
+            row = {"id": device, "name": device, "profile": "generic", "public_key": device, "enrolled_at": NOW}
+            connection.execute(db.boards.insert().values(row))
+        steering.add_boards(connection, release, dict.fromkeys(devices, 0))
+    assert [one.board for one in status.boards(held, release)] == devices
+    assert len(status.boards(held, release, limit=50)) == 50
+
+
 # What else must hold
 
 
