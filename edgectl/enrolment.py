@@ -10,7 +10,7 @@ from pathlib import Path
 from edgectl.home import Home
 from edgectl.store import Store
 from edgewire.decoding import decode, encode
-from edgewire.errors import Conflict, CorruptFile, EdgeError, NotEnrolled
+from edgewire.errors import Conflict, CorruptFile, EdgeError, NotEnrolled, Revoked
 from edgewire.files import exclusive, write_atomic
 from edgewire.messages import BoardId, EnrolmentFile, EnrolReply, EnrolRequest, PublicKey
 from edgewire.signing import SigningKey
@@ -89,7 +89,11 @@ def enroll(
         key = _pending_key(home)
         request = EnrolRequest(file.token, name, profile, public_text(key.public))
         with _pending_bundle(home, file) as bundle:
-            reply = introduce(file.url.rstrip("/"), bundle, request, key)
+            try:
+                reply = introduce(file.url.rstrip("/"), bundle, request, key)
+            except Revoked:
+                home.pending_key.unlink()  # it stays revoked whatever the token: the next try has another
+                raise
         trust = walk(file.roots, [text.encode() for text in reply.trust], now=now)
         _leave(home, file, now=now)
         _commit(home, key, reply, _Record(file.url.rstrip("/"), reply.board, reply.tasks, file.roots), trust)

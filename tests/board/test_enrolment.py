@@ -44,6 +44,17 @@ def test_enrolling_leaves_what_later_commands_need(newcomer: Board) -> None:
     assert newcomer.home.root.stat().st_mode & 0o777 == 0o700
 
 
+def test_a_board_whose_key_was_revoked_before_it_heard_that_it_is_one_enrolls_with_another(newcomer: Board) -> None:
+    file = encode(newcomer.server.enrolment_file("gestures"))
+    with pytest.raises(Lost):
+        enroll(newcomer, file, lose=True)
+    (revoked,) = newcomer.server.boards
+    newcomer.server.revoke(revoked)
+    with pytest.raises(errors.Revoked):
+        enroll(newcomer, encode(newcomer.server.enrolment_file("gestures")))
+    assert enroll(newcomer, encode(newcomer.server.enrolment_file("gestures"))).enrolment.board != revoked
+
+
 def test_enrolling_twice_changes_nothing(newcomer: Board) -> None:
     file = encode(newcomer.server.enrolment_file("gestures"))
     first = enroll(newcomer, file)
