@@ -7,6 +7,7 @@ replaced. Keys are given to boards that are granted the task, pack by pack, and 
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -133,8 +134,9 @@ def record(connection: sa.Connection, secret: Secret, ciphertexts: Mapping[str, 
 def stored(connection: sa.Connection, task: str, names: Sequence[str]) -> list[str]:
     """The blobs that hold these packs, encrypted or not."""
     column = db.packs.c
-    found = connection.execute(sa.select(column.ciphertext).where(column.task == task, column.digest.in_(names)))
-    return [*names, *found.scalars()]
+    query = sa.select(column.ciphertext).where(column.task == task)
+    found = (connection.execute(query.where(column.digest.in_(some))).scalars() for some in writes.at_once(names))
+    return [*names, *itertools.chain.from_iterable(found)]
 
 
 def encrypted(connection: sa.Connection) -> set[str]:

@@ -304,6 +304,27 @@ def test_a_restore_leaves_every_consent_as_it_was_given_last(made, tmp_path):
         assert not digests_of(made, "person-5")
 
 
+def test_a_restore_brings_back_no_file_of_a_withdrawn_pack_and_a_build_goes_on(made, tmp_path):
+    before = publications.require(made, "toy")
+    source = _backup(made, tmp_path / "backup")
+    delete(made)
+    build(made)
+    made = _restored(made, source)
+    with made.database.reading() as connection:
+        listed = set(publications.withdrawn_packs(connection, "toy"))
+    kept = {ref.digest for ref in before.packs if ref.ciphertext in {blob.digest for blob in made.blobs.stored()}}
+    assert kept == {ref.digest for ref in before.packs} - listed
+    assert len(kept) < len(before.packs)
+    assert build(made).contributors == 5
+
+
+def test_any_number_of_packs_may_have_been_withdrawn(made):
+    names = [f"{number:064x}" for number in range(70_000)]
+    (ref, *_) = publications.require(made, "toy").packs
+    with made.database.reading() as connection:
+        assert packs.stored(connection, "toy", [*names, ref.digest]) == [*names, ref.digest, ref.ciphertext]
+
+
 def test_who_withdraws_after_a_restore_takes_back_packs_that_the_backup_never_knew(made, tmp_path):
     source = _backup(made, tmp_path / "backup")
     pool.ingest(made, toys.data_file(tmp_path / "more.npz", toys.people(6, seed=3)), "toy", CONSENT, now=time.time())
