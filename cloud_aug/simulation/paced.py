@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from cloud_aug.simulation.plan import Plan, algorithm_of, codec_of
+from cloud_aug.simulation.plan import Plan, algorithm_of, codec_of, cohort_size
 from edgelearn.crowd import Crowd
 from edgelearn.federated.adaptive import SLACK, Pace, buffer_now, buffering_gain, deadline_s, expected, local_steps
 from edgelearn.federated.algorithm import Algorithm, Order, Update
@@ -137,7 +137,7 @@ class Paced:
 
     @property
     def _size(self) -> int:
-        return max(1, round(self.plan.share * len(self.crowd.boards)))
+        return cohort_size(self.plan, self.crowd)
 
     def _turn(self, board: str, limit_s: float) -> _Turn:
         settings = self.plan.settings

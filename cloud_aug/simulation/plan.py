@@ -61,7 +61,7 @@ class Round:
 
 
 def algorithm_of(plan: Plan, crowd: Crowd) -> Algorithm:
-    """Raises UsageError where there is none of that name, or it has no such option."""
+    """Raises UsageError where there is none of that name, it has no such option, or no round could ever suffice it."""
     kind = _kind(plan.algorithm)
     surroundings = Surroundings(
         boards=len(crowd.boards),
@@ -72,9 +72,18 @@ def algorithm_of(plan: Plan, crowd: Crowd) -> Algorithm:
         total_samples=float(sum(map(crowd.samples, crowd.boards))),
     )
     try:
-        return make(kind, surroundings, dict(plan.options))
+        made = make(kind, surroundings, dict(plan.options))
     except (TypeError, ValueError) as error:
         raise UsageError(f"algorithm '{plan.algorithm}': {error}") from None
+    if made.invites != "coin" and not made.suffices(size := cohort_size(plan, crowd)):
+        hint = "take more --boards, a larger --share, or other options of it"
+        raise UsageError(f"'{plan.algorithm}' makes nothing of {size} updates, all that a round has", hint=hint)
+    return made
+
+
+def cohort_size(plan: Plan, crowd: Crowd) -> int:
+    """Boards that a round invites."""
+    return max(1, round(plan.share * len(crowd.boards)))
 
 
 def judges(plan: Plan) -> bool:

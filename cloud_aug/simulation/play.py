@@ -15,7 +15,7 @@ import numpy as np
 
 from cloud_aug.simulation.boards import Asked, Boards, OneProcess, Players
 from cloud_aug.simulation.down import opened
-from cloud_aug.simulation.plan import Plan, Round, algorithm_of
+from cloud_aug.simulation.plan import Plan, Round, algorithm_of, cohort_size
 from cloud_aug.simulation.state import Folder, State
 from edgelearn.crowd import Crowd
 from edgelearn.federated.algorithm import Order, Server, Update
@@ -95,7 +95,7 @@ class Simulation:
         number, plan = self.server.round, self.plan
         day = plan.turn_rounds and number // plan.turn_rounds % 2 == 0
         online = [b for b in self.crowd.boards if not plan.turn_rounds or (b in self._low) == day]
-        size = max(1, round(plan.share * len(self.crowd.boards)))
+        size = cohort_size(plan, self.crowd)
         if self.algorithm.invites == "coin":
             return by_coin(online, plan.share, seed=plan.seed, round_number=number)
         if self.algorithm.invites == "absent":

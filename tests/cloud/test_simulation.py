@@ -268,6 +268,7 @@ def test_what_boards_send_or_go_on_from_does_not_go_without_noise(tmp_path, name
         ({"compression": "zip"}, "no compression 'zip'"),
         ({"down": "hill"}, "no way down 'hill'"),
         ({"attack": "nice"}, "no attack 'nice'"),
+        ({"algorithm": "multi-krum", "share": 0.2}, "makes nothing of 2 updates"),
         ({"attack": "flip"}, "add --attackers"),
         ({"attackers": 0.1}, "add --attack,"),
     ],
