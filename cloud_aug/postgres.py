@@ -20,15 +20,27 @@ LOCK_TIMEOUT_MS = 15_000
 POOL_TIMEOUT_S = 10.0
 GONE_RETRY_S = 10.0
 
+# A machine that lost its power says no goodbye: after a minute without a word either side lets the other go, and with
+# the session its locks. Left to the system it would be two hours.
+_IDLE_S, _INTERVAL_S, _COUNT, _UNHEARD_MS = 30, 10, 3, 60_000
+_ALIVE = {"keepalives_idle": _IDLE_S, "keepalives_interval": _INTERVAL_S, "keepalives_count": _COUNT}
+
 # Acknowledged is on disk, whatever the server's default; and no session of ours waits for a lock for ever.
-_OPTIONS = f"-c synchronous_commit=on -c lock_timeout={LOCK_TIMEOUT_MS}"
+_SETTINGS = {
+    "synchronous_commit": "on",
+    "lock_timeout": LOCK_TIMEOUT_MS,
+    **{f"tcp_{name}": value for name, value in _ALIVE.items()},
+    "tcp_user_timeout": _UNHEARD_MS,
+}
 _BUSY = ("40001", "40P01", "53300", "55P03")  # serialization, deadlock, too many connections, lock timeout
 _GONE = ("08", "57P")  # connection trouble; shutting down or starting up
 
 
 def connect(address: str) -> sa.Engine:
     """An engine for `postgresql+psycopg://...`. A connection that died in the pool is noticed before it is used."""
-    arguments = {"connect_timeout": CONNECT_TIMEOUT_S, "options": _OPTIONS, "application_name": "cloud-aug"}
+    arguments = {"connect_timeout": CONNECT_TIMEOUT_S, "application_name": "cloud-aug"}
+    arguments |= {"options": " ".join(f"-c {name}={value}" for name, value in _SETTINGS.items())}
+    arguments |= {**_ALIVE, "tcp_user_timeout": _UNHEARD_MS}
     return sa.create_engine(address, pool_pre_ping=True, pool_timeout=POOL_TIMEOUT_S, connect_args=arguments)
 
 

@@ -141,6 +141,18 @@ def test_boards_write_beside_each_other_but_not_beside_the_administrator(postgre
     made.database.close()
 
 
+def test_a_machine_without_power_holds_no_lock_for_long(postgres, object_store, tmp_path) -> None:
+    made = toys.empty(tmp_path / "cloud", Services(postgres, object_store.endpoint).stores())
+    with made.database.reading() as connection:
+        asked = "SELECT name, reset_val FROM pg_settings WHERE starts_with(name, 'tcp_')"
+        theirs = {name.replace("tcp_keep", "keep"): int(value) for name, value in connection.exec_driver_sql(asked)}
+        mine = connection.connection.driver_connection.info.get_parameters()
+    for side in (theirs, {name: int(mine[name]) for name in theirs}):
+        assert 0 < side["keepalives_idle"] + side["keepalives_interval"] * side["keepalives_count"] <= 60
+        assert 0 < side["tcp_user_timeout"] <= 60_000
+    made.database.close()
+
+
 def test_the_same_pool_gives_the_same_packs_wherever_it_stands(postgres, object_store, tmp_path) -> None:
     made = cloud.open_cloud(toys.published(tmp_path / "one"))
     stores = Services(postgres, object_store.endpoint).stores()
