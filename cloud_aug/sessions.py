@@ -49,8 +49,7 @@ def log_in(cloud: Cloud, name: str, password: str, *, address: str, shown: str, 
         except NotFound:
             stored = None
     if not passwords.matches(password, stored):
-        if stored is not None:  # of names that nobody has, a stranger could fill the log
-            _note(cloud, name, "log-in-refused", address, now=now)
+        _note_refusal(cloud, name, address, known=stored is not None, now=now)
         raise Unauthorized("the name or the password is wrong")
     return _open(cloud, name, str(stored), address=address, shown=shown, now=now)
 
@@ -107,7 +106,11 @@ def _hash(secret: str) -> str:
     return hashlib.sha256(f"session {secret}".encode()).hexdigest()
 
 
-def _note(cloud: Cloud, name: str, action: str, address: str, *, now: float) -> None:
+def _note_refusal(cloud: Cloud, name: str, address: str, *, known: bool, now: float) -> None:
+    """Of names that nobody has, a stranger could fill the log: their line is taken back, after as much work, so that
+    the time of an answer does not tell which names there are."""
     with cloud.database.writing() as connection:
         where = network(address)
-        audit.note(connection, at=now, actor="console", action=action, subject=name, address=where)
+        audit.note(connection, at=now, actor="console", action="log-in-refused", subject=name, address=where)
+        if not known:
+            audit.take_back(connection)

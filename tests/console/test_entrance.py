@@ -6,6 +6,7 @@ import re
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+import sqlalchemy as sa
 
 from cloud_aug import accounts, audit, guesses, passwords, sessions
 from cloud_aug.console import site, visitor
@@ -44,6 +45,16 @@ def test_a_wrong_name_and_a_wrong_password_get_the_same_answer(visit):
     assert wrong.status_code == unknown.status_code == 401
     assert "name or the password is wrong" in wrong.text
     assert COOKIE not in visit.client.cookies
+
+
+def test_a_wrong_name_makes_the_database_work_as_much_as_a_wrong_password_and_leaves_no_line(visit, made):
+    written: list[str] = []
+    sa.event.listen(made.database.engine, "before_cursor_execute", lambda *told: written.append(told[2]))
+    for name in ("ann", "nobody"):
+        written.clear()
+        assert visit.log_in(name, "a wrong password").status_code == 401
+        assert sum(statement.startswith("INSERT INTO audit") for statement in written) == 1, name
+    assert [line.subject for line in audit.lines(made, action="log-in-refused", limit=9)] == ["ann"]
 
 
 def test_a_planted_cookie_never_becomes_a_session(visit):
