@@ -156,6 +156,35 @@ def make_administrator(cloud: Cloud, name: str, *, metrics_only: bool = False, n
     return secret
 
 
+@dataclass(frozen=True)
+class Credential:
+    """One that works; times: seconds since 1970. What it opens only its secret tells."""
+
+    name: str
+    created_at: float
+    expires_at: float
+
+
+def credentials(cloud: Cloud, *, now: float) -> list[Credential]:
+    """Every credential that works, by name."""
+    column = db.administrators.c
+    query = sa.select(column.name, column.created_at, column.expires_at).where(column.expires_at >= now)
+    with cloud.database.reading() as connection:
+        return [Credential(*row) for row in connection.execute(query.order_by(column.name, column.created_at))]
+
+
+def end_credentials(cloud: Cloud, name: str, *, actor: str = audit.SHELL, now: float) -> int:
+    """Let no credential of that name open anything from the next request on; returns how many did. Their rows stay, so
+    that no restore brings them back."""
+    column = db.administrators.c
+    mine = db.administrators.update().where(column.name == name, column.expires_at >= now)
+    with cloud.database.writing() as connection:
+        ended = connection.execute(mine.values(expires_at=now - 1)).rowcount
+        if ended:
+            audit.note(connection, at=now, actor=actor, action="end-credentials", subject=name, credentials=ended)
+    return ended
+
+
 def administrator(cloud: Cloud, secret: str, *, now: float) -> str:
     """The name behind an administrator's credential. Raises Unauthorized."""
     name = _named(cloud, secret, now=now) if secret.startswith(ADMIN_PREFIX) else None

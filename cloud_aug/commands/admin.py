@@ -17,6 +17,7 @@ app = typer.Typer(no_args_is_help=True, help="Administrators.")
 Owner = Annotated[str, typer.Option("--name", help="Whose it is; written to the audit log with what is done.")]
 Metrics = Annotated[bool, typer.Option("--metrics", help="It may read /metrics, and nothing else.")]
 ValidFor = Annotated[str, typer.Option("--valid-for", help="How long it works.")]
+Named = Annotated[str, typer.Argument(metavar="NAME", help="As 'admin token --name' had it.")]
 Name = Annotated[str, typer.Argument(help="The name to log in with.")]
 RoleOption = Annotated[
     str, typer.Option("--role", help="viewer: look; operator: releases and boards too; admin: accounts too.")
@@ -41,13 +42,17 @@ def add(name: Name, role: RoleOption = "viewer", data: Data = None, as_json: Jso
 
 @app.command("list")
 def list_accounts(data: Data = None, as_json: Json = False) -> None:
-    """List who may log in to the console."""
-    from cloud_aug import accounts
+    """List who may log in to the console, and which credentials for administration and metrics work."""
+    from cloud_aug import accounts, auth
 
-    found = accounts.list_all(opened(data), now=time.time())
+    cloud, now = opened(data), time.time()
+    found, held = accounts.list_all(cloud, now=now), auth.credentials(cloud, now=now)
     rows: list[tuple[object, ...]] = [(one.name, one.role, moment(one.logged_in_at), one.sessions) for one in found]
     text = table(rows, ("name", "role", "last login", "sessions")) if rows else "nobody yet: 'cloud-aug admin add NAME'"
-    show({"accounts": found}, text, as_json=as_json)
+    if held:
+        spans: list[tuple[object, ...]] = [(one.name, moment(one.created_at), moment(one.expires_at)) for one in held]
+        text += "\n\n" + table(spans, ("credential", "made", "ends"))
+    show({"accounts": found, "credentials": held}, text, as_json=as_json)
 
 
 @app.command()
@@ -98,6 +103,16 @@ def token(
     lifetime_s, now = span_s(valid_for), time.time()
     secret = auth.make_administrator(opened(data), name[:63], metrics_only=metrics, now=now, valid_for_s=lifetime_s)
     show({"name": name[:63], "token": secret}, secret, as_json=as_json)
+
+
+@app.command()
+def revoke(name: Named, data: Data = None, as_json: Json = False) -> None:
+    """End every credential of that name at once: one that leaked, or that nobody needs any more."""
+    from cloud_aug import auth
+
+    ended = auth.end_credentials(opened(data), name, now=time.time())
+    text = f"{name}: {ended} ended" if ended else f"there is no credential of '{name}' that works"
+    show({"name": name, "ended": ended, "changed": ended > 0}, text, as_json=as_json)
 
 
 def _password() -> str:

@@ -8,8 +8,9 @@ import time
 
 import pytest
 
-from cloud_aug import accounts, backups, cloud, db, sessions
+from cloud_aug import accounts, auth, backups, cloud, db, sessions
 from cloud_aug.migrations.versions import v0007_console
+from edgewire.errors import Unauthorized
 from tests.cloud import toys
 from tests.console import world
 
@@ -29,6 +30,21 @@ def test_accounts_are_made_changed_and_removed_from_the_command_line(data):
     assert [(one["name"], one["role"]) for one in listed if one["name"] == "bob"] == [("bob", "viewer")]
     assert json.loads(run("remove", "bob", "--json", data=data).stdout)["changed"] is True
     assert json.loads(run("remove", "bob", "--json", data=data).stdout)["changed"] is False
+
+
+def test_credentials_are_listed_and_ended_by_name_and_no_restore_brings_them_back(data, tmp_path):
+    made, now = cloud.open_cloud(data), time.time()
+    for name in ("prometheus", "script", "script"):
+        secret = auth.make_administrator(made, name, now=now, valid_for_s=600)
+    backups.back_up(made, tmp_path / "backup", with_blobs=False, now=now, on_progress=toys.quiet)
+    listed = json.loads(run("list", "--json", data=data).stdout)["credentials"]
+    assert [one["name"] for one in listed] == ["prometheus", "script", "script"]
+    assert json.loads(run("revoke", "script", "--json", data=data).stdout)["ended"] == 2
+    assert json.loads(run("revoke", "script", "--json", data=data).stdout)["changed"] is False
+    backups.restore(data, tmp_path / "backup", now=now, on_progress=toys.quiet)
+    with pytest.raises(Unauthorized):
+        auth.administrator(made, secret, now=time.time())
+    assert [one.name for one in auth.credentials(made, now=time.time())] == ["prometheus"]
 
 
 @pytest.mark.parametrize(
