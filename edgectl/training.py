@@ -88,11 +88,7 @@ def _train(home: Home, manifest: Manifest, store: Store, options: Options, *, no
         options.decide("memory", line, limit_mib=options.budget.memory_mib)
     if material.setting.settings.head_only:
         options.decide("scope", "scope: this board trains the head of this model alone")
-        if options.recipe not in HEAD_RECIPES:
-            raise ResourcesRefused(
-                f"recipe '{options.recipe}' trains more than the head, which is all that this board may train",
-                hint="use --recipe auto, or allow more: edgectl config set train_scope all, or --max-memory-mib",
-            )
+        _check_scope(options.recipe)
     kept = Checkpoints(
         home, manifest.task.id, computed_by=f"{__version__}, {what_computes(material.setting.device)}",
         tell=options.decide,
@@ -115,6 +111,15 @@ def _train(home: Home, manifest: Manifest, store: Store, options: Options, *, no
     if not work.cut:
         kept.clear()
     return outcome
+
+
+def _check_scope(recipe: str) -> None:
+    """Where the head alone may be trained."""
+    if recipe not in HEAD_RECIPES:
+        raise ResourcesRefused(
+            f"recipe '{recipe}' trains more than the head, which is all that this board may train",
+            hint="use --recipe auto, or allow more: edgectl config set train_scope all, or --max-memory-mib",
+        )
 
 
 @dataclass
@@ -232,9 +237,12 @@ def compare(
 ) -> dict[str, tuple[Personal, np.ndarray, float]]:
     """Train each recipe on the board's samples and score it on samples that it never saw.
 
-    Returns recipe -> (result, logits (n, classes), seconds). Nothing is installed.
+    Returns recipe -> (result, logits (n, classes), seconds). Nothing is installed. Raises ResourcesRefused for a recipe
+    that trains more than this board may, or memory has room for, and Spent.
     """
     found = {}
+    for name in recipes if material.setting.settings.head_only else ():
+        _check_scope(name)
     for name in recipes:
         started = time.monotonic()
         personal = RECIPES[name](material.setting)

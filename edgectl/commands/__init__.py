@@ -61,6 +61,21 @@ class Invocation:
         name = self.profile_id
         return self.settings.below(f"profile {name}", profile.recommended(profile.load(name, self.places.profiles)))
 
+    @property
+    def head_above(self) -> int | None:
+        """The largest model, in weights, that may be trained whole here; None: any. Raises ResourcesRefused where none
+        may."""
+        settings = self.with_profile()
+        scope, origin = settings.text("train_scope"), settings.settings["train_scope"].origin
+        if scope == "none":
+            from edgewire.errors import ResourcesRefused
+
+            raise ResourcesRefused(
+                f"this board does not train ({origin}: train_scope is 'none')",
+                hint="it syncs and infers; to train nevertheless: edgectl config set train_scope head",
+            )
+        return 0 if scope == "head" else settings.whole("train_whole_parameters") or None
+
     def keep(self, store: Store, task_id: str) -> int:
         """Let go of samples that are older or more than the settings allow; how many went."""
         from edgectl import retention

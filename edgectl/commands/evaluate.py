@@ -115,23 +115,32 @@ def _accuracy(right: int, n: int) -> dict[str, float | None]:
 def _train_and_score(
     here: Invocation, task_id: str, names: list[str], samples: Samples, seed: int
 ) -> list[dict[str, Any]]:
+    """Within the memory and the scope that training may have on this board, and never beside another training."""
     from edgectl.board import memory
-    from edgectl.budget import check_loadable
+    from edgectl.budget import Budget, Spent, check_loadable
 
+    head_above, settings = here.head_above, here.with_profile()
     check_loadable(memory.available_mib())
     from edgectl import enrolment, material, tasks, training
     from edgelearn.personalize.recipes import applicable
     from edgewire.errors import UsageError
+    from edgewire.files import exclusive
 
     manifest = tasks.known_task(here.home, enrolment.load(here.home), task_id, here.clock())
     there = applicable(manifest.task)
     unknown = [name for name in names if name not in there]
     if unknown:
         raise UsageError(f"task '{task_id}' has no recipe '{unknown[0]}'", hint=f"there are: {', '.join(there)}")
-    device = here.settings.text("device") or "auto"
-    with here.store() as store:
-        made = material.prepare(here.home, manifest, store, seed=seed, device=device, threads=here.threads)
-    found = training.compare(made, names, samples)
+    budget = Budget(memory_mib=settings.whole("train_memory_mib") or None)
+    with exclusive(here.home.lock("train"), doing="training on this board"), here.store() as store:
+        try:
+            made = material.prepare(
+                here.home, manifest, store, seed=seed, device=settings.text("device") or "auto", threads=here.threads,
+                budget=budget, batch_rows=settings.whole("train_batch_rows"), head_above=head_above,
+            )  # fmt: skip
+            found = training.compare(made, names, samples)
+        except Spent as spent:
+            raise spent.refusal() from None
     return [
         {
             "name": f"trained {name}",

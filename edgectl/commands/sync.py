@@ -31,7 +31,7 @@ def sync(
     pull_only: Annotated[bool, typer.Option("--pull-only", help="Only fetch; leave the outbox.")] = False,
     push_only: Annotated[bool, typer.Option("--push-only", help="Only send what waits in the outbox.")] = False,
     mode: Annotated[
-        str | None, typer.Option(metavar="directory|embedding", help="How to search the pool, if the task allows it.")
+        str | None, typer.Option(metavar="directory|bits|embedding", help="How to search the pool, if the task allows it.")
     ] = None,
     max_seconds: Annotated[
         int | None,

@@ -130,7 +130,7 @@ def _train(
         veto=veto,
         force=force,
         budget=begin.budget,
-        head_above=_head_above(here),
+        head_above=here.head_above,
         batch_rows=here.with_profile().whole("train_batch_rows"),
         stop=stop.check,
         on_event=say,
@@ -138,20 +138,6 @@ def _train(
     )
     with here.store() as store:
         return _recorded(here, manifest, store, options, begin)
-
-
-def _head_above(here: Invocation) -> int | None:
-    """The largest model, in weights, that may be trained whole; None: any. Raises ResourcesRefused where none may."""
-    settings = here.with_profile()
-    scope, origin = settings.text("train_scope"), settings.settings["train_scope"].origin
-    if scope == "none":
-        from edgewire.errors import ResourcesRefused
-
-        raise ResourcesRefused(
-            f"this board does not train ({origin}: train_scope is 'none')",
-            hint="it syncs and infers; to train nevertheless: edgectl config set train_scope head",
-        )
-    return 0 if scope == "head" else settings.whole("train_whole_parameters") or None
 
 
 def _start(here: Invocation, stop: Stop, *, simulated: bool, started: float) -> Start:

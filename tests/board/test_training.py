@@ -11,6 +11,7 @@ import pytest
 
 from edgectl import enrolment, reports, tasks, training
 from edgectl.commands import Invocation
+from edgectl.commands.evaluate import _train_and_score
 from edgectl.commands.train import _recorded
 from edgectl.config import Places, load
 from edgectl.models import GOLDEN, MODEL, WEIGHTS, Models
@@ -21,7 +22,8 @@ from edgelearn.personalize.setting import Personal, Setting, Settings
 from edgelearn.personalize.veto import Evidence
 from edgewire import golden, tensors
 from edgewire import samples as sample_columns
-from edgewire.errors import ResourcesRefused
+from edgewire.errors import Busy, ResourcesRefused
+from edgewire.files import exclusive
 from edgewire.tasks import InputSchema
 from tests.board.synced import BOTH, Synced
 from tests.learn import world
@@ -363,3 +365,24 @@ def test_a_board_that_may_not_train_says_who_says_so(ready: Synced) -> None:
     assert done.returncode == 6
     assert b"train_scope is 'none'" in done.stderr
     assert b"config.toml" in done.stderr
+
+
+def test_what_is_trained_for_a_comparison_keeps_to_what_training_may_do_here(ready: Synced) -> None:
+    held = sample_columns.make(*world.samples(STYLE, 2, 9))
+
+    def compare(*names: str, **settings: str) -> list[str]:
+        environ = {f"EDGECTL_{name.upper()}": value for name, value in settings.items()}
+        places = Places(
+            {"EDGECTL_STATE": str(ready.board.home.root), **environ}, ready.board.folder, ready.board.folder, False
+        )
+        return [row["recipe"] for row in _train_and_score(Invocation(load(places), places), BOTH.id, [*names], held, 0)]
+
+    with exclusive(ready.board.home.lock("train"), doing="training on this board"), pytest.raises(Busy):
+        compare("local")
+    with pytest.raises(ResourcesRefused, match="more than the head"):
+        compare("local", "matched", train_scope="head")
+    assert compare("base", "local", train_scope="head") == ["base", "local"]
+    with pytest.raises(ResourcesRefused, match="training needs about"):
+        compare("local", train_memory_mib="10")
+    with pytest.raises(ResourcesRefused, match="train_scope is 'none'"):
+        compare("local", train_scope="none")
