@@ -10,13 +10,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from edgelearn.federated.algorithm import LocalSettings, Order, Server, Update
-from edgelearn.federated.arrays import Arrays, EmptyRound
+from edgelearn.federated.arrays import Arrays, EmptyRound, plus
 from edgelearn.federated.fedavg import FedAvg
 
 
 @dataclass(frozen=True, kw_only=True)
 class FedSubAvg(FedAvg):
-    """Row m of a table: x_m ← x_m + coef_m · Σ_{i∈C} |D_i| Δ_{i,m} / Σ_{i∈C} |D_i|, where coef_m = Σ_all |D_i| /
+    """Row m of a table: x_m ← x_m + η_g · coef_m · Σ_{i∈C} |D_i| Δ_{i,m} / Σ_{i∈C} |D_i|, where coef_m = Σ_all |D_i| /
     Σ_{i involving m} |D_i|. All else is averaged as in FedAvg (coef 1). Plain averaging would move a rare row only by
     the share of the boards that know it.
 
@@ -70,8 +70,7 @@ class FedSubAvg(FedAvg):
         if not samples:
             raise EmptyRound("no update arrived, or none with samples")
         moved = {name: self._coefficient(name, total) * total / samples for name, total in sums.items()}
-        weights = {name: (array + moved[name]).astype(np.float32) for name, array in server.weights.items()}
-        return replace(server, round=server.round + 1, weights=weights)
+        return replace(server, round=server.round + 1, weights=plus(server.weights, moved, times=self.server_rate))
 
     def _known(self, name: str, update: Update) -> np.ndarray:
         """Rows of an update. Raises ValueError for one that is said to be touched by no samples at all."""

@@ -242,6 +242,17 @@ def test_a_flat_vector_and_back():
 SURROUNDINGS = Surroundings(2, 2.0, lambda weights: 0.0, np.random.default_rng)
 
 
+@pytest.mark.parametrize("name", sorted(name for name in ALGORITHMS if hasattr(ALGORITHMS[name], "server_rate")))
+def test_whoever_offers_a_rate_of_the_server_goes_half_as_far_with_half_of_it(name):
+    still = {"noise_multiplier": 0.0} if name == "dp-fedavg" else {}
+    whole, half = (make(ALGORITHMS[name], SURROUNDINGS, {"server_rate": rate, **still}) for rate in (1.0, 0.5))
+    start = whole.start(w(0))
+    updates = [step(whole, start, [value], TWICE)[0] for value in (1.0, 2.0, 3.0, 4.0, 5.0)]
+    moved = whole.server_update(start, updates).weights["w"]
+    assert half.server_update(start, updates).weights["w"] == pytest.approx(0.5 * moved)
+    assert moved[0] != 0 or name == "ensemble"  # which keeps models, and moves none
+
+
 @pytest.mark.parametrize("name", sorted(ALGORITHMS))
 def test_the_same_updates_give_the_same_bits_and_change_nothing_they_were_given(name: str):
     algorithm = make(ALGORITHMS[name], SURROUNDINGS, {})
