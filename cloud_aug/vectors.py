@@ -27,6 +27,7 @@ FLAT_BELOW = 50_000  # vectors: all of them are compared in a few milliseconds
 _ID_BYTES = 8  # in a list; where all vectors are compared, a vector's place is its number
 _TRAINED_PER_LIST = 40
 _LEARNT_FROM = 256  # vectors at least, by product codes, whose book takes as much memory as so many do
+_RANKED_AT_ONCE = 1 << 20  # neighbours that a search by bits has in memory
 _SPARE = 0.01  # above RECALL: the live figure must not fall below
 _NEARLY = 0.002  # below what all lists together find: not worth looking into several times as many
 
@@ -261,15 +262,27 @@ def _stacked(found: list[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np
 def _search_bits(
     index: faiss.IndexBinary, bits: np.ndarray, k: int, *, exclude: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """faiss' binary indexes know no selector: ask for as many more as may have to be left out."""
+    """faiss' binary indexes know no selector: ask for as many more as may have to be left out, of a few queries at a
+    time where those are many."""
+    most = max(1, min(index.ntotal, k + len(exclude)))
+    at_once = max(1, _RANKED_AT_ONCE // most)
+    parts = [_bits_of_some(index, bits[i : i + at_once], k, most, exclude) for i in range(0, len(bits), at_once)]
+    scores, ids = (np.concatenate(part) for part in zip(*parts, strict=True))
+    return scores, ids
+
+
+def _bits_of_some(
+    index: faiss.IndexBinary, bits: np.ndarray, k: int, most: int, exclude: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """The same for so few that memory has `most` neighbours of each: among them are k that are not left out."""
     faiss.omp_set_num_threads(1)
-    wanted = k
+    wanted = min(k, most)
     while True:
-        distances, ids = index.search(np.ascontiguousarray(bits), min(wanted, max(1, index.ntotal)))
+        distances, ids = index.search(np.ascontiguousarray(bits), wanted)
         ids = np.where(np.isin(ids, exclude), -1, ids)
-        if wanted >= index.ntotal or ((ids >= 0).sum(axis=1) >= k).all():
+        if wanted >= most or ((ids >= 0).sum(axis=1) >= k).all():
             break
-        wanted *= 2
+        wanted = min(2 * wanted, most)
     scores = 1.0 - distances.astype(np.float32) / (8 * bits.shape[1])
     scores = np.where(ids >= 0, scores, -np.inf).astype(np.float32)
     order = np.argsort(-scores, axis=1, kind="stable")[:, :k]

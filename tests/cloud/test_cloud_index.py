@@ -8,6 +8,7 @@ import shutil
 import time
 from collections import Counter
 
+import faiss
 import numpy as np
 import pytest
 
@@ -311,6 +312,34 @@ def test_a_small_class_beside_large_ones_has_an_index_however_small_its_share(n)
 def test_an_index_that_cannot_fit_is_refused_before_anything_is_built():
     with pytest.raises(TooLarge, match="index_mib"):
         vectors.choose_kind(10_000_000, 64, 1 << 20)
+
+
+class Counting:
+    """A binary index that notes how many neighbours it was asked for at once."""
+
+    def __init__(self, index):
+        self.index, self.ntotal, self.asked = index, index.ntotal, []
+
+    def search(self, bits, k):
+        self.asked.append(len(bits) * k)
+        return self.index.search(bits, k)
+
+
+def test_a_search_by_bits_has_few_neighbours_in_memory_however_many_of_them_are_left_out(monkeypatch):
+    rng = np.random.default_rng(0)
+    held, bits = rng.normal(size=(300, 64)).astype(np.float32), rng.integers(0, 256, (50, 8), np.uint8)
+    index = Counting(faiss.deserialize_index_binary(np.frombuffer(vectors.build_bits(lambda: [held], 64), np.uint8)))
+    apart = np.unpackbits(bits[:, None] ^ vectors.sign_bits(held)[None], axis=2).sum(axis=2)
+    exclude = np.argsort(apart.sum(axis=0))[:290]
+    apart[:, exclude] = 99
+    monkeypatch.setattr(vectors, "_RANKED_AT_ONCE", 1000)
+    for k in (1, 4, 12):
+        scores, ids = vectors._search_bits(index, bits, k, exclude=exclude)
+        best = np.sort(apart, axis=1)[:, : min(k, 10)]
+        assert np.allclose(scores[:, :10], np.where(best < 99, 1 - best / 64, 0))
+        assert (np.take_along_axis(apart, ids[:, :10], 1) == best).all()
+        assert (ids.shape, (ids[:, 10:] == -1).all()) == ((50, k), True)
+    assert max(index.asked) <= 1000
 
 
 def test_lists_are_searched_as_deep_as_recall_needs_and_depth_travels_with_the_call(tmp_path, monkeypatch):
