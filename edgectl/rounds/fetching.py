@@ -3,6 +3,7 @@ the order that this board holds; only with the digest that was signed is it the 
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -17,7 +18,7 @@ from edgectl.rounds.service import Rounds
 from edgelearn.compression.broadcast import followed
 from edgelearn.compression.catalogue import CODECS
 from edgelearn.federated.arrays import Arrays
-from edgewire.errors import IntegrityError, InvalidMessage, NotFound, TooLarge
+from edgewire.errors import CorruptFile, IntegrityError, InvalidMessage, NotFound, TooLarge
 from edgewire.files import digest, write_atomic
 from edgewire.messages import WEIGHTS_LIMIT_BYTES, BlobRef
 from edgewire.rounds import Invitation, OrderMeta, Shortcut, pack_order, unpack_order, unpack_short
@@ -51,7 +52,8 @@ def _bring(home: Home, folder: RoundFolder, brings: Brings, name: str, ref: Blob
     folder.clear_other(name, ref)
     cached = Cache(home, folder.task_id)
     if name == "base" and cached.has(ref) and not folder.blob(name).exists():
-        write_atomic(folder.blob(name), cached.read(ref.digest), mode=0o600)
+        with contextlib.suppress(NotFound, CorruptFile):  # damaged, or replaced by a sync: then it is fetched
+            write_atomic(folder.blob(name), cached.read(ref.digest), mode=0o600)
     brings(ref, folder.blob(name))
 
 

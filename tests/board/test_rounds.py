@@ -20,6 +20,7 @@ from edgectl import config, enrolment, tasks
 from edgectl.agent.children import Done
 from edgectl.board import network
 from edgectl.budget import Spent
+from edgectl.cache import Cache
 from edgectl.commands import Invocation
 from edgectl.commands.round import _train
 from edgectl.config import Places
@@ -355,6 +356,13 @@ def test_whatever_the_disk_has_damaged_is_made_or_fetched_again(ready: Synced, s
     damaged = next((folder / "memory").iterdir()) if name == "memory" else folder / name
     damaged.write_bytes(b"\x00" * 100)
     assert turn(ready, service).state == "sent"
+
+
+def test_a_base_that_the_last_sync_brought_and_the_disk_damaged_is_fetched(ready: Synced, service: Service) -> None:
+    cached = Cache(ready.board.home, BOTH.id).path(digest(BASE))
+    cached.write_bytes(b"\x00" * len(BASE))
+    assert turn(ready, service).state == "sent"
+    assert digest(BASE) in service.fetched
 
 
 def test_a_damaged_name_of_the_order_that_lies_here_is_not_told(ready: Synced, service: Service) -> None:
