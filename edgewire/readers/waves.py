@@ -22,7 +22,7 @@ _UNREADABLE = (wave.Error, EOFError, OSError, ValueError, RuntimeError, struct.e
 _ZERO_CROSSINGS = 16  # of the resampler's kernel, on each side
 _KAISER_BETA = 8.0
 _ROLL_OFF = 0.95  # share of the narrower band that is kept: room for the kernel to fall to nothing
-_CELLS = 1 << 20  # kernel values at once
+_CELLS = 1 << 20  # values at once
 
 
 def read_waves(sources: Sequence[Source], task: Task, limit_bytes: int) -> tuple[np.ndarray, np.ndarray]:
@@ -34,14 +34,14 @@ def read_waves(sources: Sequence[Source], task: Task, limit_bytes: int) -> tuple
     windows = check_task(task)
     parts, rows, size = [], [], 0
     for number, source in enumerate(sources):
-        rate, sound = _mono(source)
-        part = _cut(resample(sound, rate, int(windows.rate_hz)), task.input, windows.hop)
+        part = _cut(_at_rate(source, int(windows.rate_hz)), task.input, windows.hop)
         size += part.size * np.dtype(task.input.dtype).itemsize
         if size > limit_bytes:
             raise InvalidSamples(f"the windows are more than {limit_bytes} bytes", hint="add it in smaller pieces")
         parts.append(_in_dtype(part, task.input.dtype))
         rows.append(np.full(len(part), number))
-    return np.concatenate(parts).reshape(-1, *task.input.shape), np.concatenate(rows)
+    whole = parts[0] if len(parts) == 1 else np.concatenate(parts)
+    return whole.reshape(-1, *task.input.shape), np.concatenate(rows)
 
 
 def check_task(task: Task) -> Windows:
@@ -62,6 +62,11 @@ def look(source: Source) -> tuple[int, int]:
                 return sound.getframerate(), sound.getnframes()
         except _UNREADABLE as error:
             raise _unreadable(source, error) from None
+
+
+def _at_rate(source: Source, wanted_hz: int) -> np.ndarray:
+    rate_hz, sound = _mono(source)
+    return resample(sound, rate_hz, wanted_hz)
 
 
 def _mono(source: Source) -> tuple[int, np.ndarray]:
@@ -92,10 +97,14 @@ def _samples(sound: wave.Wave_read, size: int) -> np.ndarray:
         raise InvalidSamples("it holds no sound", hint="remove it")
     if frames * channels * width > size:  # before room is made for what it claims
         raise InvalidSamples("it is cut off: it holds less than its header says", hint=_CONVERT)
-    values = np.frombuffer(sound.readframes(frames), "<i2")
-    if len(values) != frames * channels:
-        raise InvalidSamples("it is cut off: it holds less than its header says", hint=_CONVERT)
-    return np.asarray(values.reshape(frames, channels).mean(axis=1, dtype=np.float32))
+    mono = np.empty(frames, np.float32)
+    for start in range(0, frames, _CELLS):  # in pieces: a board may have less memory than several copies take
+        part = mono[start : start + _CELLS]
+        values = np.frombuffer(sound.readframes(len(part)), "<i2")
+        if len(values) != len(part) * channels:
+            raise InvalidSamples("it is cut off: it holds less than its header says", hint=_CONVERT)
+        values.reshape(-1, channels).mean(axis=1, dtype=np.float32, out=part)
+    return mono
 
 
 def _cut(sound: np.ndarray, schema: InputSchema, hop: int) -> np.ndarray:
@@ -106,10 +115,13 @@ def _cut(sound: np.ndarray, schema: InputSchema, hop: int) -> np.ndarray:
 
 
 def _in_dtype(windows: np.ndarray, dtype: str) -> np.ndarray:
-    if dtype == "float32":
-        return np.asarray(windows / _FULL_SCALE, np.float32)
-    # a resampled peak may rise above the loudest value
-    return np.asarray(np.rint(windows).clip(-32768, 32767), np.int16)
+    made = np.empty(windows.shape, dtype)
+    rows = max(1, _CELLS // windows.shape[1])
+    for start in range(0, len(made), rows):
+        some = windows[start : start + rows]
+        # a resampled peak may rise above the loudest value
+        made[start : start + rows] = some / _FULL_SCALE if dtype == "float32" else np.rint(some).clip(-32768, 32767)
+    return made
 
 
 def resample(sound: np.ndarray, rate_hz: int, wanted_hz: int) -> np.ndarray:
@@ -121,15 +133,21 @@ def resample(sound: np.ndarray, rate_hz: int, wanted_hz: int) -> np.ndarray:
         return sound
     taps = _kernel(up, down)  # (up, 2 half)
     half = taps.shape[1] // 2
-    padded = np.pad(sound, half)
     out = np.empty(-(-len(sound) * up // down), np.float32)
     rows = max(1, _CELLS // taps.shape[1])
     for start in range(0, len(out), rows):
         position = np.arange(start, min(start + rows, len(out))) * down
-        # tap k of an output lies at input sample position // up + k - half + 1, half further on in `padded`
-        cells = (position // up)[:, None] + np.arange(1, 2 * half + 1)
-        out[start : start + rows] = np.einsum("ij,ij->i", padded[cells], taps[position % up])
+        # tap k of an output lies at input sample position // up + k - half + 1
+        nearest = position // up
+        around = _silent_outside(sound, nearest[0] - half + 1, nearest[-1] + half + 1)
+        cells = (nearest - nearest[0])[:, None] + np.arange(2 * half)
+        out[start : start + rows] = np.einsum("ij,ij->i", around[cells], taps[position % up])
     return out
+
+
+def _silent_outside(sound: np.ndarray, start: int, stop: int) -> np.ndarray:
+    """sound[start:stop], zeros where there is none."""
+    return np.pad(sound[max(0, start) : max(0, stop)], (max(0, -start), max(0, stop - max(start, len(sound)))))
 
 
 def _kernel(up: int, down: int) -> np.ndarray:

@@ -48,6 +48,18 @@ def test_a_folder_of_recordings_per_label_gives_windows_and_each_file_is_a_recor
     assert samples.group.tolist() == ["words/no/a.wav"] * 4 + ["words/yes/a.wav"]
 
 
+@pytest.mark.parametrize(("rate", "channels"), [(RATE, 1), (2 * RATE, 2)])
+def test_a_long_recording_takes_little_more_memory_than_its_sound_and_its_windows(
+    tmp_path: Path, rate: int, channels: int
+) -> None:
+    file = wav(tmp_path / "a.wav", np.zeros(600 * rate * channels), rate=rate, channels=channels)
+    tracemalloc.start()
+    windows = heard(file)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 4 * 600 * rate + windows.nbytes + (30 << 20)  # the last: pieces of a fixed size
+
+
 def test_a_recording_shorter_than_a_window_ends_in_silence(tmp_path: Path) -> None:
     (window,) = heard(wav(tmp_path / "a.wav", np.full(150, 7)))
     assert window.tolist() == [7] * 150 + [0] * 250
