@@ -58,7 +58,8 @@ class BlobStore(Protocol):
         ...
 
     def sweep(self, *, now: float | None = None) -> int:
-        """Remove what writers that were killed left behind; returns how many files."""
+        """Remove what writers that were killed left behind, and copies here of what the store has no more; returns how
+        many files."""
         ...
 
     def stored(self) -> Iterator[Stored]:

@@ -87,8 +87,13 @@ class S3Blobs:
             self.path(digest)
 
     def sweep(self, *, now: float | None = None) -> int:
-        """See BlobStore. In a bucket an object is there whole or not at all; the cache may hold halves."""
-        return self._cache.sweep(now=now)
+        """See BlobStore. In a bucket an object is there whole or not at all; the cache may hold halves, and copies of
+        what was removed on another machine."""
+        there, recently = {blob.digest for blob in self.stored()}, time.time() - IN_USE_S
+        gone = [blob.digest for blob in self._cache.stored() if blob.digest not in there and blob.at < recently]
+        for digest in gone:
+            self._cache.remove(digest)
+        return self._cache.sweep(now=now) + len(gone)
 
     def stored(self) -> Iterator[Stored]:
         """See BlobStore."""

@@ -341,6 +341,18 @@ def test_the_cache_keeps_to_its_size_but_nothing_in_use_is_dropped(remote, monke
     assert sum(path.is_file() for path in kept) == 2
 
 
+def test_what_another_machine_removed_leaves_the_cache_of_this_one_too(remote, gate, tmp_path, monkeypatch) -> None:
+    address = f"s3://{BUCKET}/{tmp_path.name}"
+    other = s3.S3Blobs(address, endpoint=gate.url, cache=tmp_path / "other", cache_bytes=1 << 20)
+    gone, kept = (remote.put(data) for data in (b"withdrawn", b"bytes"))
+    copies = [remote.path(ref.digest) for ref in (gone, kept)]
+    other.remove(gone.digest)
+    assert (remote.sweep(), [path.is_file() for path in copies]) == (0, [True, True]), "somebody may be reading it"
+    monkeypatch.setattr(s3, "IN_USE_S", -1.0)
+    assert (remote.sweep(), [path.is_file() for path in copies]) == (1, [False, True])
+    assert remote.read(kept.digest) == b"bytes"
+
+
 @pytest.mark.parametrize("address", ["bucket", "s3://", "https://bucket", "s3://bucket/x?y"])
 def test_an_object_store_that_is_none_is_named(tmp_path, address) -> None:
     with pytest.raises(UsageError, match="object_store"):
