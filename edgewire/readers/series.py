@@ -50,14 +50,13 @@ def cut_rows(
             if grid is not None and times is not None:
                 values = np.stack([np.interp(grid, times[start:stop], channel) for channel in values.T], axis=1)
                 began.append(grid[: count * windows.hop : windows.hop][:count])
-            cut.append(_windows(values, schema.shape[0], windows.hop))
+            cut.append(_windows(_in_kind(values * windows.scale, schema.dtype), schema.shape[0], windows.hop))
             first += [start] * count
     _check_none_empty(columns, first, schema)
-    x = np.concatenate(cut) * windows.scale
     found = {key: columns[key][first] for key in keys}
     if began:
         found["time"] = np.concatenate(began)
-    return {"x": x if schema.dtype == "float32" else np.rint(x), **found}
+    return {"x": np.concatenate(cut), **found}
 
 
 def _channels(schema: InputSchema) -> int:
@@ -85,6 +84,14 @@ def _stretches(columns: Columns, keys: list[str], times: np.ndarray | None, rate
 def _grid(times: np.ndarray, rate_hz: float) -> np.ndarray:
     """Moments one step apart, from the first time to the last (a hundredth of a step of jitter is forgiven)."""
     return np.asarray(times[0] + np.arange(int((times[-1] - times[0]) * rate_hz + 0.01) + 1) / rate_hz)
+
+
+def _in_kind(values: np.ndarray, dtype: str) -> np.ndarray:
+    """What the task's dtype can hold, before windows overlap and everything is there several times."""
+    if dtype != "float32":
+        return np.rint(values)
+    with np.errstate(over="ignore"):  # becomes infinite, and is refused with its row
+        return values.astype(np.float32)
 
 
 def _windows(values: np.ndarray, length: int, hop: int) -> np.ndarray:

@@ -247,6 +247,16 @@ def test_windows_do_not_cross_a_gap_in_time() -> None:
     assert cut(timed(times)).x[:, 0, 0] == pytest.approx([0, 100])
 
 
+def test_a_long_series_takes_little_more_memory_than_its_steps_and_its_windows(tmp_path: Path) -> None:
+    task = replace(MOVES, input=InputSchema((400, 2), windows=Windows(10.0, 20)))
+    np.savez(tmp_path / "a.npz", x=np.zeros((100_000, 2)), y=np.full(100_000, "rest"))
+    tracemalloc.start()
+    windows = read(tmp_path / "a.npz", task).x
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 1.5 * windows.nbytes + 100_000 * 100
+
+
 def test_a_gap_of_a_thousand_years_makes_no_row() -> None:
     tracemalloc.start()
     cut(timed(np.concatenate([np.arange(4) / 10, 3e10 + np.arange(4) / 10])))
