@@ -42,7 +42,7 @@ class Ssh:
         """The whole command line. words: one shell command for the board, already quoted."""
         checking = "accept-new" if self.accept_new else "yes"
         line = [self.program, "-F", str(self.config), "-T", "-o", "BatchMode=yes", "-o", "LogLevel=ERROR"]
-        line += ["-o", f"StrictHostKeyChecking={checking}"]
+        line += ["-o", f"StrictHostKeyChecking={checking}", "-o", "RemoteCommand=none"]
         for option, name in (("-l", "user"), ("-p", "port")):
             if host.get(name):
                 line += [option, host.get(name)]

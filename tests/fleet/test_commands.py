@@ -267,6 +267,13 @@ def test_a_misspelt_path_is_told_before_anything_is_done(fleet: Fleet, words: tu
     assert fleet.calls() == []
 
 
+def test_a_command_that_the_user_has_for_logins_is_not_in_the_way(tmp_path: Path) -> None:
+    (tmp_path / "config").write_text("Host *\n  RemoteCommand tmux\n")
+    line = Ssh("ssh", tmp_path / "config").command(Host("kitchen"), ["true"])
+    done = subprocess.run([*line[:1], "-G", *line[1:]], capture_output=True, text=True, check=True)
+    assert "remotecommand tmux" not in done.stdout
+
+
 def test_an_address_may_name_the_interface() -> None:
     host = Host("kitchen", vars={"address": "fe80::1%eth0"})
     line = Ssh("ssh", Path("/dev/null")).command(host, ["true"])
