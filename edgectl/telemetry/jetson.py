@@ -7,20 +7,24 @@ Rails: https://docs.nvidia.com/jetson/archives/r36.3/DeveloperGuide/SD/PlatformP
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Iterator
+from functools import partial
 
 from edgectl.board import profile
 from edgectl.telemetry.draft import Draft
 from edgectl.telemetry.files import Files, Unreadable
 
 _GPU = re.compile(r"gpu|gm20b|gp10b|gv11b|ga10b")
-_NOT_A_RAIL = re.compile(r"^NC$|sum of shunt", re.IGNORECASE)
+_NOT_A_RAIL = re.compile(r"^(NC)?$|sum of shunt", re.IGNORECASE)
 _OC_COUNTER = re.compile(r"oc(\d)_event_cnt$")
 # Which of the counters is that of a supply below 4.5 V; the others are of currents. tegra234 (Orin):
 # https://docs.nvidia.com/jetson/archives/r36.3/DeveloperGuide/SD/PlatformPowerAndPerformance/JetsonOrinNanoSeriesJetsonOrinNxSeriesAndJetsonAgxOrinSeries.html
 # tegra194 (Xavier): https://forums.developer.nvidia.com/t/jetson-xavier-nx-soctherm-oc-alarm-codes/307919
 _OF_THE_SUPPLY = {"nvidia,tegra234": 1, "nvidia,tegra194": 2}
 _LOADS = ("sys/devices/gpu.0/load", "sys/devices/platform/gpu.0/load", "sys/class/devfreq/*/device/load")
+
+Rail = tuple[str, Callable[[], float]]
+"""Its name, and what reads its watts; that raises Unreadable."""
 
 
 def is_jetson(files: Files, model: str) -> bool:
@@ -44,14 +48,19 @@ class Jetson:
         self._over_current(draft)
 
     def _power(self, draft: Draft) -> None:
+        """A rail that cannot be read matters only to a sum."""
+        rails, unreadable = dict[str, float](), ""
         try:
-            rails = {**_iio_rails(self._files), **_hwmon_rails(self._files)}
+            for rail, watts in (*_iio_rails(self._files), *_hwmon_rails(self._files)):
+                try:
+                    rails[rail] = watts()
+                except Unreadable as error:
+                    unreadable = str(error)
         except Unreadable as error:
-            draft.lack("power_w", str(error))
-            return
+            unreadable = str(error)
         total = next((name for name in rails if name in self._total_rails), None)
-        if not rails:
-            draft.lack("power_w", "there is no INA3221 or INA238 power monitor in /sys")
+        if not rails or (total is None and unreadable):
+            draft.lack("power_w", unreadable or "there is no INA3221 or INA238 power monitor in /sys")
             return
         draft.give("power_w", round(rails[total] if total else sum(rails.values()), 4))
         if not draft.open("power_w"):
@@ -119,38 +128,40 @@ class Jetson:
         return True
 
 
-def _iio_rails(files: Files) -> dict[str, float]:
-    """JetPack 4: iio:device*/rail_name_N and in_powerN_input, in mW. Watts by rail. Raises Unreadable."""
-    found = {}
+def _iio_rails(files: Files) -> Iterator[Rail]:
+    """JetPack 4: iio:device*/rail_name_N and in_powerN_input, in mW. Raises Unreadable."""
     for name in files.glob("sys/bus/i2c/drivers/ina3221x/*/iio:device*/rail_name_*"):
         rail = files.text(name)
         if not _NOT_A_RAIL.search(rail):
             folder, _, number = name.rpartition("/rail_name_")
-            found[rail] = files.whole(f"{folder}/in_power{number}_input") / 1000
-    return found
+            yield rail, partial(_scaled, files, f"{folder}/in_power{number}_input", 1e3)
 
 
-def _hwmon_rails(files: Files) -> dict[str, float]:
-    """JetPack 5 and later: inN_label, inN_input in mV, currN_input in mA; Thor's INA238: power1_input in µW."""
-    found = {}
+def _hwmon_rails(files: Files) -> Iterator[Rail]:
+    """JetPack 5 and later: inN_label, inN_input in mV, currN_input in mA; Thor's INA238: power1_input in µW. Raises
+    Unreadable."""
     for name in files.glob("sys/class/hwmon/hwmon*/name"):
         try:
             folder, chip = name.removesuffix("/name"), files.text(name)
         except Unreadable:  # some other chip's business
             continue
         if chip == "ina3221":
-            found.update(_ina3221(files, folder))
+            yield from _ina3221(files, folder)
         elif chip == "ina238":
-            found["VIN"] = files.whole(f"{folder}/power1_input") / 1e6
-    return found
+            yield "VIN", partial(_scaled, files, f"{folder}/power1_input", 1e6)
 
 
-def _ina3221(files: Files, folder: str) -> dict[str, float]:
-    found = {}
+def _ina3221(files: Files, folder: str) -> Iterator[Rail]:
     for label in files.glob(f"{folder}/in*_label"):
         number = label.removeprefix(f"{folder}/in").removesuffix("_label")
         rail = files.text(label)
         if number != "7" and not _NOT_A_RAIL.search(rail):  # 7 is the sum of the shunt voltages
-            volts = files.whole(f"{folder}/in{number}_input") / 1000
-            found[rail] = volts * files.whole(f"{folder}/curr{number}_input") / 1000
-    return found
+            yield rail, partial(_product, files, f"{folder}/in{number}_input", f"{folder}/curr{number}_input")
+
+
+def _scaled(files: Files, name: str, of_a_watt: float) -> float:
+    return files.whole(name) / of_a_watt
+
+
+def _product(files: Files, millivolts: str, milliamperes: str) -> float:
+    return files.whole(millivolts) * files.whole(milliamperes) / 1e6

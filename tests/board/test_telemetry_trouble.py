@@ -45,6 +45,23 @@ def test_no_volts_is_no_power_not_0_watts(tmp_path: Path) -> None:
     assert reading.missing["power_w"].startswith("the sensor says 0, which cannot be")
 
 
+def test_a_rail_that_cannot_be_read_matters_only_to_a_sum(tmp_path: Path) -> None:
+    board = recorded("jetson-orin-nano", tmp_path)
+    (board.root / "sys/class/hwmon/hwmon1/curr2_input").unlink()
+    assert (board.read().power_w, board.read().power_quality) == (6.1592, "measured")
+    board.write("sys/class/hwmon/hwmon1/in1_label", "VDD_GPU_SOC")
+    reading = board.read()
+    assert (reading.power_w, reading.missing["power_w"].split("; jtop")[0][-22:]) == (None, "curr2_input is missing")
+
+
+def test_a_channel_without_a_name_is_no_rail(tmp_path: Path) -> None:
+    board = recorded("jetson-orin-nano", tmp_path)
+    board.write("sys/class/hwmon/hwmon1/in1_label", "VDD_GPU_SOC\n")
+    board.write("sys/class/hwmon/hwmon1/in2_label", "\n")
+    board.write("sys/class/hwmon/hwmon1/in2_input", "")
+    assert board.read().power_quality == "modelled"
+
+
 def test_rails_without_volts_on_a_pi_are_no_power(tmp_path: Path) -> None:
     board = recorded("pi-5", tmp_path)
     board.commands["vcgencmd pmic_read_adc"] = "VDD_CORE_A current(7)=1.0A\nVDD_CORE_V volt(15)=0.0V\n"
