@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -46,13 +46,7 @@ from edgewire.errors import (
     UsageError,
 )
 from edgewire.files import write_atomic
-from edgewire.messages import (
-    BlobRef,
-    DirectoryMeta,
-    Manifest,
-    Report,
-    Withdrawals,
-)
+from edgewire.messages import BlobRef, DirectoryMeta, Manifest, Report, Withdrawals
 from edgewire.signing import Statement, envelope_key_id, open_sealed
 from edgewire.tasks import Mode, Task
 
@@ -270,10 +264,8 @@ class _Session:
         missing = self.options.lacks(manifest.task)
         suits.note(self.home, task_id, missing)
         if missing:
-            if known is None:
-                cache.drop_unused(None)
-            else:
-                cache.drop_unused(known[0], self._following(known[0], known[1][0]).kept())
+            keep = self._following(known[0], known[1][0]).kept() if known else ()
+            cache.drop_unused(known[0] if known else None, keep)
             outcome.note = f"left alone: the task needs {', '.join(missing)}"
             return None
         outcome.fetched_bytes += parts.received_bytes if parts else 0
@@ -333,9 +325,10 @@ class _Session:
             outcome.note = "samples were withdrawn by their contributor; what held them was removed"
 
     def _retrieve(self, manifest: Manifest, cache: Cache, outcome: TaskOutcome) -> None:
-        mode = self._mode(manifest)
-        mine = self.store.samples(manifest.task)
-        wanted = Retrieval(mode, manifest.base.onnx.digest, manifest.directory.digest, _fingerprint(mine), (), 0.0, "")
+        mode, base = self._mode(manifest), manifest.base.onnx.digest
+        mine = None if mode == "directory" else self.store.samples(manifest.task)  # memory: packs rarely need them
+        own = self.store.digests(manifest.task.id) if mine is None else mine.digests
+        wanted = Retrieval(mode, base, manifest.directory.digest, _fingerprint(own), (), 0.0, "")
         withdrawn = manifest.withdrawals.number if isinstance(manifest.withdrawals, Withdrawals) else 0
         wanted = replace(wanted, withdrawals=withdrawn)
         known = cache.retrieval()
@@ -347,12 +340,12 @@ class _Session:
             _describe(outcome, known)
             return
         directory, meta = cache.directory(manifest)
-        if mode == "embedding":
+        if mine is None:
+            found = self._packs(wanted, manifest, cache, directory, meta, outcome, matches=bool(own))
+        elif mode == "embedding":
             found = self._search(wanted, manifest, cache, mine, outcome)
-        elif mode == "bits":
-            found = self._search_bits(wanted, manifest, cache, mine, directory, outcome)
         else:
-            found = self._packs(wanted, manifest, cache, mine, directory, meta, outcome)
+            found = self._search_bits(wanted, manifest, cache, mine, directory, outcome)
         if found is None:
             return
         cache.record_retrieval(found)
@@ -373,23 +366,25 @@ class _Session:
         wanted: Retrieval,
         manifest: Manifest,
         cache: Cache,
-        mine: StoredSamples,
         directory: Directory,
         meta: DirectoryMeta,
         outcome: TaskOutcome,
+        *,
+        matches: bool,
     ) -> Retrieval | None:
-        """All packs where they are small, which reveals nothing; else those of one cohort, asked for through noise."""
+        """All packs where they are small, which reveals nothing; else those of one cohort, asked for through noise.
+        matches: whether there is anything to match."""
         privacy = manifest.task.privacy
         if sum(pack.size for pack in meta.packs) <= privacy.fetch_all_below_bytes or directory.cohorts == 1:
             chosen, epsilon, revealed = list(meta.packs), 0.0, "nothing: all packs were fetched"
-        elif len(mine) == 0:
+        elif not matches:
             outcome.note = UNMATCHED
             return None
         elif not self._affordable(manifest, _question(manifest)):
             outcome.note = _USED_UP
             return None
         else:
-            cohort, epsilon = self._ask_cohort(manifest, cache, mine, directory)
+            cohort, epsilon = self._ask_cohort(manifest, cache, directory)
             chosen = [pack for pack in meta.packs if pack.cohort == cohort]
             spent = self.store.epsilon_spent(manifest.task.id)
             revealed = f"one of {directory.cohorts} cohorts, randomized (ε {epsilon:g}; ε {spent:g} spent in all)"
@@ -405,9 +400,7 @@ class _Session:
             return True
         return self.store.epsilon_spent(task.id) + task.privacy.epsilon <= task.privacy.epsilon_budget * (1 + 1e-9)
 
-    def _ask_cohort(
-        self, manifest: Manifest, cache: Cache, mine: StoredSamples, directory: Directory
-    ) -> tuple[int, float]:
+    def _ask_cohort(self, manifest: Manifest, cache: Cache, directory: Directory) -> tuple[int, float]:
         """The cohort to ask for: the most alike one through k-ary randomized response, the same answer for the same
         directory ever after. Its cost is in the ledger before anything is sent."""
         task = manifest.task
@@ -415,6 +408,7 @@ class _Session:
         remembered = self.store.remembered_answer(task.id, question)
         if remembered is not None:
             return remembered, task.privacy.epsilon
+        mine = self.store.samples(task)
         _, embedding = self._embed(manifest, cache, mine)
         truth = int(rank_cohorts(directory, embedding, mine.samples.y).argmax())
         answer = randomize(truth, directory.cohorts, task.privacy.epsilon, self.rng)
@@ -493,9 +487,9 @@ def _question(manifest: Manifest) -> str:
     return f"cohort of directory {manifest.directory.digest}"
 
 
-def _fingerprint(mine: StoredSamples) -> str:
+def _fingerprint(digests: Iterable[str]) -> str:
     """Digest over the set of local samples: as long as it stays, the same question would be asked again."""
-    return hashlib.sha256("".join(sorted(mine.digests)).encode()).hexdigest()
+    return hashlib.sha256("".join(sorted(digests)).encode()).hexdigest()
 
 
 def _describe(outcome: TaskOutcome, retrieval: Retrieval) -> None:

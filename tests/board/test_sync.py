@@ -53,6 +53,16 @@ def test_a_small_pool_is_fetched_whole_and_nothing_is_revealed(synced: Synced) -
     assert outcome.revealed.startswith("nothing")
 
 
+def test_where_all_packs_are_fetched_no_sample_of_the_board_is_read(
+    synced: Synced, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced.add(world.style(41, 1.6))
+    monkeypatch.setattr(Store, "samples", None)
+    assert synced.sync().tasks[0].packs == 2
+    synced.add(world.style(41, 1.6), seed=1)
+    assert synced.sync().tasks[0].packs == 2
+
+
 def test_a_second_sync_fetches_nothing_and_says_so(synced: Synced) -> None:
     synced.sync()
     cloud = synced.cloud()
