@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -176,7 +177,9 @@ def _leave(home: Home, file: EnrolmentFile, *, now: float) -> None:
     """Forget what only the former cloud could vouch for. Samples and personal models stay.
 
     What waits for a cloud of other roots is never sent to this one: the owner's consent was to share with the former.
+    Of federated rounds nothing stays: this board will have another name.
     """
+    shutil.rmtree(home.root / "rounds", ignore_errors=True)
     if home.database.exists() and _roots(home) != file.roots:
         with Store.open(home.database) as store:
             store.forget_uploads(now)

@@ -88,6 +88,10 @@ class Home:
         """What federated rounds of a task need between two runs."""
         return self.root / "rounds" / task_id
 
+    def round_update(self, task_id: str) -> Path:
+        """An update of a federated round that waits to be sent."""
+        return self.rounds(task_id) / "update.safetensors"
+
     def ensure(self) -> Home:
         """Make the folders, private to their owner. Raises OSError (read-only, full, not permitted)."""
         for folder in (self.root, self.root / "tasks", self.root / "models"):

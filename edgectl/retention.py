@@ -37,8 +37,14 @@ def apply(home: Home, store: Store, task_id: str, limits: Limits, *, now: float)
         with store.transaction():
             _note(store, task_id, gone)
             store.expire(task_id, older_than=None, ids=sorted(gone))
-        checkpoints.forget(home, task_id)
+        forget_learnt(home, task_id)
     return len(gone)
+
+
+def forget_learnt(home: Home, task_id: str) -> None:
+    """What was learnt from samples must not go on after them: no training, and no update to the cloud."""
+    checkpoints.forget(home, task_id)
+    home.round_update(task_id).unlink(missing_ok=True)
 
 
 def dropped(store: Store, task_id: str, newest: int) -> int:

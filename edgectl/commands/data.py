@@ -137,7 +137,7 @@ def expire(
     json: JsonFlag = False,
 ) -> None:
     """Delete samples from this board. What was shared and sent is not recalled by this."""
-    from edgectl import checkpoints, periods
+    from edgectl import periods, retention
     from edgewire.errors import UsageError
 
     if everything == bool(older_than or number):
@@ -148,7 +148,7 @@ def expire(
     with here.store() as store:
         deleted = store.expire(about, older_than=before, ids=number or None)
     if deleted:
-        checkpoints.forget(here.home, about)
+        retention.forget_learnt(here.home, about)
     report = {"changed": deleted > 0, "task": about, "deleted": deleted}
     emit(report, [f"{plural(deleted, 'sample')} of '{about}' deleted"], as_json=json)
 

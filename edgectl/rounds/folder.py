@@ -47,7 +47,7 @@ class RoundFolder:
     """The files of one task. The caller holds the lock `rounds`, or, while it trains, `train`."""
 
     def __init__(self, home: Home, task_id: str) -> None:
-        self.path = home.rounds(task_id)
+        self.path, self.update = home.rounds(task_id), home.round_update(task_id)
         self.task_id = task_id
 
     def ensure(self) -> None:
@@ -160,21 +160,22 @@ class RoundFolder:
 
     # The update
 
-    def keep_update(self, parts: Parts, meta: UpdateMeta, memory: Memory) -> None:
-        """On disk when this returns. The memory first: with the update it must be there."""
+    def keep_update(self, parts: Parts, meta: UpdateMeta, memory: Memory) -> int:
+        """On disk when this returns; its bytes. The memory first: with the update it must be there."""
         self._remember(meta, memory)
-        write_atomic(self.path / "update.safetensors", pack_update(parts, meta), mode=0o600)
+        raw = pack_update(parts, meta)
+        write_atomic(self.update, raw, mode=0o600)
+        return len(raw)
 
     def waiting(self) -> tuple[bytes, UpdateMeta] | None:
         """The update that has not been acknowledged. One that is unreadable is removed: it will be made again."""
-        path = self.path / "update.safetensors"
-        if not path.is_file():
-            return None
-        raw = path.read_bytes()
         try:
+            raw = self.update.read_bytes()
             return raw, unpack_update(raw, limit_bytes=UPDATE_LIMIT_BYTES)[1]
+        except FileNotFoundError:
+            return None
         except InvalidMessage:
-            path.unlink()
+            self.update.unlink(missing_ok=True)
             return None
 
     def settle(self, meta: UpdateMeta, *, counts: bool) -> None:
@@ -182,7 +183,7 @@ class RoundFolder:
         if not counts:
             self._memory(meta.upload_id).unlink(missing_ok=True)
         (self.path / "invitation.json").unlink(missing_ok=True)
-        (self.path / "update.safetensors").unlink(missing_ok=True)
+        self.update.unlink(missing_ok=True)
 
     # The memory
 

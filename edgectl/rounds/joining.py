@@ -119,19 +119,25 @@ def take_part(board: Board, rounds: Rounds, outcome: Outcome) -> Outcome:
 
 
 def _sent_earlier(board: Board, folder: RoundFolder, rounds: Rounds) -> tuple[bool, str]:
-    """Send the update that an earlier run has made, if there is one; whether the cloud took it, and why not. One with
-    less noise than the owner wants by now never leaves."""
+    """Send the update that an earlier run has made, if there is one; whether the cloud took it, and why not."""
     if (made := folder.waiting()) is None:
         return False, ""
     invitation = _accepted(board, folder)
     noise = invitation.noise if invitation else 0.0  # where the disk has lost it nothing is known of any
-    if noise < board.able.noise:
+    if dropped := _must_stay(board, made[1], noise):
         folder.settle(made[1], counts=False)
-        return False, "an update made earlier has less noise than the owner wants by now, and is dropped"
+        return False, f"an update made earlier is dropped: {dropped}"
     signs = Pulse(board.apart, folder.task_id, invitation) if invitation else contextlib.nullcontext()
     with signs:
         why = _send(board, folder, rounds, *made, noise=noise)
     return why is None, "" if why is None else f"an update made earlier does not count: {why}"
+
+
+def _must_stay(board: Board, meta: UpdateMeta, noise: float) -> str:
+    """Why an update of an earlier run may not leave; '' if it may."""
+    if meta.board != board.enrolment.board:
+        return "it was for the cloud at which this board was enrolled before"
+    return "it has less noise than the owner wants by now" if noise < board.able.noise else ""
 
 
 def _accepted(board: Board, folder: RoundFolder) -> Invitation | None:

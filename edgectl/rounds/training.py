@@ -106,8 +106,7 @@ def train(
     meta = replace(meta, train_s=max(0.0, monotonic() - began), memory=invitation.memory if before.own else "")
     if (joules := energy_j()) is not None and 0 <= joules <= ENERGY_LIMIT_J:
         meta = replace(meta, energy_j=joules)
-    folder.keep_update(Parts(update.delta, update.extra), meta, memory)
-    size = (folder.path / "update.safetensors").stat().st_size
+    size = folder.keep_update(Parts(update.delta, update.extra), meta, memory)
     return Trained(manifest.task.id, series, number, True, meta.samples, meta.steps, told, size)
 
 

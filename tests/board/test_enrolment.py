@@ -101,12 +101,16 @@ def test_what_was_meant_for_the_former_cloud_is_never_sent_to_another(newcomer: 
     retrieval = newcomer.home.task("gestures") / "retrieval.json"
     retrieval.parent.mkdir(parents=True)
     retrieval.write_text("packs of the former cloud")
+    update = newcomer.home.round_update("gestures")
+    update.parent.mkdir(parents=True)
+    update.write_text("learnt for the former cloud")
     enroll(newcomer, encode(newcomer.server.enrolment_file("gestures")), force=True)
     assert waiting(newcomer) == (1, 1)  # the same cloud again
     elsewhere = MemoryServer()
     enroll(newcomer, encode(elsewhere.enrolment_file("gestures")), force=True, server=elsewhere)
     assert waiting(newcomer) == (0, 0)
     assert not retrieval.exists()
+    assert not update.exists()
 
 
 def test_a_refused_token_leaves_the_former_enrolment(newcomer: Board) -> None:

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from msgspec import UNSET
 
-from edgectl import config, enrolment, tasks
+from edgectl import config, enrolment, retention, tasks
 from edgectl.agent.children import Done
 from edgectl.board import network
 from edgectl.budget import Spent
@@ -68,6 +68,7 @@ from edgewire.rounds import (
     UpdateMeta,
     UpdateReply,
     pack_order,
+    pack_update,
     unpack_rows,
     unpack_update,
 )
@@ -588,6 +589,36 @@ def test_an_update_made_with_less_noise_than_the_owner_wants_by_now_never_leaves
     assert "less noise than the owner wants by now" in outcome.note
     assert service.received == []
     assert not [name for name in files(ready) if name.startswith(("update", "memory"))]
+
+
+def test_an_update_that_was_made_for_the_cloud_before_never_leaves(ready: Synced, service: Service) -> None:
+    service.fails = Offline("no connection")
+    with pytest.raises(Offline):
+        turn(ready, service)
+    update = ready.board.home.round_update(BOTH.id)
+    parts, meta = unpack_update(update.read_bytes(), limit_bytes=1 << 20)
+    update.write_bytes(pack_update(parts, replace(meta, board="b" + "0" * 16)))
+    service.invited = False
+    assert "enrolled before" in turn(ready, service).note
+    assert service.received == []
+    assert not update.exists()
+
+
+def test_an_update_that_waits_goes_with_deleted_samples_and_what_counts_is_remembered(
+    ready: Synced, service: Service
+) -> None:
+    service.changes, service.fails = {"algorithm": "fedlaavg"}, Offline("no connection")
+    with pytest.raises(Offline):
+        turn(ready, service)
+    with ready.store() as store:
+        retention.apply(ready.board.home, store, BOTH.id, retention.Limits(most=8), now=ready.board.server.clock())
+    service.invited = False
+    assert not turn(ready, service, samples=8).earlier
+    assert service.received == []
+    assert [name for name in files(ready) if name.startswith("memory")]  # the cloud may have it, unanswered
+    service.invited = True
+    assert turn(ready, service, samples=8).state == "sent"
+    assert service.received[0][0].samples == 8
 
 
 # What ends a training
