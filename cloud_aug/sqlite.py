@@ -25,6 +25,7 @@ _PRAGMAS = (
     f"wal_autocheckpoint={LOG_BYTES // PAGE_BYTES}",
     "synchronous=FULL",
     "foreign_keys=ON",
+    "secure_delete=ON",  # not every SQLite does unless told: what was withdrawn would be in the file's free pages
     f"busy_timeout={BUSY_TIMEOUT_MS}",
 )
 
@@ -74,14 +75,7 @@ def _tame(engine: sa.Engine) -> None:
         # SQLAlchemy begins transactions, below; sqlite3 must not begin its own
         connection.isolation_level = None
         cursor = connection.cursor()
-        size = (f"page_size={PAGE_BYTES}", f"wal_autocheckpoint={LOG_BYTES // PAGE_BYTES}")
-        for pragma in (
-            *size,
-            "journal_mode=WAL",
-            "synchronous=FULL",
-            "foreign_keys=ON",
-            f"busy_timeout={BUSY_TIMEOUT_MS}",
-        ):
+        for pragma in _PRAGMAS:
             cursor.execute(f"PRAGMA {pragma}")
         cursor.close()
 

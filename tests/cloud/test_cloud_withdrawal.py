@@ -304,6 +304,17 @@ def test_a_restore_leaves_every_consent_as_it_was_given_last(made, tmp_path):
         assert not digests_of(made, "person-5")
 
 
+@files_only
+def test_a_backup_made_afterwards_holds_no_byte_of_it(made, tmp_path):
+    shared = pool.load(made, TASK, now=time.time()).samples
+    values = {name: shared.x[shared.user == name][0].tobytes() for name in ("person-0", "person-1")}
+    delete(made, "person-0")
+    copied = (_backup(made, tmp_path / "backup") / backups.DATABASE).read_bytes()
+    assert {name: raw in copied for name, raw in values.items()} == {"person-0": False, "person-1": True}
+    with made.database.reading() as connection:
+        assert connection.exec_driver_sql("PRAGMA secure_delete").scalar() == 1
+
+
 def test_a_restore_brings_back_no_file_of_a_withdrawn_pack_and_a_build_goes_on(made, tmp_path):
     before = publications.require(made, "toy")
     source = _backup(made, tmp_path / "backup")
