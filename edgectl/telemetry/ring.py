@@ -89,7 +89,10 @@ class Ring:
 
     def read(self, after: Place | None = None) -> Iterator[tuple[Place, dict[str, Any]]]:
         """Readings, oldest first, each with its place. What is torn or no reading is skipped."""
+        first = Place(0, 0) if after is None else after
         for number in self._numbers():
+            if number < first.segment:
+                continue
             try:
                 file = self._path(number).open("rb")
             except OSError:  # dropped meanwhile
@@ -98,8 +101,8 @@ class Ring:
                 offset = 0
                 while line := file.readline(_LINE_LIMIT_BYTES):
                     offset += len(line)
-                    place, value = Place(number, offset), _parsed(line)
-                    if value is not None and (after is None or after < place):
+                    place = Place(number, offset)
+                    if first < place and (value := _parsed(line)) is not None:
                         yield place, value
 
     def ends_before(self, place: Place) -> bool:

@@ -16,6 +16,7 @@ import pytest
 from rich.console import Console
 
 from edgectl.telemetry import live, watching
+from edgectl.telemetry import ring as ring_module
 from edgectl.telemetry.reading import Sensors
 from edgectl.telemetry.ring import Ring
 from edgectl.telemetry.show import lines, one_line
@@ -59,6 +60,17 @@ def test_reading_goes_on_after_a_place(tmp_path: Path) -> None:
         ring.append({"n": n})
     place = next(place for place, value in ring.read() if value["n"] == 2)
     assert [value["n"] for _, value in ring.read(place)] == [3, 4]
+
+
+def test_what_was_read_before_is_not_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A ring may be a GiB, and every sync asks for the last hour of it."""
+    ring, parsed, parse = Ring(tmp_path, limit_bytes=400), list[bytes](), ring_module._parsed
+    for n in range(30):
+        ring.append({"n": n})
+    *_, (place, _), _ = ring.read()
+    monkeypatch.setattr(ring_module, "_parsed", lambda line: parsed.append(line) or parse(line))
+    assert [value["n"] for _, value in ring.read(place)] == [29]
+    assert len(parsed) == 1
 
 
 def test_a_full_disk_costs_the_oldest_readings_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
