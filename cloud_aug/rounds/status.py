@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import statistics
 from bisect import bisect_left
+from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -169,22 +171,36 @@ def _history(
     connection: sa.Connection, series: Series, scores: dict[int, float], *, now: float, last: int
 ) -> tuple[RoundStatus, ...]:
     query = sa.select(db.rounds).where(db.rounds.c.series == series.id).order_by(db.rounds.c.number.desc()).limit(last)
-    rows = connection.execute(query).all()
-    return tuple(_round(connection, series, row, scores.get(row.number), now=now) for row in reversed(rows))
+    rows = connection.execute(query).all()[::-1]
+    since = rows[0].number if rows else 0
+    asked, answers = _asked(connection, series, since), _answers(connection, series, since)
+    return tuple(
+        _round(series, row, asked[row.number], answers[row.number], scores.get(row.number), now=now) for row in rows
+    )
+
+
+def _asked(connection: sa.Connection, series: Series, since: int) -> Mapping[int, list[Any]]:
+    """Invitations by round."""
+    column, found = db.invitations.c, defaultdict[int, list[Any]](list)
+    query = sa.select(db.invitations).where(column.series == series.id, column.number >= since)
+    for row in connection.execute(query):
+        found[row.number].append(row)
+    return found
+
+
+def _answers(connection: sa.Connection, series: Series, since: int) -> Mapping[int, list[Any]]:
+    """Updates by the rounds that they started from and those that they count in."""
+    column, found = db.updates.c, defaultdict[int, list[Any]](list)
+    these = sa.or_(column.number >= since, column.counted_in >= since)
+    for row in connection.execute(sa.select(db.updates).where(column.series == series.id, these)):
+        for number in {row.number, row.counted_in or row.number}:
+            found[number].append(row)
+    return found
 
 
 def _round(
-    connection: sa.Connection, series: Series, row: sa.Row[Any], score: float | None, *, now: float
+    series: Series, row: sa.Row[Any], asked: list[Any], answers: list[Any], score: float | None, *, now: float
 ) -> RoundStatus:
-    invited, came = db.invitations.c, db.updates.c
-    asked = connection.execute(
-        sa.select(db.invitations).where(invited.series == series.id, invited.number == row.number)
-    ).all()
-    answers = connection.execute(
-        sa.select(db.updates).where(
-            came.series == series.id, sa.or_(came.number == row.number, came.counted_in == row.number)
-        )
-    ).all()
     counting = [a for a in answers if a.dropped == "" and a.counted_in in (row.number, None)]
     mine = {answer.board: answer for answer in answers if answer.number == row.number}
     steps = [ask.steps for ask in asked if ask.steps is not None]

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import threading
+
 import pytest
+import sqlalchemy as sa
 
 from cloud_aug.rounds import results, turns
 from cloud_aug.rounds.status import DELTA, status
@@ -88,3 +91,27 @@ def test_of_gradients_that_changed_no_model_of_a_board_is_made(cloud, clock, pla
     assert move_on(cloud, made.id, clock).state == "finished"
     with pytest.raises(UsageError, match="no model of theirs"):
         results.fetch_of_board(cloud, made.id, "1", players[0].id)
+
+
+def test_how_a_series_stands_takes_no_more_questions_the_longer_it_is(cloud, clock, players):
+    made = begun(cloud, clock, algorithm="fedbuff", rounds=9)
+    asked, me = [], threading.get_ident()  # the service's own thread asks, too
+
+    def seen(*_):
+        asked.append(threading.get_ident() == me)
+
+    def questions():
+        asked.clear()
+        told = status(cloud, made.id, now=clock())
+        return asked.count(True), len(told.history)
+
+    sa.event.listen(cloud.database.engine, "before_cursor_execute", seen)
+    try:
+        few, _ = questions()
+        for _ in range(3):
+            for player in players[:2]:
+                assert player.play().status_code == 200
+            move_on(cloud, made.id, clock)
+        assert questions() == (few, 4)
+    finally:
+        sa.event.remove(cloud.database.engine, "before_cursor_execute", seen)
