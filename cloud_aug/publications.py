@@ -165,6 +165,23 @@ def hold(connection: sa.Connection, task: str, base_version: int) -> None:
     writes.insert_new(connection, db.held_bases, [{"task": task, "base_version": base_version}])
 
 
+def hold_newer(connection: sa.Connection, task: str, base_version: int) -> None:
+    """Keep bases that a release brought, and that are newer than this one, out of the manifest: boards go on running
+    them by their release, until it is called back."""
+    column = db.releases.c
+    brought = sa.select(column.base_version).where(column.task == task, column.state == "done").distinct()
+    for version in connection.execute(brought.where(column.base_version > base_version)).scalars().all():
+        hold(connection, task, version)
+
+
+def would_name(connection: sa.Connection, task: str, base_version: int) -> bool:
+    """Whether the manifest would name a base if it were not held."""
+    column, held = db.publications.c, db.held_bases.c
+    others = sa.select(held.base_version).where(held.task == task, held.base_version != base_version)
+    found = _newest(connection, column.task == task, column.base_version.not_in(others))
+    return found is not None and found.base.version == base_version
+
+
 def let_go(connection: sa.Connection, task: str, base_version: int) -> None:
     """Let the manifest name a base, if it is the newest that is not held."""
     column = db.held_bases.c

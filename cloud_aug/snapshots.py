@@ -74,7 +74,7 @@ def take(cloud: Cloud, task_id: str, target: Path, *, now: float, on_progress: P
 
 
 def restore(cloud: Cloud, source: Path, *, now: float, on_progress: Progress) -> Restored:
-    """Publish what a snapshot holds, as the newest publication.
+    """Publish what a snapshot holds, as the newest publication. Who runs a newer base by a release goes on with it.
 
     Raises NotFound or CorruptFile for what is no whole snapshot, Conflict for one of another cloud, of a task that has
     changed since, or with contributors or a base that the database does not know (any more), Busy.
@@ -95,6 +95,7 @@ def restore(cloud: Cloud, source: Path, *, now: float, on_progress: Progress) ->
             _add(connection, found)
             after = replace(found.publication, version=1 if before is None else before.version + 1)
             publications.record(connection, after, now=now)
+            publications.hold_newer(connection, task_id, after.base.version)
             detail = {"version": after.version, "as_of": found.publication.version}
             audit.note(connection, at=now, actor=audit.SHELL, action="restore-index", subject=task_id, **detail)
         withdrawals.purge(cloud, task_id)  # of packs that were withdrawn since the files are not kept

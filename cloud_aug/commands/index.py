@@ -40,13 +40,15 @@ def build(
     as_json: Json = False,
 ) -> None:
     """Build, verify and publish. A running server takes it over by itself; interrupted, the old one goes on serving."""
-    from cloud_aug import jobs
+    from cloud_aug import jobs, publications
     from cloud_aug.index import build as run
 
     cloud = opened(data)
     with engine(engine_name, address) as on_ray, progress() as bar, jobs.told(cloud, "index build", task, bar) as tell:
         done = run(cloud, task, seed=seed, hold=hold, now=time.time(), on_progress=tell, engine=_engine(on_ray))
     made = done.publication
+    with cloud.database.reading() as connection:
+        held = publications.is_held(connection, task, made.base.version)
     size = made.directory.size + sum(pack.size for pack in made.packs)
     text = (
         f"publication {made.version} of '{task}': {made.samples} samples of {made.contributors} contributors in "
@@ -54,7 +56,11 @@ def build(
         f"{'' if done.changed else ' (nothing new, kept)'}"
         f"\nthe first consent ends {moment(done.good_until)} UTC: build again then, or boards are refused its packs"
     )
-    show({"publication": made, "changed": done.changed, "good_until": done.good_until}, text, as_json=as_json)
+    if held:
+        step = f"cloud-aug release create --task {task} --base {made.base.version}"
+        text += f"\nboards go on with the base that they have; to let this one reach them: {step}"
+    report = {"publication": made, "changed": done.changed, "held": held, "good_until": done.good_until}
+    show(report, text, as_json=as_json)
 
 
 def _engine(on_ray: bool) -> Engine | None:

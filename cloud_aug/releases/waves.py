@@ -92,8 +92,10 @@ def settle(connection: sa.Connection, row: sa.Row[Any]) -> None:
 
 
 def _may_settle(connection: sa.Connection, row: sa.Row[Any]) -> bool:
-    held = row.base_version is not None and publications.is_held(connection, row.task, row.base_version)
-    return held and not _lacking(connection, row) and not _left_out(connection, row)
+    if row.base_version is None or not publications.is_held(connection, row.task, row.base_version):
+        return False
+    everywhere = not _lacking(connection, row) and not _left_out(connection, row)
+    return everywhere and publications.would_name(connection, row.task, row.base_version)
 
 
 def _lacking(connection: sa.Connection, row: sa.Row[Any]) -> bool:

@@ -12,10 +12,13 @@ import pytest
 
 from cloud_aug import cloud, garbage, index, packs, pool, publications, snapshots, withdrawals
 from cloud_aug.cloud import Cloud
+from cloud_aug.releases import steering, waves
+from cloud_aug.releases.plan import Wave
 from edgewire.errors import Conflict, CorruptFile, NotFound
 from edgewire.samples import sample_digests
 from tests.cloud import toys
 from tests.cloud.backends import files_only
+from tests.cloud.releasing import Device, second_base, started
 from tests.cloud.test_cloud_exchange import find, queries
 from tests.cloud.toys import TASK
 
@@ -80,6 +83,25 @@ def test_packs_open_whatever_was_replaced_and_collected_since(made, tmp_path):
     garbage.collect(made, now=time.time() + 8 * 86400.0)
     publication = restore(made, folder).publication
     assert all(packs.read(made, "toy", ref) for ref in publication.packs)
+
+
+def test_boards_that_run_a_newer_base_by_a_release_still_find_it_until_it_is_called_back(made, tmp_path):
+    now, folder = time.time(), take(made, tmp_path / "snapshot")
+    second_base(made)
+    device, release = Device(made).enroll(now=now), started(made, now=now, waves=(Wave(1.0, 1.0),)).info.id
+    device.does("committed", now=now + 2)
+    with made.database.reading() as connection:
+        newer = publications.general(connection, "toy")
+    assert newer is not None
+    assert (newer.base.version, restore(made, folder).publication.base.version) == (2, 1)
+    waves.advance_all(made, now=now + 3)
+    assert [order.action for order, _ in device.asks(now=now + 3)] == ["install"]
+    found = publications.require(made, "toy", base=newer.base.onnx.digest)
+    assert found.base.version == 2
+    garbage.collect(made, grace_s=0.0, now=now * 2)
+    made.blobs.check(found.search.digest)
+    steering.abort(made, release, now=now + 4)
+    assert [order.action for order, _ in device.asks(now=now + 5)] == ["revert"]
 
 
 def test_restoring_what_is_published_changes_nothing(made, tmp_path):

@@ -24,6 +24,14 @@ def sync(board: Board) -> dict[str, object]:
 
 
 @files_only
+def test_a_build_says_that_boards_get_its_base_by_a_release_only(data: Path) -> None:
+    toys.run("base", "train", "--task", "toy", "--epochs", "5", "--seed", "1", "--no-rehearse", data=data)
+    said = toys.run("index", "build", "--task", "toy", "--hold", data=data).stdout
+    assert "cloud-aug release create --task toy --base 2" in said
+    assert toys.report("index", "build", "--task", "toy", data=data)["held"]
+
+
+@files_only
 @pytest.mark.slow
 def test_a_base_reaches_a_board_and_is_called_back(data: Path, tmp_path: Path) -> None:
     made = open_cloud(data)
