@@ -150,3 +150,5 @@ def _keep(here: Invocation, reading: Reading) -> str | None:
             return ring.append(reading.plain())
     except Busy:
         return None
+    except OSError as error:  # not even the lock can be opened: read-only, or of another user
+        return f"readings are not kept: {os.strerror(error.errno or 0)} ({error.filename})"

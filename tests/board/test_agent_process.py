@@ -83,6 +83,14 @@ def test_once_adds_what_was_dropped_and_refuses_what_does_not_fit(board: Board) 
     assert sorted(path.name for path in (board.home.inbox / "refused").iterdir()) == ["bad.csv", "bad.csv.reason.txt"]
 
 
+def test_a_disk_that_refuses_readings_is_a_matter_of_health(board: Board) -> None:
+    board.home.lock("telemetry").mkdir()
+    with running(board, "--once", "--json") as process:
+        out, _ = process.communicate(timeout=60)
+    (health,) = (event for event in map(json.loads, out.splitlines()) if event["event"] == "health")
+    assert (process.returncode, health["problems"][-1].startswith("readings are not kept: Is a directory")) == (0, True)
+
+
 def test_killed_at_any_moment_nothing_is_lost_and_nothing_is_there_twice(board: Board) -> None:
     for number in range(4):
         drop(board, f"{number}.csv", f"y,a,b,c,d,e,f\nwave,{number},2,3,4,5,6\n")
