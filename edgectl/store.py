@@ -299,6 +299,10 @@ class Store(SampleRecords):
         row = self._one("SELECT answer FROM answer WHERE task = ? AND question = ?", task_id, question)
         return None if row is None else int(row[0])
 
+    def answer_epsilon(self, task_id: str, question: str) -> float:
+        """What the answer once given to a question cost."""
+        return float(self._one("SELECT epsilon FROM answer WHERE task = ? AND question = ?", task_id, question)[0])
+
     def spend(self, task_id: str, question: str, epsilon: float, answer: int, budget: float, now: float) -> int:
         """Note a randomized answer and what it cost, before it is sent. Returns the answer to give: the one already
         remembered, if there is one (nothing is spent then).

@@ -407,7 +407,7 @@ class _Session:
         question = _question(manifest)
         remembered = self.store.remembered_answer(task.id, question)
         if remembered is not None:
-            return remembered, task.privacy.epsilon
+            return remembered, self.store.answer_epsilon(task.id, question)
         mine = self.store.samples(task)
         _, embedding = self._embed(manifest, cache, mine)
         truth = int(rank_cohorts(directory, embedding, mine.samples.y).argmax())
@@ -453,13 +453,12 @@ class _Session:
         truth = prototype_bits(embedding, mine.samples.y, directory.global_means)
         seed = int(self.rng.integers(1 << 62))
         seed = self.store.spend(task.id, question, privacy.epsilon, seed, privacy.epsilon_budget, self.clock())
-        bits = randomize_bits(truth, privacy.epsilon, seed)
+        epsilon = self.store.answer_epsilon(task.id, question)  # by another ε the same noise would tell more bits
+        bits = randomize_bits(truth, epsilon, seed)
         name = self._ask(task, wanted, {"bits": np.packbits(bits, axis=1)}, cache, outcome)
         spent = self.store.epsilon_spent(task.id)
-        revealed = (
-            f"{bits.size} sign bits, randomized (ε {privacy.epsilon:g} for all of them; ε {spent:g} spent in all)"
-        )
-        return replace(wanted, files=(name,), epsilon=privacy.epsilon, revealed=revealed)
+        revealed = f"{bits.size} sign bits, randomized (ε {epsilon:g} for all of them; ε {spent:g} spent in all)"
+        return replace(wanted, files=(name,), epsilon=epsilon, revealed=revealed)
 
     def _ask(self, task: Task, wanted: Retrieval, queries: tensors.Arrays, cache: Cache, outcome: TaskOutcome) -> str:
         """Search; the digest of the file with the samples found, which is in the cache then."""

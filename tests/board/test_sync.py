@@ -119,6 +119,23 @@ def test_bits_cost_what_the_policy_says_for_the_whole_answer_and_the_same_are_se
     assert asked[0] == asked[1]
 
 
+def test_what_was_answered_is_told_again_with_the_noise_of_then_when_the_policy_has_a_larger_epsilon(
+    synced: Synced,
+) -> None:
+    synced.task = BITS
+    synced.publish()
+    synced.add(world.style(40, 1.6))
+    asked = sent_bits(synced)
+    synced.sync(seed=1)
+    synced.task = replace(BITS, privacy=Privacy(modes=("bits",), epsilon=800.0, epsilon_budget=1600.0))
+    synced.publish()
+    synced.cache.path(synced.cache.retrieval().files[0]).unlink()
+    outcome = synced.sync(seed=2).tasks[0]
+    assert asked[0] == asked[1]
+    assert outcome.epsilon == 8.0
+    assert "ε 8 spent in all" in outcome.revealed
+
+
 def test_a_query_by_bits_that_would_overspend_is_not_sent(synced: Synced) -> None:
     synced.task = BITS
     synced.publish()
