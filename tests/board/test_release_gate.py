@@ -119,6 +119,13 @@ def test_a_model_that_makes_the_board_throttle_fails(tmp_path: Path, onnx: bytes
     assert failed(gate.judge(*bench(tmp_path, onnx, onnx, read=lambda: next(readings)))) == ["throttled"]
 
 
+def test_peaks_of_current_that_a_jetson_cuts_off_are_no_fault_of_a_candidate(tmp_path: Path, onnx: bytes) -> None:
+    peaks = Reading(0.0, 0.0, throttled=True, throttle_flags=("over-current",), under_voltage=False)
+    assert gate.judge(*bench(tmp_path, onnx, onnx, read=lambda: peaks)).state == "passed"
+    low = replace(peaks, throttle_flags=("over-current", "under-voltage"), under_voltage=True)
+    assert gate.judge(*bench(tmp_path, onnx, onnx, read=lambda: low)).state == "later"
+
+
 def test_too_little_free_memory_refuses_before_anything_is_loaded(tmp_path: Path, onnx: bytes) -> None:
     full = bench(tmp_path, onnx, onnx, read=lambda: Reading(0.0, 0.0, available_mib=0.001))
     assert [check.name for check in gate.judge(*full).checks] == ["memory"]
