@@ -407,6 +407,13 @@ def test_why_training_waits(state: dict[str, Any], why: str) -> None:
     assert why in not_now(replace(COOL, **state), limit_c=77.0, idle_load=0.5)
 
 
+def test_peaks_of_current_hold_nothing_up() -> None:
+    """A Jetson in its fastest mode has them in every training: the next turn of a round would wait for its own."""
+    peaks = replace(COOL, throttled=True, throttle_flags=("over-current",))
+    assert not_now(peaks, limit_c=77.0, idle_load=0.5) == ""
+    assert "voltage" in not_now(replace(peaks, under_voltage=True), limit_c=77.0, idle_load=0.5)
+
+
 def test_what_no_sensor_tells_holds_nothing_up() -> None:
     assert not_now(Reading(0.0, 0.0), limit_c=77.0, idle_load=0.5) == ""
 
