@@ -8,8 +8,8 @@ Restoring puts the pool and the publications back to what they were. Who may com
 `KEPT` are not touched, so that a revoked board stays revoked and a spent token spent. So does what contributors said
 last: the journal of withdrawals is applied in the same transaction, so that what was deleted since stays deleted, a
 consent counts as it was given last, and whose samples are in which pack is still known of packs that the backup does
-not have. The epoch rises, so that boards take what they would call outdated. A restore that is killed has changed
-nothing.
+not have. A release that was called back stays so. The epoch rises, so that boards take what they would call outdated. A
+restore that is killed has changed nothing.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from cloud_aug.blobs import Blobs
 from cloud_aug.cloud import Cloud, open_cloud
 from cloud_aug.database import Database
 from cloud_aug.folders import made_whole
+from cloud_aug.releases import steering
 from edgewire.decoding import decode, encode
 from edgewire.errors import Conflict, CorruptFile, NotFound
 from edgewire.files import digest_of_file, write_atomic
@@ -130,7 +131,9 @@ def restore(data: Path, source: Path, *, lost: bool = False, now: float, on_prog
         on_progress("database", 0, 1)
         with copy.reading() as rows, cloud.database.writing() as connection:
             epoch = _epoch(db.epoch(connection), backup.epoch, lost=lost, now=now)
+            ended = steering.all_called_back(connection)
             _replace(rows, connection)
+            steering.call_back_again(connection, ended, now=now)
             for withdrawal in sorted(journal.read(cloud.journal)):
                 if _has_task(connection, withdrawal.task):
                     journal.apply(connection, withdrawal)

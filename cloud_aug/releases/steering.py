@@ -143,6 +143,23 @@ def called_back(connection: sa.Connection, row: sa.Row[Any], reason: str, *, now
     return {"reason": reason, "ended_at": now, "revert_counter": counter}
 
 
+def all_called_back(connection: sa.Connection) -> Sequence[sa.Row[Any]]:
+    """The releases that failed or were aborted, as they are in the database now."""
+    return connection.execute(sa.select(db.releases).where(db.releases.c.state.in_(BACK))).all()
+
+
+def call_back_again(connection: sa.Connection, ended: Sequence[sa.Row[Any]], *, now: float) -> None:
+    """After a restore: what was called back since the backup, and why, is so again."""
+    column = db.releases.c
+    for release in ended:
+        known = sa.select(db.releases).where(column.id == release.id, column.state.not_in(BACK))
+        row = connection.execute(known).one_or_none()
+        if row is not None:
+            values = {"state": release.state, "revision": row.revision + 1}
+            values |= called_back(connection, row, release.reason, now=now)
+            connection.execute(db.releases.update().where(column.id == release.id).values(values))
+
+
 def next_counter(connection: sa.Connection, task: str) -> int:
     """One more than any order of the task had. The caller's transaction keeps others from taking the same."""
     column = db.releases.c

@@ -31,9 +31,12 @@ from cloud_aug.blobs import Blobs
 from cloud_aug.boards import Selection
 from cloud_aug.cloud import Cloud
 from cloud_aug.database import Database
+from cloud_aug.releases import status, steering
+from cloud_aug.releases.plan import Wave
 from edgewire.errors import Busy, Conflict, CorruptFile, NotFound
 from tests.cloud import toys
 from tests.cloud.backends import Backend, files_only
+from tests.cloud.releasing import Device, second_base, started
 
 DAY_S = 86400.0
 
@@ -86,6 +89,23 @@ def test_a_restore_brings_pool_and_publications_back_under_a_higher_epoch(made: 
     grow(made, tmp_path)  # numbers of new rows do not meet old ones
     assert publications.require(made, "toy").version == 2
     assert {check.outcome for check in doctor.examine(made, deep=True, now=time.time())} <= {"ok", "warning"}
+
+
+def test_a_release_that_was_called_back_since_stays_called_back(made: Cloud, tmp_path: Path) -> None:
+    now = time.time()
+    second_base(made)
+    device, release = Device(made).enroll(now=now), started(made, now=now, waves=(Wave(1.0, 1.0),)).info.id
+    device.does("committed", now=now + 2)
+    source = back_up(made, tmp_path / "backup")
+    steering.abort(made, release, now=now + 3, reason="the labels moved")
+    restore(made, source)
+    with made.database.reading() as connection:
+        named = publications.general(connection, "toy")
+    assert named is not None
+    assert named.base.version == 1
+    info = status.find(made, release).info
+    assert (info.state, info.reason) == ("aborted", "the labels moved")
+    assert [order.action for order, _ in device.asks(now=now + 4)] == ["revert"]
 
 
 def test_who_was_revoked_or_left_since_a_backup_does_not_come_back(made: Cloud, tmp_path: Path) -> None:
