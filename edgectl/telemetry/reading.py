@@ -6,7 +6,7 @@ A field that is not known is None, and `missing` says why: never 0, never a gues
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -65,11 +65,16 @@ class Reading:
     @property
     def throttled_by_heat(self) -> bool:
         """Slowed down now, and not by over-current or under-voltage alone."""
-        return bool(self.throttled) and not (self.throttle_flags and _SUPPLY.issuperset(self.throttle_flags))
+        return bool(by_heat(self.throttled, self.throttle_flags))
 
     def plain(self) -> dict[str, Any]:
         """As JSON: every field, also those that are null."""
         return {**vars(self), "temperatures_c": dict(self.temperatures_c), "missing": dict(self.missing)}
+
+
+def by_heat(throttled: bool | None, flags: Collection[str]) -> bool | None:
+    """Whether a board is slowed down, and not by over-current or under-voltage alone; None: nobody knows."""
+    return throttled and not (flags and _SUPPLY.issuperset(flags))
 
 
 OPTIONAL = tuple(one.name for one in fields(Reading) if one.default is None)

@@ -12,7 +12,7 @@ from typing import Any
 
 from edgectl.cloud import Cloud
 from edgectl.store import Store
-from edgectl.telemetry.reading import Reading
+from edgectl.telemetry.reading import Reading, by_heat
 from edgectl.telemetry.ring import Place, Ring
 from edgewire.decoding import convert, plain
 from edgewire.errors import Conflict, InvalidMessage, TooLarge, UsageError
@@ -81,10 +81,13 @@ def _thinned(ring: Ring, after: Place | None) -> tuple[list[TelemetryPoint], Pla
 
 
 def _point(value: dict[str, Any]) -> TelemetryPoint | None:
-    """None for what another version logged, or a clock before 1970."""
+    """None for what another version logged, or a clock before 1970. A low voltage has a field of its own, and peaks of
+    current are not what an operator calls throttled."""
     try:
-        return convert(TelemetryPoint, {name: value[name] for name in _FIELDS}, what="reading")
-    except (KeyError, InvalidMessage):
+        told = {name: value[name] for name in _FIELDS}
+        told["throttled"] = by_heat(value["throttled"], value["throttle_flags"])
+        return convert(TelemetryPoint, told, what="reading")
+    except (KeyError, TypeError, InvalidMessage):
         return None
 
 

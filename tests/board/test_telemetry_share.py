@@ -50,6 +50,16 @@ def telling(newcomer: Board) -> Telling:
     return Telling(newcomer)
 
 
+@pytest.mark.parametrize(
+    ("flags", "throttled"),
+    [(["over-current"], False), (["over-current", "cpu-throttle-alert"], True), ([], True)],
+)
+def test_peaks_of_current_make_no_board_hot(telling: Telling, flags: list[str], throttled: bool) -> None:
+    telling.ring.append({**telling.recorded.read().plain(), "throttled": True, "throttle_flags": flags})
+    telling.tell()
+    assert [point.throttled for point in telling.taken[0].points] == [throttled]
+
+
 def test_each_logged_reading_is_told_once(telling: Telling) -> None:
     telling.log(50.0, 51.0)
     assert telling.tell() == 2
