@@ -312,8 +312,8 @@ def _sealed(
     """The invitation, signed: who stole the server's certificate cannot have boards train on weights of its own."""
     column = db.rounds.c
     row = connection.execute(sa.select(db.rounds).where(column.series == made.id, column.number == number)).one()
-    plan, until = made.plan, max(row.deadline_at, now + made.plan.silence_s)
     asked, order, rows = invitation_of(connection, made, number, board), orders.of_row(row).order, ""
+    plan, until = made.plan, max(_until(connection, made, asked, row.deadline_at), now + made.plan.silence_s)
     if asked.own_blob:
         order, rows = BlobRef(asked.own_blob, asked.own_bytes), asked.rows_blob
     short = orders.shortcut(connection, made, number, request.holds or "")
@@ -334,6 +334,13 @@ def _sealed(
     key = keys.current_signing(cloud.keys, keys.newest(connection))
     statement = Statement("round", made.task, db.epoch(connection), number, now, until, plain(told))
     return seal(key, statement).decode()
+
+
+def _until(connection: sa.Connection, made: Series, asked: Any, deadline_at: float) -> float:
+    """When a board's turn is over: with its round, or, where nobody is waited for, as long after it began as a round
+    may last; its update then counts in a later one."""
+    last = all_series.last_round(connection, made.id)
+    return asked.started_at + made.plan.deadline_s if last is not None and last.buffered else deadline_at
 
 
 @dataclass(frozen=True)

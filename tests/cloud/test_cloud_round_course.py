@@ -68,6 +68,18 @@ def test_a_round_that_fails_makes_nothing_older(cloud, clock, players):
     assert a_bias(cloud, made.id) - start == pytest.approx(1.0)  # neither counts for less
 
 
+def test_where_nobody_is_waited_for_a_board_has_its_whole_time_whenever_it_comes(cloud, clock, players):
+    made = begun(cloud, clock, algorithm="fedbuff", rounds=1, deadline_s=600)
+    clock.now += 590
+    slow = players[0].join()
+    assert slow.until == clock() + 600
+    clock.now += 20
+    move_on(cloud, made.id, clock)
+    assert players[0].join() == slow
+    clock.now = slow.until - 1
+    assert players[0].send(slow, *players[0].update(slow)).status_code == 200
+
+
 # Who is asked
 
 
