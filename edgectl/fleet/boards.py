@@ -16,9 +16,7 @@ Tell = Callable[[Mapping[str, Any]], str]
 
 
 # A folder for a while, which goes whatever happens. Not in /tmp: that is memory on newer systems.
-IN_FOLDER = (
-    'd=$(mktemp -d -p /var/tmp) && trap "rm -rf $d" EXIT && trap "exit 143" TERM INT HUP && tar -xf - -C "$d" && '
-)
+IN_FOLDER = 'd=$(mktemp -d -p /var/tmp) && trap "rm -rf $d" EXIT && trap "exit 143" TERM INT HUP && '
 
 
 def edgectl(host: Host, *words: str) -> str:

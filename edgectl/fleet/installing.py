@@ -65,7 +65,7 @@ class Install:
     def _command(self, prefix: str, wanted: str, mark: str) -> str:
         script = "scripts/install.sh" if self.bundle is None else "install.sh"
         installer = shlex.join(["--prefix", prefix, *self.arguments])
-        install = f'bash "$d/{script}" {installer} && printf "%s\\n" {shlex.quote(wanted)} >{mark}'
+        install = f'tar -xf - -C "$d" && bash "$d/{script}" {installer} && printf "%s\\n" {shlex.quote(wanted)} >{mark}'
         inner = (
             f"umask 022; {boards.IN_FOLDER}{install}"  # for every user of the board, whatever the mask of who logs in
         )

@@ -109,7 +109,7 @@ class Push:
                 raise Skip(f"there is no {path}")
             try:
                 payload = await self.packer.payload(path)
-                answer = await line.do(self._command(line.host, folder=path.is_dir()), payload=payload)
+                answer = await line.do(self._command(line.host, path), payload=payload)
             finally:
                 if "{host}" in self.template:  # nobody else's
                     self.packer.forget(path)
@@ -117,12 +117,14 @@ class Push:
 
         return work
 
-    def _command(self, host: Host, *, folder: bool) -> str:
+    def _command(self, host: Host, path: Path) -> str:
+        """Under its own name: recordings are known by that."""
         task = ["--task", self.task or host.get("task")] if self.task or host.get("task") else []
-        if not folder:
-            return boards.edgectl(host, "data", "add", "-", *task, "--json")
-        add = f'{boards.edgectl(host, "data", "add")} "$d" {shlex.join([*task, "--json"])}'
-        return boards.IN_FOLDER + add
+        folder = path.is_dir()
+        there = f'"$d"/{shlex.quote(path.resolve().name if folder else path.name)}'
+        receive = f"mkdir {there} && tar -xf - -C {there}" if folder else f"cat >{there}"
+        add = f"{boards.edgectl(host, 'data', 'add')} {there} {shlex.join([*task, '--json'])}"
+        return f"{boards.IN_FOLDER}{receive} && {add}"
 
 
 def _pushed(answer: Mapping[str, Any]) -> str:

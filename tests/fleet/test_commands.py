@@ -108,7 +108,7 @@ def test_an_answer_that_cannot_be_read_is_a_failure(fleet: Fleet, said: str) -> 
 
 
 def test_each_board_gets_its_own_file_and_none_is_no_failure(fleet: Fleet, tmp_path: Path) -> None:
-    hosts = "".join(board(fleet, name, f"cat > {fleet.home(name)}/got; {says({'changed': True})}") for name in "ab")
+    hosts = "".join(board(fleet, name, f'cp "$3" {fleet.home(name)}/got; {says({"changed": True})}') for name in "ab")
     (tmp_path / "a.csv").write_text("only for a")
     code, lines = fleet.run("data", "push", str(tmp_path / "{host}.csv"), hosts=hosts)
     assert (code, sorted((line["host"], line["status"]) for line in lines[:2])) == (
@@ -116,6 +116,17 @@ def test_each_board_gets_its_own_file_and_none_is_no_failure(fleet: Fleet, tmp_p
         [("a", "changed"), ("b", "skipped")],
     )
     assert (fleet.home("a") / "got").read_text() == "only for a"
+
+
+def test_a_recording_has_the_name_that_it_has_here(fleet: Fleet, tmp_path: Path) -> None:
+    """Windows of one recording are never split between folds, however often it is pushed."""
+    hosts = board(fleet, "a", says({"changed": True}))
+    (tmp_path / "photos of a" / "cat").mkdir(parents=True)
+    (tmp_path / "photos of a" / "cat" / "1.png").write_bytes(b"png")
+    (tmp_path / "it's.csv").write_text("x\n1\n")
+    for name in ("photos of a", "it's.csv"):
+        fleet.run("data", "push", str(tmp_path / name), hosts=hosts)
+    assert [line.split("/")[-1] for line in asked(fleet, "a")] == ["photos of a --json", "it's.csv --json"]
 
 
 def test_a_folder_arrives_as_a_folder_and_leaves_nothing_behind(fleet: Fleet, tmp_path: Path) -> None:
