@@ -83,11 +83,14 @@ def create(cloud: Cloud, task_id: str, draft: Draft, *, actor: str = audit.SHELL
 def start(
     cloud: Cloud, release: str, *, actor: str = audit.SHELL, now: float, revision: int | None = None
 ) -> ReleaseStatus:
-    """Offer it to the first wave. Raises UsageError if it is for no board, Conflict while another one is under way."""
+    """Offer it to the first wave. Raises UsageError if it is for no board, Conflict while another one is under way, or
+    where boards have its base, or a newer one, by now."""
 
     def change(connection: sa.Connection, row: sa.Row[Any]) -> dict[str, Any]:
         made = plan.read(row.document)
         _check_alone(connection, row, made)
+        if row.base_version is not None:
+            _check_base(connection, row.task, row.base_version)
         boards = candidates(connection, row.task)
         waves = plan.arrange(made, boards)
         if not waves:
@@ -200,20 +203,25 @@ def _check_plan(made: Plan) -> None:
 
 def _payload(cloud: Cloud, task_id: str, version: int) -> BasePayload:
     with cloud.database.reading() as connection:
-        task = tasks.get(connection, task_id)
-        found, general = publications.of_base(connection, task_id, version), publications.general(connection, task_id)
-        if not publications.is_held(connection, task_id, version):
-            raise Conflict(
-                f"every board gets base {version} of '{task_id}' with its task already",
-                hint="train another base, then run 'cloud-aug index build --hold' and release that",
-            )
+        task, found = tasks.get(connection, task_id), publications.of_base(connection, task_id, version)
+        _check_base(connection, task_id, version)
+    made = golden.make(cloud.blobs.read(found.base.onnx.digest), task)
+    return BasePayload(found.base, found.directory, cloud.blobs.put(made))
+
+
+def _check_base(connection: sa.Connection, task_id: str, version: int) -> None:
+    """Raises Conflict for a base that a release can bring to no board."""
+    if not publications.is_held(connection, task_id, version):
+        raise Conflict(
+            f"every board gets base {version} of '{task_id}' with its task already",
+            hint="train another base, then run 'cloud-aug index build --hold' and release that",
+        )
+    general = publications.general(connection, task_id)
     if general is not None and version < general.base.version:
         raise Conflict(
             f"base {version} of '{task_id}' is older than base {general.base.version}, which every board gets",
             hint="to go back, abort the release that brought that one: see 'cloud-aug release list'",
         )
-    made = golden.make(cloud.blobs.read(found.base.onnx.digest), task)
-    return BasePayload(found.base, found.directory, cloud.blobs.put(made))
 
 
 def _check_canaries(connection: sa.Connection, task_id: str, selection: Selection) -> None:

@@ -354,6 +354,7 @@ def test_who_runs_a_release_keeps_its_number_when_others_get_a_later_one(held):
 def test_a_base_older_than_the_one_that_the_manifest_names_is_neither_released_nor_ordered(held):
     devices = fleet(held, 2, now=NOW)
     lax = (Wave(1.0, 60.0, most_failures=1.0),)
+    drawn_up_before = steering.create(held, "toy", steering.Draft(base=2, waves=lax), now=NOW).info.id
     started(held, now=NOW, waves=lax)
     devices[0].does("committed", now=NOW + 1)
     devices[1].does("failed", now=NOW + 1)
@@ -368,6 +369,8 @@ def test_a_base_older_than_the_one_that_the_manifest_names_is_neither_released_n
     assert Device(held, "late").enroll(now=NOW + 124).asks(now=NOW + 124) == []
     with pytest.raises(Conflict, match="is older than base 3"):
         steering.create(held, "toy", steering.Draft(base=2), now=NOW + 125)
+    with pytest.raises(Conflict, match="is older than base 3"):
+        steering.start(held, drawn_up_before, now=NOW + 125)
 
 
 def third_base(cloud: Cloud) -> None:
