@@ -6,6 +6,7 @@ sample that it was built with, or gone.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -22,6 +23,7 @@ Status = Literal["accepted", "quarantine", "rejected"]
 
 ROWS = 128  # a search answer reads a whole batch for one sample; smaller ones cost more beside the values
 PAYLOAD_BYTES = 1 << 20
+READ_AT_ONCE = 16  # batches in memory, whatever is taken from them
 
 
 @dataclass(frozen=True)
@@ -149,24 +151,26 @@ def usable(task: str, *, now: float) -> sa.ColumnElement[bool]:
 def find(connection: sa.Connection, schema: InputSchema, which: sa.ColumnElement[bool]) -> Held:
     """Samples of batches joined with contributors, in order of contributor and digest, however they came in."""
     query = sa.select(db.batches).join_from(db.batches, db.contributors).where(which)
-    held = _decode(connection.execute(query).all(), schema)
+    held = _decode(_stream(connection, query), schema)
     return held.take(np.lexsort((np.asarray(held.digests, np.str_), held.samples.user)))
 
 
 def by_ids(connection: sa.Connection, schema: InputSchema, ids: Sequence[int], which: sa.ColumnElement[bool]) -> Held:
     """The samples with these ids, in that order; those that `which` does not allow, or are gone, are left out."""
     numbers = sorted({i // ROWS for i in ids})
-    rows: list[sa.Row[Any]] = []
-    query = sa.select(db.batches).join_from(db.batches, db.contributors)
-    for some in writes.at_once(numbers):
-        rows += connection.execute(query.where(which, db.batches.c.id.in_(some))).all()
+    query = sa.select(db.batches).join_from(db.batches, db.contributors).where(which)
+    rows = (_stream(connection, query.where(db.batches.c.id.in_(some))) for some in writes.at_once(numbers))
     wanted: dict[int, list[int]] = {}
     for i in ids:
         wanted.setdefault(i // ROWS, []).append(i % ROWS)
-    places = {row.id: np.asarray([p for p in sorted(wanted[row.id]) if p < row.rows], np.int64) for row in rows}
-    held = _decode(rows, schema, places)
+    held = _decode(itertools.chain.from_iterable(rows), schema, wanted)
     place = {int(number): i for i, number in enumerate(held.ids)}
     return held.take(np.asarray([place[i] for i in ids if i in place], np.int64))
+
+
+def _stream(connection: sa.Connection, query: sa.Select[Any]) -> Iterator[sa.Row[Any]]:
+    """Batches a few at a time: of each, a search answer may want one sample in a hundred."""
+    yield from connection.execute(query.execution_options(yield_per=READ_AT_ONCE))
 
 
 def of_ids(ids: np.ndarray) -> np.ndarray:
@@ -187,17 +191,24 @@ def labels_of(raw: bytes) -> np.ndarray:
     return np.frombuffer(raw, "<i2").astype(np.int64)
 
 
-def _decode(rows: Sequence[sa.Row[Any]], schema: InputSchema, places: Mapping[int, np.ndarray] | None = None) -> Held:
-    """The samples of batches, in order. places: of each batch only those; None: all. What is not asked for is skipped
-    over: a search answer has one sample of a batch of a hundred."""
-    if not rows:
+def _decode(
+    rows: Iterable[sa.Row[Any]], schema: InputSchema, wanted: Mapping[int, Collection[int]] | None = None
+) -> Held:
+    """The samples of batches, in order. wanted: places of each batch; None: all of every one. What is not asked for is
+    skipped over."""
+    parts = [_columns(row, schema, _places(row.rows, None if wanted is None else wanted[row.id])) for row in rows]
+    if not parts:
         return Held(concatenate([], schema), np.zeros(0, np.int64), ())
-    parts = [_columns(row, schema, np.arange(row.rows) if places is None else places[row.id]) for row in rows]
     x, y, user, group, time, ids = (
         np.concatenate(column) for column in zip(*(part[:6] for part in parts), strict=True)
     )
     names = tuple(name for part in parts for name in part[6])
     return Held(make(x, y, user=user, group=group, time=time), ids, names)
+
+
+def _places(rows: int, wanted: Collection[int] | None) -> np.ndarray:
+    """Those that a batch of so many rows has, int64 (n,), ascending."""
+    return np.arange(rows) if wanted is None else np.asarray([p for p in sorted(wanted) if p < rows], np.int64)
 
 
 def _columns(row: sa.Row[Any], schema: InputSchema, at: np.ndarray) -> tuple[Any, ...]:

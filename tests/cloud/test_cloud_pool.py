@@ -10,7 +10,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from cloud_aug import census, db, pool, tasks
+from cloud_aug import batches, census, db, pool, tasks
 from cloud_aug.cloud import Cloud
 from cloud_aug.settings import Limits
 from edgewire.errors import InvalidSamples, NotFound, UsageError
@@ -297,6 +297,28 @@ def test_a_screening_judges_what_it_saw_and_passes_over_who_leaves_meanwhile(dat
     assert [(one.contributor, one.samples, one.passes) for one in found] == [("ann", 18, True), ("cid", 18, True)]
     assert not happens
     assert (pool.people(made, "toy", now=NOW)["cid"], census.stats(made, "toy", now=NOW).quarantine) == (18, 18)
+
+
+def test_a_few_samples_of_many_batches_need_memory_for_few_batches(tmp_path):
+    made, task = (
+        toys.empty(tmp_path / "cloud"),
+        Task("wide", "Wide", InputSchema((8192,)), ("a", "b"), ModelSpec("mlp")),
+    )
+    tasks.publish(made, task, now=NOW)
+    x = np.random.default_rng(0).normal(size=(32 * 40, 8192)).astype(np.float32)
+    file = toys.data_file(tmp_path / "wide.npz", {"x": x, "y": np.tile(["a", "b"], len(x) // 2)})
+    pool.ingest(made, file, "wide", CONSENT, now=NOW)
+    with made.database.reading() as connection:
+        numbers = sorted(connection.execute(db.batches.select().with_only_columns(db.batches.c.id)).scalars())
+    assert len(numbers) == 40
+    ids = [number * batches.ROWS + number % 32 for number in reversed(numbers)]
+    tracemalloc.start()
+    found = pool.by_ids(made, task, [*ids, 31], now=NOW)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert found.ids.tolist() == ids
+    assert (found.samples.x[0] == x).all(axis=1).any()
+    assert peak < 25 << 20, "of 40 MiB"
 
 
 def test_ingest_needs_no_more_memory_for_a_longer_file(made, tmp_path, monkeypatch):
