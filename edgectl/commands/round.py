@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from edgectl import config
 from edgectl.commands import Invocation, JsonFlag, TaskFlag, invocation
 from edgectl.output import emit, say
 
@@ -56,7 +57,13 @@ def join(ctx: typer.Context, task: TaskFlag = None, seconds: For = 0, json: Json
         raise NothingToDo("this board takes no part in federated rounds", hint="edgectl config set rounds true")
     with (
         Stop().listening() as stop,
-        real(here.home, settings, site=here.places.profiles, stopped=lambda: stop.asked) as world,
+        real(
+            here.home,
+            settings,
+            site=here.places.profiles,
+            stopped=lambda: stop.asked,
+            current=lambda: config.load(here.places),
+        ) as world,
     ):
 
         def pause(for_s: float) -> bool:

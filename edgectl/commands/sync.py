@@ -31,7 +31,8 @@ def sync(
     pull_only: Annotated[bool, typer.Option("--pull-only", help="Only fetch; leave the outbox.")] = False,
     push_only: Annotated[bool, typer.Option("--push-only", help="Only send what waits in the outbox.")] = False,
     mode: Annotated[
-        str | None, typer.Option(metavar="directory|bits|embedding", help="How to search the pool, if the task allows it.")
+        str | None,
+        typer.Option(metavar="directory|bits|embedding", help="How to search the pool, if the task allows it."),
     ] = None,
     max_seconds: Annotated[
         int | None,
@@ -69,13 +70,22 @@ def sync(
 
 def _take_part(here: Invocation) -> list[Turn]:
     """In a federated round, after all else: it may take long."""
+    from edgectl import config
     from edgectl.rounds.now import real, take_part_now
     from edgectl.stopping import Stop
 
-    with Stop().listening() as stop:
-        settings = here.with_profile()
-        with real(here.home, settings, site=here.places.profiles, stopped=lambda: stop.asked) as world:
-            return take_part_now(here.home, settings, world)
+    settings = here.with_profile()
+    with (
+        Stop().listening() as stop,
+        real(
+            here.home,
+            settings,
+            site=here.places.profiles,
+            stopped=lambda: stop.asked,
+            current=lambda: config.load(here.places),
+        ) as world,
+    ):
+        return take_part_now(here.home, settings, world)
 
 
 def _failed(turns: list[Turn]) -> Turn | None:

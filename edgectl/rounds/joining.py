@@ -74,7 +74,8 @@ class Outcome:
 class Board:
     """The board's side. request: what it tells of itself; train: see Train; apart: see Apart; stopped: whether a stop
     was asked; clock: seconds since 1970; tells_rows: whether its owner lets it tell which rows of tables its samples
-    touch (whether the signed task does, is asked before they are looked for)."""
+    touch (whether the signed task does, is asked before they are looked for); consents: whether its owner lets an
+    update with that much noise go, which may have changed while it trained."""
 
     home: Home
     enrolment: Enrolment
@@ -86,6 +87,7 @@ class Board:
     monotonic: Callable[[], float] = time.monotonic
     able: Able = field(default_factory=Able)
     tells_rows: bool = False
+    consents: Callable[[float], bool] = lambda noise: True
 
 
 def take_part(board: Board, rounds: Rounds, outcome: Outcome) -> Outcome:
@@ -107,8 +109,7 @@ def take_part(board: Board, rounds: Rounds, outcome: Outcome) -> Outcome:
     try:
         check(invitation, board.able, lacking_bytes=folder.lacking_bytes(invitation))
     except (UnsupportedBoard, Refused, ResourcesRefused) as error:
-        outcome.state, outcome.note, outcome.wait_s = "given-up", str(error), NEVER_S
-        give_up(rounds, task_id, invitation)
+        _gave_up(rounds, invitation, outcome, str(error), NEVER_S)
         return outcome
     with Pulse(board.apart, task_id, invitation) as pulse:
         with contextlib.suppress(CutOff):
@@ -189,9 +190,12 @@ def _work(
     done = board.train(folder.task_id, limit_s, pulse.unwanted)
     outcome.trained = done.report
     made = folder.waiting()
-    if done.code == 0 and made is not None:
-        why = _send(board, folder, rounds, *made, noise=invitation.noise)
-        outcome.state, outcome.note = _taken(why), "" if why is None else str(why)
+    if done.code == 0 and made is not None and not board.consents(invitation.noise):
+        folder.settle(made[1], counts=False)
+        _gave_up(rounds, invitation, outcome, "the owner does not let the update go any more", NEVER_S)
+    elif done.code == 0 and made is not None:
+        refusal = _send(board, folder, rounds, *made, noise=invitation.noise)
+        outcome.state, outcome.note = _taken(refusal), "" if refusal is None else str(refusal)
         outcome.wait_s = RETRY_S if outcome.state == "refused" else outcome.wait_s
     elif done.code == Busy.exit_code:
         outcome.note, outcome.wait_s = done.said, invitation.heartbeat_s  # another process trains
@@ -202,9 +206,13 @@ def _work(
     elif done.code in STOPPED or board.stopped():  # also where a training did not stop in time, and was killed
         _keep_place(invitation, outcome)
     else:
-        outcome.state, outcome.wait_s = "given-up", _pause_s(done)
-        outcome.note = done.said or "the training left no update that can be read"
-        give_up(rounds, folder.task_id, invitation)
+        why = done.said or "the training left no update that can be read"
+        _gave_up(rounds, invitation, outcome, why, _pause_s(done))
+
+
+def _gave_up(rounds: Rounds, invitation: Invitation, outcome: Outcome, why: str, wait_s: float) -> None:
+    outcome.state, outcome.note, outcome.wait_s = "given-up", why, wait_s
+    give_up(rounds, outcome.task, invitation)
 
 
 def _keep_place(invitation: Invitation, outcome: Outcome) -> None:

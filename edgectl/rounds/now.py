@@ -56,8 +56,9 @@ _BAD_DATA = (
 class World:
     """read: the board's state over the last moment; rounds: the cloud, while the block lasts; train: see joining.Train;
     can_train: whether this board has what training needs; let_go: of the memory that training keeps between turns;
-    room_mib: of memory that training may come to hold, torch included, disk_mib: that is free, None: not known; clock:
-    seconds since 1970."""
+    room_mib: of memory that training may come to hold, torch included, disk_mib: that is free, None: not known;
+    consents: whether the owner lets an update with that much noise go, by what is set now; clock: seconds since
+    1970."""
 
     read: Callable[[], Reading]
     rounds: Callable[[Enrolment], contextlib.AbstractContextManager[Rounds]]
@@ -67,13 +68,21 @@ class World:
     let_go: Callable[[], None] = lambda: None
     room_mib: Callable[[], float | None] = lambda: None
     disk_mib: Callable[[], float | None] = lambda: None
+    consents: Callable[[float], bool] = lambda noise: True
     clock: Callable[[], float] = time.time
 
 
 @contextlib.contextmanager
-def real(home: Home, settings: Settings, *, site: Sequence[Path], stopped: Callable[[], bool]) -> Iterator[World]:
-    """This board's, while the block lasts. site: folders with a site's own profiles; stopped: whether a stop was
-    asked."""
+def real(
+    home: Home,
+    settings: Settings,
+    *,
+    site: Sequence[Path],
+    stopped: Callable[[], bool],
+    current: Callable[[], Settings],
+) -> Iterator[World]:
+    """This board's, while the block lasts. site: folders with a site's own profiles; stopped: whether a stop was asked;
+    current: the settings as they are by now."""
 
     @contextlib.contextmanager
     def rounds(known: Enrolment) -> Iterator[Rounds]:
@@ -93,8 +102,13 @@ def real(home: Home, settings: Settings, *, site: Sequence[Path], stopped: Calla
     def disk_mib() -> float:
         return shutil.disk_usage(home.root).free / (1 << 20)
 
+    def consents(noise: float) -> bool:
+        by_now = current()
+        return by_now.flag("rounds") and noise >= by_now.number("rounds_noise")
+
     with Sensors(site=site) as sensors, contextlib.closing(trainer):
-        yield World(Senses(sensors).read, rounds, trainer.turn, can_train, stopped, trainer.close, room_mib, disk_mib)
+        read, turn, let_go = Senses(sensors).read, trainer.turn, trainer.close
+        yield World(read, rounds, turn, can_train, stopped, let_go, room_mib, disk_mib, consents)
 
 
 class Senses:
@@ -179,6 +193,7 @@ def _turns(home: Home, settings: Settings, world: World, known: Enrolment, wante
                     clock=world.clock,
                     able=able,
                     tells_rows=settings.flag("rounds_rows"),
+                    consents=world.consents,
                 )
                 for one, request in requests.items()
             }

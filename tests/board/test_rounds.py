@@ -201,6 +201,7 @@ def turn(
     tells_rows: bool = False,
     able: Able | None = None,
     stopped: Callable[[], bool] = lambda: False,
+    consents: Callable[[float], bool] = lambda noise: True,
     monotonic: Callable[[], float] = time.monotonic,
 ) -> Outcome:
     """One turn, with the training in this process unless another one is given."""
@@ -220,6 +221,7 @@ def turn(
         monotonic=monotonic,
         able=able or Able(),
         tells_rows=tells_rows,
+        consents=consents,
     )
     return take_part(board, service, Outcome(BOTH.id))
 
@@ -589,6 +591,17 @@ def test_an_update_made_with_less_noise_than_the_owner_wants_by_now_never_leaves
     assert "less noise than the owner wants by now" in outcome.note
     assert service.received == []
     assert not [name for name in files(ready) if name.startswith(("update", "memory"))]
+
+
+def test_an_update_does_not_leave_where_its_owner_changed_their_mind_while_it_was_made(
+    ready: Synced, service: Service
+) -> None:
+    service.changes = {"noise": 0.5, "clip": 0.01}
+    outcome = turn(ready, service, consents=lambda noise: noise > 0.5)
+    assert (outcome.state, outcome.wait_s, service.signs) == ("given-up", NEVER_S, ["giving-up"])
+    assert "does not let the update go" in outcome.note
+    assert service.received == []
+    assert "update.safetensors" not in files(ready)
 
 
 def test_an_update_that_was_made_for_the_cloud_before_never_leaves(ready: Synced, service: Service) -> None:

@@ -19,7 +19,7 @@ from edgectl.commands.sync import _failed
 from edgectl.config import Places, Settings
 from edgectl.rounds.folder import RoundFolder
 from edgectl.rounds.joining import Outcome
-from edgectl.rounds.now import NOT_NOW_S, Senses, World, take_part_now
+from edgectl.rounds.now import NOT_NOW_S, Senses, World, real, take_part_now
 from edgectl.rounds.pauses import NEVER_S, RETRY_S, Pause, mark_of
 from edgectl.store import Store
 from edgectl.telemetry.reading import Reading, Sensors
@@ -132,6 +132,18 @@ def test_a_board_that_may_and_can_asks(ready: Ready) -> None:
 def test_a_board_whose_owner_said_nothing_takes_no_part(ready: Ready) -> None:
     assert ready.takes_part(rounds=False) == ready.service.requests == []
     assert config.KEYS["rounds"].default is False
+
+
+@pytest.mark.parametrize(
+    ("flags", "consents"),
+    [({}, True), ({"rounds_noise": 0.5}, True), ({"rounds_noise": 2.0}, False), ({"rounds": False}, False)],
+)
+def test_an_owner_consents_by_what_is_set_when_an_update_is_to_leave(
+    ready: Ready, flags: dict[str, config.Value], consents: bool
+) -> None:
+    before, now = ready.settings(), ready.settings(**flags)
+    with real(ready.board.home, before, site=(), stopped=lambda: False, current=lambda: now) as world:
+        assert world.consents(1.0) is consents
 
 
 def test_a_task_that_says_nothing_of_rounds_is_left_out(ready: Ready) -> None:
