@@ -9,7 +9,9 @@ from edgectl.telemetry.energy import Energy, Quality
 from edgectl.telemetry.reading import Reading
 
 READ_EVERY_S = 1.0
-_LONGEST_GAP_S = 60.0  # a longer one is a clock that jumped, or a board that slept: nothing is known of it
+# A longer one is a clock that jumped, or a board that slept: nothing is known of it. To load torch and the packs from
+# an SD card may take a slow board minutes.
+_LONGEST_GAP_S = 600.0
 
 
 class Watch:

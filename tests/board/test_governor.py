@@ -340,6 +340,18 @@ def test_a_board_with_a_meter_and_no_model_is_metered_from_its_first_reading_on(
     assert (energy.joules, energy.quality, energy.readings, energy.largest_gap_s) == (30.0, "measured", 4, 3.0)
 
 
+@pytest.mark.parametrize("meter", [True, False])
+def test_what_a_slow_board_draws_until_its_first_step_counts(meter: bool) -> None:
+    """It loads torch from an SD card for minutes, and looks at no sensor meanwhile."""
+    now = [0.0]
+    read = sensors_say(lambda at_s: 6.0 if meter else None, lambda: now[0])
+    watch = Watch(read, modelled_w=6.0, idle_w=2.0, clock=lambda: now[0])
+    now[0] = 150.0
+    watch.look()
+    energy = watch.energy()
+    assert (energy.joules, energy.above_idle_j, energy.largest_gap_s) == (900.0, 600.0, 150.0)
+
+
 @pytest.mark.parametrize(("idle_w", "above"), [(2.0, 20.0), (None, 0.0)])
 def test_what_the_board_draws_doing_nothing_is_taken_off(idle_w: float | None, above: float) -> None:
     now = [0.0]
