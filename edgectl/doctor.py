@@ -230,10 +230,11 @@ def check_cloud(home: Home, settings: Settings) -> Check:
 
 
 def run_probe(script: str) -> Probed:
-    """Run Python in a process of its own. -P or a neutral folder: nothing of the current folder may be imported."""
+    """Run Python in a process of its own, which sees the packages that this one sees, and nothing of the current
+    folder."""
     try:
         done = subprocess.run(
-            [sys.executable, "-c", script],
+            [sys.executable, *(["-I"] if sys.flags.isolated else []), "-c", script],
             capture_output=True,
             text=True,
             timeout=LIMIT_S,

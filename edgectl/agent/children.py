@@ -69,10 +69,12 @@ class Children:
 
 
 def started(state: Path, arguments: Sequence[str], *, stdin: int, stderr: int | IO[bytes]) -> subprocess.Popen[bytes]:
-    """The command in a process of its own, whose stdout is a pipe. Raises OSError."""
+    """The command in a process of its own, which sees the packages that this one sees; its stdout is a pipe. Raises
+    OSError."""
+    isolated = ["-I"] if sys.flags.isolated else []
     # a group of its own: Ctrl-C in a terminal is for the agent, which passes it on once
     return subprocess.Popen(
-        [sys.executable, "-m", "edgectl", "--state", str(state), *arguments],
+        [sys.executable, *isolated, "-m", "edgectl", "--state", str(state), *arguments],
         stdin=stdin,
         stdout=subprocess.PIPE,
         stderr=stderr,

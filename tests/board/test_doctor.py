@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -142,6 +146,19 @@ def test_an_invalid_profile_of_the_site_fails_its_check_and_no_other(board: Boar
 def test_a_process_that_dies_is_told_by_its_signal() -> None:
     probed = doctor.run_probe("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)")
     assert probed.returncode == -signal.SIGSEGV
+
+
+def test_what_an_installed_edgectl_does_not_see_is_not_told_as_there(tmp_path: Path) -> None:
+    """install.sh starts it with -I; NVIDIA's torch in somebody's ~/.local is then as good as none."""
+    (tmp_path / "torch_of_somebody.py").touch()
+    probe = "from edgectl import doctor; print(doctor.run_probe('import torch_of_somebody').returncode)"
+    start = f"import sys; sys.path.insert(0, {str(Path(__file__).parents[2])!r}); {probe}"
+    environ = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    codes = [
+        subprocess.run([sys.executable, *flags, "-c", start], env=environ, capture_output=True, check=True).stdout
+        for flags in ([], ["-I"])
+    ]
+    assert codes == [b"0\n", b"1\n"]
 
 
 def test_a_clock_before_the_last_enrolment_is_wrong(board: Board) -> None:
