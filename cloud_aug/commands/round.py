@@ -28,7 +28,7 @@ from cloud_aug.commands.options import (
     span_s,
 )
 from cloud_aug.output import show, table
-from edgewire.errors import UsageError
+from edgewire.errors import Conflict, UsageError
 
 if TYPE_CHECKING:
     from cloud_aug.cloud import Cloud
@@ -64,7 +64,9 @@ Profiles = Annotated[list[str] | None, typer.Option("--profile", help="Ask board
 Networks = Annotated[
     list[str] | None, typer.Option("--network", help="Ask boards on ethernet, wifi, mobile or unknown; repeatable.")
 ]
-Hot = Annotated[float | None, typer.Option("--max-temp-c", help="Ask no board that is hotter.")]
+Hot = Annotated[
+    float | None, typer.Option("--max-temp-c", help="Ask no board that says it is hotter (telemetry_share).")
+]
 Samples = Annotated[int, typer.Option("--min-samples", min=1, help="Ask no board that has less.")]
 Gather = Annotated[str, typer.Option("--gather", help="How long boards may come before the cohort is drawn.")]
 Deadline = Annotated[str, typer.Option("--deadline", help="Of a round, from then on.")]
@@ -155,11 +157,22 @@ def create(
     cloud = opened(data)
     made = all_series.create(cloud, task, plan, now=time.time())
     if start:
-        all_series.start(cloud, made.id, now=time.time())
+        _start(cloud, made.id)
     text = f"series {made.id} of '{task}': {plan.rounds} rounds of {plan.algorithm} from base {made.base.version}, "
     text += f"{made.boards} boards may take part"
     text += "; it runs" if start else f"\nnext: cloud-aug round start {made.id}"
     show({"series": made.id, "plan": plan, "boards": made.boards, "started": start}, text, as_json=as_json)
+
+
+def _start(cloud: Cloud, series: str) -> None:
+    """Raises Conflict, which says that the series is there, and how to go on."""
+    from cloud_aug.rounds import series as all_series
+
+    try:
+        all_series.start(cloud, series, now=time.time())
+    except Conflict as error:
+        hint = f"{error.hint}; then cloud-aug round start {series}"
+        raise Conflict(f"series {series} is made, but does not run: {error.message}", hint=hint) from None
 
 
 def _rules(algorithm: str, wanted: list[AdaptTo]) -> tuple[Rule, ...]:

@@ -106,6 +106,14 @@ def test_what_cannot_be_is_refused_with_its_reason(data, players, arguments, cod
     assert (done.returncode, said in done.stderr) == (code, True), done.stderr
 
 
+def test_a_series_that_cannot_start_beside_another_is_named(data, players):
+    first = report(*MAKE, "--start", data=data)["series"]
+    done = run(*MAKE, "--start", data=data)
+    assert done.returncode == 1
+    [second] = {one["id"] for one in report("round", "status", data=data)["series"]} - {first}
+    assert f"cloud-aug round stop {first}; then cloud-aug round start {second}" in done.stderr
+
+
 def test_what_is_not_there_is_said(data, players):
     for command in ("start", "stop", "resume", "status", "publish"):
         done = run("round", command, "0" * 16, data=data)
