@@ -8,6 +8,7 @@ import re
 from collections.abc import Sequence
 
 from cryptography import x509
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import (
@@ -105,6 +106,18 @@ def fingerprint(pem: str) -> str:
 def expires_at(pem: str) -> float:
     """When a certificate ends, in seconds since 1970."""
     return x509.load_pem_x509_certificate(pem.encode()).not_valid_after_utc.timestamp()
+
+
+def issuer_of(pem: str, authorities: Sequence[str]) -> str | None:
+    """Which of these authorities vouches for a certificate, None: none of them."""
+    certificate = x509.load_pem_x509_certificate(pem.encode())
+    for authority in authorities:
+        try:
+            certificate.verify_directly_issued_by(x509.load_pem_x509_certificate(authority.encode()))
+        except (ValueError, TypeError, InvalidSignature):
+            continue
+        return authority
+    return None
 
 
 def hosts_of(pem: str) -> list[str]:

@@ -97,6 +97,16 @@ def _certificate(cloud: Cloud, now: float) -> Check:
     renew = "run 'cloud-aug keys rotate tls'"
     if days <= 0:
         return Check("certificate", "failed", "has ended", renew)
+    issuer = certificates.issuer_of(pem, cloud.trust().authorities)
+    if issuer is None:
+        hint = f"copy keys/ from the machine where keys were rotated, or {renew}"
+        return Check("certificate", "failed", "is of an authority that boards do not believe", hint)
+    left = (certificates.expires_at(issuer) - now) / 86400
+    if left < CERTIFICATE_WARN_DAYS:
+        hint = "run 'cloud-aug keys rotate ca'; when boards have synced, again with --finish"
+        return Check(
+            "certificate", "failed" if left <= 0 else "warning", f"its authority ends in {left:.0f} days", hint
+        )
     if missing:
         return Check("certificate", "warning", f"is not valid for {missing[0]}, which settings.toml names", renew)
     return Check("certificate", "warning" if days < CERTIFICATE_WARN_DAYS else "ok", f"ends in {days:.0f} days", renew)

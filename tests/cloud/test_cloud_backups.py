@@ -16,13 +16,16 @@ from cloud_aug import (
     backups,
     boards,
     census,
+    certificates,
     cloud,
     db,
     doctor,
     garbage,
     index,
+    keys,
     pool,
     publications,
+    rotation,
     settings,
     snapshots,
 )
@@ -294,6 +297,30 @@ def test_the_doctor_finds_nothing_wrong_with_a_sound_cloud(made: Cloud) -> None:
     assert found.pop("disk") in ("ok", "warning")
     assert set(found.values()) == {"ok"}
     assert set(found) == {"database", "blobs", "keys", "certificate", "task toy"}
+
+
+@files_only
+def test_the_doctor_notices_keys_that_were_not_copied_after_a_rotation_elsewhere(made: Cloud) -> None:
+    old = made.keys.tls.read_bytes()
+    for finish in (False, True):
+        rotation.rotate("ca", made.database, made.keys, toys.HOSTS, finish=finish, now=time.time())
+        assert outcomes(made)["certificate"] == "ok"
+    made.keys.tls.write_bytes(old)
+    (found,) = [check for check in doctor.examine(made, deep=False, now=time.time()) if check.name == "certificate"]
+    assert (found.outcome, found.detail) == ("failed", "is of an authority that boards do not believe")
+    assert "copy keys/" in found.hint
+
+
+@files_only
+def test_the_doctor_says_in_time_that_the_authority_ends(made: Cloud) -> None:
+    authority = made.trust().authorities[0]
+    end = certificates.expires_at(authority)
+    keys.issue_server_certificate(made.keys, authority, toys.HOSTS, now=end - 20 * DAY_S)
+    (found,) = [
+        check for check in doctor.examine(made, deep=False, now=end - 20 * DAY_S) if check.name == "certificate"
+    ]
+    assert (found.outcome, found.detail) == ("warning", "its authority ends in 20 days")
+    assert "keys rotate ca" in found.hint
 
 
 @files_only
