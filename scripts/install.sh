@@ -234,7 +234,7 @@ if [ "$units" = yes ]; then
     if grep -q '^video:' "$root/etc/group" 2>/dev/null; then
         [ -n "$root" ] || as_service=(runuser -u edgectl -g edgectl -G video -- env HOME="$state")
         printf '[Service]\nSupplementaryGroups=video\n' >"$work/groups.conf"
-        for unit in edgectl-agent edgectl-health; do
+        for unit in edgectl-agent edgectl-health edgectl-sync; do # a sync may train, where its owner wants rounds
             run mkdir -p "$root/etc/systemd/system/$unit.service.d"
             run cp "$work/groups.conf" "$root/etc/systemd/system/$unit.service.d/"
         done

@@ -173,8 +173,9 @@ def test_a_bundle_installs_without_network_into_a_root(source: Path, tmp_path: P
     assert ran.stdout == "it runs\n"
     assert subprocess.run([python, "-I", "-c", "import torch, onnxruntime"], check=False).returncode == 0
     assert (root / "etc" / "systemd" / "system" / "edgectl-sync.timer").is_file()
-    groups = root / "etc" / "systemd" / "system" / "edgectl-agent.service.d" / "groups.conf"
-    assert "SupplementaryGroups=video" in groups.read_text()
+    for unit in (unit for unit in UNITS if unit.suffix == ".service"):
+        groups = root / "etc" / "systemd" / "system" / f"{unit.name}.d" / "groups.conf"
+        assert "SupplementaryGroups=video" in groups.read_text()
     assert (root / "usr" / "local" / "bin" / "edgectl").readlink() == Path("/opt/edgectl/bin/edgectl")
     assert [path.name for path in (root / "opt").iterdir()] == ["edgectl"]
 
