@@ -325,6 +325,11 @@ def test_services_work_in_the_folder_in_which_they_wait_for_an_enrolment(unit: P
     assert set(waits) <= {f"ConditionPathExists={Home(ROOT_STATE).enrolment}"}
 
 
+def test_a_sync_is_not_ended_in_the_middle_of_a_rounds_turn() -> None:
+    """A round has an hour, unless its operator says otherwise."""
+    assert "TimeoutStartSec=1d" in (ROOT / "systemd" / "edgectl-sync.service").read_text().splitlines()
+
+
 def test_the_services_user_has_the_services_state() -> None:
     assert default_root({"HOME": str(ROOT_STATE)}, superuser=False) == ROOT_STATE
     assert default_root({"HOME": "/home/pi"}, superuser=False) == Path("/home/pi/.local/state/edgectl")
