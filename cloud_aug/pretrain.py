@@ -96,10 +96,11 @@ def take(cloud: Cloud, task_id: str, raw: bytes, *, now: float) -> Trained:
             raise UsageError(f"these are no weights of the model of '{task_id}': {error}") from None
         with cloud.database.reading() as connection:
             before = bases.find(connection, task_id)
-        if before is not None and before.made_from == made_from:
+        blob = cloud.blobs.put(tensors.pack(weights, {"format": "weights/1", "task": task.id}))  # mends a damaged one
+        exported = cloud.blobs.put(onnx)
+        if before is not None and before.made_from == made_from and _whole(cloud, before):
             return Trained(before, changed=False)
-        blob = cloud.blobs.put(tensors.pack(weights, {"format": "weights/1", "task": task.id}))
-        base = Base(1 if before is None else before.base.version + 1, blob, cloud.blobs.put(onnx))
+        base = Base(1 if before is None else before.base.version + 1, blob, exported)
         record = BaseRecord(task.id, base, made_from, 0, 0, 0, 0, ())
         with cloud.database.writing() as connection:
             row = {"task": task_id, "version": base.version, "made_from": made_from, "trained_at": now}

@@ -252,6 +252,18 @@ def test_a_damaged_base_is_mended_by_training_it_again(made):
     assert not build(made).changed
 
 
+@files_only
+def test_a_damaged_base_of_elsewhere_is_mended_by_taking_it_again(made):
+    raw = made.blobs.read(bases.newest(made, "toy").base.weights.digest)
+    taken = pretrain.take(made, "toy", raw, now=NOW).record
+    for ref in (taken.base.weights, taken.base.onnx):
+        made.blobs.path(ref.digest).write_bytes(b"damaged")
+    again = pretrain.take(made, "toy", raw, now=NOW)
+    assert (again.changed, again.record) == (False, taken)
+    for ref in (taken.base.weights, taken.base.onnx):
+        made.blobs.check(ref.digest)
+
+
 def test_a_rehearsal_ends_up_in_the_directory(made):
     from edgewire import tensors
 
