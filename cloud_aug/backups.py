@@ -29,6 +29,7 @@ from cloud_aug.cloud import Cloud, open_cloud
 from cloud_aug.database import Database
 from cloud_aug.folders import made_whole
 from cloud_aug.releases import steering
+from cloud_aug.rounds import series as all_series
 from edgewire.decoding import decode, encode
 from edgewire.errors import Conflict, CorruptFile, NotFound
 from edgewire.files import digest_of_file, write_atomic
@@ -134,6 +135,7 @@ def restore(data: Path, source: Path, *, lost: bool = False, now: float, on_prog
             ended = steering.all_called_back(connection)
             _replace(rows, connection)
             steering.call_back_again(connection, ended, now=now)
+            all_series.draw_noise_anew(connection)
             for withdrawal in sorted(journal.read(cloud.journal)):
                 if _has_task(connection, withdrawal.task):
                     journal.apply(connection, withdrawal)

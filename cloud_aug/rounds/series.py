@@ -157,6 +157,16 @@ def begin(
     writes.insert_new(connection, db.published_blobs, [{"digest": blob.digest, "task": made.task} for blob in blobs])
 
 
+def draw_noise_anew(connection: sa.Connection) -> None:
+    """Of rounds that go on. After a restore they may have been counted before: two results with the same noise differ
+    by nothing but what boards sent."""
+    column = db.rounds.c
+    going = sa.select(column.series, column.number).where(column.state.in_(UNSETTLED))
+    for series, number in connection.execute(going).all():
+        this = db.rounds.update().where(column.series == series, column.number == number)
+        connection.execute(this.values(entropy=secrets.token_bytes(16)))
+
+
 def drop_waiting(connection: sa.Connection, series: str, why: str) -> None:
     """Updates that wait for a round that will not come never count."""
     column = db.updates.c

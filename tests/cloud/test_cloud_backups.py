@@ -39,6 +39,7 @@ from cloud_aug.releases.plan import Wave
 from edgewire.errors import Busy, Conflict, CorruptFile, NotFound
 from tests.cloud import toys
 from tests.cloud.backends import Backend, files_only
+from tests.cloud.players import begun
 from tests.cloud.releasing import Device, second_base, started
 
 DAY_S = 86400.0
@@ -109,6 +110,22 @@ def test_a_release_that_was_called_back_since_stays_called_back(made: Cloud, tmp
     info = status.find(made, release).info
     assert (info.state, info.reason) == ("aborted", "the labels moved")
     assert [order.action for order, _ in device.asks(now=now + 4)] == ["revert"]
+
+
+def test_a_round_that_comes_back_is_not_hidden_by_the_noise_that_it_had(made: Cloud, tmp_path: Path) -> None:
+    now, board = time.time(), "b" + "1" * 16
+    with made.database.writing() as connection:
+        row = {"id": board, "name": "one", "profile": "generic", "public_key": "k", "enrolled_at": now}
+        connection.execute(db.boards.insert().values(row))
+        connection.execute(db.grants.insert().values(board=board, task="toy", granted_at=now))
+    begun(made, lambda: now, algorithm="dp-fedavg", cohort=1, quorum=1)
+    noises = []
+    for number in range(2):
+        with made.database.reading() as connection:
+            noises.append(connection.execute(sa.select(db.rounds.c.entropy)).scalar_one())
+        if number == 0:
+            restore(made, back_up(made, tmp_path / "backup"))
+    assert noises[0] != noises[1]
 
 
 def test_who_was_revoked_or_left_since_a_backup_does_not_come_back(made: Cloud, tmp_path: Path) -> None:
