@@ -302,11 +302,13 @@ def _folder_of(csv: Path | None) -> None:
 
 
 def _there(template: str) -> str:
-    """What every board would get. Raises NotFound: a misspelt path must not mean that there is nothing to do."""
+    """Raises NotFound where no board would get anything: a misspelt path must not mean that there is nothing to do."""
     from edgewire.errors import NotFound
 
-    if "{" not in template and not Path(template).expanduser().exists():
-        raise NotFound(f"there is no {template}")
+    fixed, place, _ = template.partition("{")
+    path = Path(fixed).expanduser() if not place or fixed.endswith("/") else Path(fixed).expanduser().parent
+    if not path.exists():
+        raise NotFound(f"there is no {path}")
     return template
 
 

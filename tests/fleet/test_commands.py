@@ -267,6 +267,8 @@ def test_an_odd_answer_of_one_board_is_no_end_for_the_others(fleet: Fleet, tmp_p
     "words",
     [
         ("data", "push", "nowhere.npz"),
+        ("data", "push", "nowhere/{host}.npz"),
+        ("data", "push", "nowhere/for-{host}/x.npz"),
         ("install", "--bundle", "nowhere"),
         ("enroll", "--tokens", "nowhere"),
         ("train", "--csv", "nowhere/gains.csv"),
