@@ -140,28 +140,35 @@ def connect(path: Path, *, migrations: Sequence[str] = MIGRATIONS) -> sqlite3.Co
         existed = path.exists() and path.stat().st_size > 0
         if not existed:
             os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))  # private before the first byte
+        connection, shared = _opened(path)
         try:
-            return _opened(path, migrations, existed=existed)
-        except sqlite3.Error as error:
-            if not isinstance(from_sqlite(error, path), DiskFull):
-                raise
-            # a full disk has no room for the file that connections share, and reading must be possible without it
-            return _opened(path, migrations, existed=existed, alone=True)
+            if shared:
+                _migrate(connection, path, migrations, existed=existed)
+            elif _version(connection) != len(migrations):
+                raise DiskFull(f"no room to bring {path} up to date", hint="free some space and run this again")
+        except BaseException:
+            connection.close()
+            raise
+        return connection
 
 
-def _opened(path: Path, migrations: Sequence[str], *, existed: bool, alone: bool = False) -> sqlite3.Connection:
+def _opened(path: Path, *, shared: bool = True) -> tuple[sqlite3.Connection, bool]:
+    """A connection, and whether others may have one at the same time: a full disk has no room for the file that they
+    share, and what is there must be readable without it."""
     connection = sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, isolation_level=None)
     try:
-        if alone:
+        if not shared:
             connection.execute("PRAGMA locking_mode = EXCLUSIVE")
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")  # a power cut after "added" must not lose a sample
         connection.execute("PRAGMA foreign_keys = ON")
-        _migrate(connection, path, migrations, existed=existed)
-    except BaseException:
+        _version(connection)  # SQLite looks into the file only now
+    except BaseException as error:
         connection.close()
+        if shared and isinstance(error, sqlite3.Error) and isinstance(from_sqlite(error, path), DiskFull):
+            return _opened(path, shared=False)
         raise
-    return connection
+    return connection, shared
 
 
 def _migrate(connection: sqlite3.Connection, path: Path, migrations: Sequence[str], *, existed: bool) -> None:
@@ -198,6 +205,11 @@ def _back_up(path: Path, version: int) -> None:
     copy = sqlite3.connect(target)
     try:
         source.backup(copy)
+    except BaseException:  # half a backup would fill the disk for good
+        copy.close()
+        for left in (target, target.with_name(f"{target.name}-journal")):
+            left.unlink(missing_ok=True)
+        raise
     finally:
         copy.close()
         source.close()

@@ -385,6 +385,21 @@ def test_on_a_full_disk_everything_can_still_be_read(small_disk: Path) -> None:
         assert len(store.samples(GESTURES)) == 3
 
 
+def test_a_migration_that_finds_no_room_is_told_and_leaves_no_half_of_a_backup(small_disk: Path) -> None:
+    with Store.open(small_disk / "edgectl.db") as store:
+        store.queue("a" * 32, "report", "gestures", bytes(150_000), {}, 1.0)
+    newer = (*store_schema.MIGRATIONS, "CREATE TABLE later (x);")
+    for room in (100_000, 0):
+        with contextlib.suppress(OSError), (small_disk / "log").open("ab", buffering=0) as file:
+            while shutil.disk_usage(small_disk).free > room:
+                file.write(bytes(512))
+        with pytest.raises(errors.DiskFull):
+            store_schema.connect(small_disk / "edgectl.db", migrations=newer)
+        assert not list(small_disk.glob("*.bak*"))
+    (small_disk / "log").unlink()
+    store_schema.connect(small_disk / "edgectl.db", migrations=newer).close()
+
+
 def test_a_read_only_disk_is_named(small_disk: Path) -> None:
     Store.open(small_disk / "edgectl.db").close()
     subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
