@@ -26,6 +26,7 @@ from edgewire.tasks import Task
 Progress = Callable[[int, int], None]
 
 PURPOSES = ("packs",)  # to be in packs, and with that in the base model's training
+CONSENT_LIMIT_S = 1e11  # since 1970
 CHUNK_ROWS = 65_536  # a transaction each
 CHUNK_BYTES = 32 << 20
 HELD_BYTES = 96 << 20  # of a file's columns: what is larger is read twice
@@ -148,8 +149,10 @@ def check_consent(consent: Consent, *, now: float) -> None:
     """Raises UsageError for an unknown purpose or an end that is past."""
     if consent.purpose not in PURPOSES:
         raise UsageError(f"unknown consent '{consent.purpose}'", hint=f"known: {', '.join(PURPOSES)}")
-    if not now < consent.until < 1e11:
+    if not now < consent.until:
         raise UsageError("the consent's end is not in the future", hint="give the day until which it holds")
+    if not consent.until < CONSENT_LIMIT_S:
+        raise UsageError("the consent's end is too far away", hint="give a day before the year 5138")
 
 
 def take_in(

@@ -106,10 +106,11 @@ def day(text: str) -> float:
     """'2027-01-31' (its end, UTC), or a date and time, as seconds since 1970. Raises UsageError."""
     try:
         when = datetime.datetime.fromisoformat(text)
+        when += datetime.timedelta(days=1 if len(text) <= len("2027-12-31") else 0)
     except ValueError:
         raise UsageError(f"'{text}' is not a date", hint="write for example 2027-12-31") from None
-    if len(text) <= len("2027-12-31"):
-        when += datetime.timedelta(days=1)
+    except OverflowError:
+        raise UsageError(f"'{text}' is too far away", hint="write for example 2099-12-31") from None
     return (when if when.tzinfo else when.replace(tzinfo=datetime.timezone.utc)).timestamp()
 
 

@@ -12,6 +12,7 @@ import pytest
 
 from cloud_aug import batches, census, db, pool, tasks
 from cloud_aug.cloud import Cloud
+from cloud_aug.commands.options import day
 from cloud_aug.settings import Limits
 from edgewire.errors import InvalidSamples, NotFound, UsageError
 from edgewire.tasks import InputSchema, ModelSpec, Task
@@ -113,6 +114,12 @@ def test_without_a_consent_that_holds_nothing_is_taken_in(made, tmp_path, consen
     with pytest.raises(UsageError):
         ingest(made, toys.data_file(tmp_path / "people.npz"), consent)
     assert census.stats(made, "toy", now=NOW).contributors == 0
+
+
+@pytest.mark.parametrize("until", ["9999-12-31", "9999-12-30", "6000-01-01"])
+def test_a_consent_for_ever_is_told_how_far_one_may_go(made, tmp_path, until):
+    with pytest.raises(UsageError, match="too far away"):
+        ingest(made, toys.data_file(tmp_path / "people.npz"), pool.Consent("packs", day(until)))
 
 
 def test_quarantined_samples_are_not_used_until_they_are_accepted(made, tmp_path):
