@@ -353,6 +353,9 @@ def _really(
     import asyncio
 
     from edgectl.fleet import runner
+    from edgectl.fleet.ssh import make_room
+
+    make_room(min(plan.forks, len(hosts)))
 
     def ended(result: HostResult) -> None:
         keep(result)

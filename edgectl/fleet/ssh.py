@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import os
 import re
+import resource
 import shutil
 import signal
 import tempfile
@@ -25,6 +26,7 @@ KEPT_BYTES = 1 << 20
 _CHUNK = 1 << 16
 _ERRORS_KEPT = 1 << 14
 _MOST_MARKS = 8
+_FILES_BESIDES = 64
 # What counts where the user's own configuration says nothing else.
 _DEFAULTS = "Host *\n  ConnectTimeout 10\n  ServerAliveInterval 15\n  ServerAliveCountMax 3\n"
 
@@ -65,6 +67,16 @@ def prepared(user_config: Path | None, *, accept_new: bool = False) -> Iterator[
         config = Path(folder) / "config"
         config.write_text("".join(f'Include "{path}"\n' for path in own) + _DEFAULTS)
         yield Ssh(program, config, accept_new)
+
+
+def make_room(connections: int) -> None:
+    """So many at once have more open files than a shell allows: three pipes each, and one to see it end."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = 4 * connections + _FILES_BESIDES
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(
+            resource.RLIMIT_NOFILE, (wanted if hard == resource.RLIM_INFINITY else min(wanted, hard), hard)
+        )
 
 
 @dataclass(frozen=True)

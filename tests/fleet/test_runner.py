@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -177,6 +178,14 @@ def test_the_terminal_shows_a_line_per_host_and_a_recap(fleet: Fleet) -> None:
     assert "pi-1      ok           \N{REPLACEMENT CHARACTER}[2Jboo" in lines
     assert lines[1001] == "1000 hosts: ok 900, failed 100 (operation abc)"
     assert lines[-1] == "  ... and 80 more; --json has them all"
+
+
+def test_more_boards_at_a_time_than_a_shell_allows_files_for(fleet: Fleet) -> None:
+    (fleet.homes / "hosts").write_text("pi-[01:20]\n")
+    command = [sys.executable, "-m", "edgectl", "fleet", "run", "-i", str(fleet.homes / "hosts"), "--json", "sleep 1"]
+    line = f"ulimit -Sn 40; exec {shlex.join(command)}"
+    done = subprocess.run(["sh", "-c", line], capture_output=True, text=True, cwd=ROOT, check=False)
+    assert (done.returncode, json.loads(done.stdout.splitlines()[-1])["changed"]) == (0, 20)
 
 
 def test_each_host_has_its_own_time(fleet: Fleet) -> None:
