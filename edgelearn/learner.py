@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from edgelearn.federated.arrays import Arrays
+from edgelearn.federated.arrays import Arrays, weighted_mean
 from edgelearn.models.build import build, outputs, set_weights
 from edgelearn.submodel import submodel, touched
 from edgewire.tasks import Task
@@ -39,16 +39,14 @@ class TorchLearner:
         if not self.model.training:
             self.model.train()
         bind(self._trained, weights)
-        total = self._slopes(rows[:PIECE_ROWS], of=len(rows))
-        for start in range(PIECE_ROWS, len(rows), PIECE_ROWS):
-            for name, slope in self._slopes(rows[start : start + PIECE_ROWS], of=len(rows)).items():
-                total[name] += slope
-        return total
+        if len(rows) <= PIECE_ROWS:
+            return self._slopes(rows)
+        pieces = [rows[start : start + PIECE_ROWS] for start in range(0, len(rows), PIECE_ROWS)]
+        return weighted_mean((self._slopes(piece), len(piece)) for piece in pieces)
 
-    def _slopes(self, rows: np.ndarray, *, of: int) -> Arrays:
-        """What these rows add to the gradient of the mean over so many."""
+    def _slopes(self, rows: np.ndarray) -> Arrays:
         logits, _ = self.model(torch.from_numpy(self.x[rows]))
-        loss = F.cross_entropy(logits, torch.from_numpy(self.y[rows])) * (len(rows) / of)
+        loss = F.cross_entropy(logits, torch.from_numpy(self.y[rows]))
         slopes = torch.autograd.grad(loss, list(self._trained.values()))
         return {name: slope.numpy() for name, slope in zip(self._trained, slopes, strict=True)}
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from edgelearn import learner
 from edgelearn.federated.algorithm import LocalSettings, Update
 from edgelearn.federated.arrays import Arrays, EmptyRound
 from edgelearn.federated.fedavg import FedAvg
@@ -114,6 +115,17 @@ def test_a_submodel_answers_and_learns_like_the_whole_model_for_the_samples_it_w
     slopes = everything.gradient(weights_of(whole), np.arange(12))
     for name, slope in part.gradient(weights_of(small), np.arange(12)).items():
         assert slope == pytest.approx(slopes[name][rows[name]] if name in rows else slopes[name], abs=1e-7)
+
+
+@pytest.mark.parametrize("name", ["din", "dssm", "wide_deep"])
+def test_click_models_decay_alike_whether_a_batch_goes_through_them_whole_or_in_pieces(name, monkeypatch):
+    x, y = clicks(12, seed=0)
+    model = build(task(name), seed=1)
+    fit_items(model, x, y, np.arange(12) % 3)
+    whole = TorchLearner(model, x, y).gradient(weights_of(model), np.arange(12))
+    monkeypatch.setattr(learner, "PIECE_ROWS", 5)
+    for part, slope in TorchLearner(model, x, y).gradient(weights_of(model), np.arange(12)).items():
+        assert slope == pytest.approx(whole[part], abs=1e-7)
 
 
 def test_a_submodel_holds_the_rows_its_samples_touch_and_what_goes_with_each():
