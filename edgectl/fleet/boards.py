@@ -40,6 +40,10 @@ def failed(host: Host, answer: Answer) -> HostResult:
         _TIMED_OUT: "it took too long and was ended there -> --timeout",
         _KILLED: "it was killed there: too long for --timeout, or out of memory",
     }.get(answer.rc, answer.complaint())
+    if answer.rc == _MISSING and "sudo" in answer.complaint():
+        message = (
+            "sudo is not there, and `become` needs it -> install it, or log in as that user: `user` in the inventory"
+        )
     return HostResult(host.name, "ok" if answer.rc == NothingToDo.exit_code else "failed", message, answer.rc)
 
 

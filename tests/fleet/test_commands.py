@@ -94,6 +94,11 @@ def test_the_boards_own_complaint_is_told_with_what_to_do(fleet: Fleet) -> None:
     assert result["message"] == "the cloud cannot be reached; try again later"
 
 
+def test_a_missing_sudo_is_no_missing_edgectl(fleet: Fleet) -> None:
+    write_program(fleet.homes.parent / "bin" / "sudo", "#!/bin/sh\necho 'sh: 1: exec: sudo: not found' >&2; exit 127\n")
+    assert fleet.host("sync", hosts="pi-1 become=nobody\n")["message"].startswith("sudo is not there")
+
+
 def test_nothing_to_do_is_no_failure(fleet: Fleet) -> None:
     hosts = board(fleet, "a", "echo 'edgectl: nothing new' >&2; exit 5")
     assert fleet.host("train", hosts=hosts)["status"] == "ok"
