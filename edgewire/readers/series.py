@@ -91,7 +91,7 @@ def _in_kind(values: np.ndarray, dtype: str) -> np.ndarray:
     if dtype != "float32":
         return np.rint(values)
     with np.errstate(over="ignore"):  # becomes infinite, and is refused with its row
-        return values.astype(np.float32)
+        return np.asarray(values, np.float32)
 
 
 def _windows(values: np.ndarray, length: int, hop: int) -> np.ndarray:
