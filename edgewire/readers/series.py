@@ -89,9 +89,9 @@ def _grid(times: np.ndarray, rate_hz: float) -> np.ndarray:
 def _in_kind(values: np.ndarray, dtype: str) -> np.ndarray:
     """What the task's dtype can hold, before windows overlap and everything is there several times."""
     if dtype != "float32":
-        return np.rint(values)
+        return np.asarray(np.rint(values))
     with np.errstate(over="ignore"):  # becomes infinite, and is refused with its row
-        return np.asarray(values, np.float32)
+        return values.astype(np.float32)
 
 
 def _windows(values: np.ndarray, length: int, hop: int) -> np.ndarray:
