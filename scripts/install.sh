@@ -138,6 +138,11 @@ if [ -z "$lock" ]; then
     container=$(values_of container "$profiles/$profile.toml")
     [ -z "$container" ] || fail "'$profile' needs Python $wanted, which its own system does not have" \
         "run it in a container: docker build -f Dockerfile.jetson --build-arg BASE_IMAGE=$container --build-arg PROFILE=$profile ."
+    has=$("${python:-python3}" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null || true)
+    if [ -n "$bundle" ] && [ ! -f "$locks/$profile-py${has/./}.txt" ]; then
+        fail "this bundle is for $(cd "$locks" && echo *.txt), this board is '$profile'${has:+ with Python $has}" \
+            "make another: edgectl bundle make --profile $profile${has:+ --python $has}"
+    fi
     fail "found no Python with venv among: $wanted(locks of '$profile'${bundle:+ in this bundle})" \
         "Debian, Ubuntu: sudo apt-get install python3-venv; or name one with --python"
 fi

@@ -272,6 +272,19 @@ def test_what_is_gone_from_the_checkout_is_in_no_later_bundle_and_building_leave
         assert [name for name in built.namelist() if name.endswith(".py")] == ["edgectl/__init__.py"]
 
 
+def test_a_bundle_for_another_python_says_which_to_make(source: Path, tmp_path: Path) -> None:
+    locks = source / "firmware_profiles" / "locks"
+    shutil.copy(next(locks.iterdir()), locks / "pi-4b-py399.txt")
+    made = bundle.make(
+        source, tmp_path / "bundle", profile="pi-4b", python="3.99", training=True, run=offline_pip(source)
+    )
+    root = recorded(tmp_path / "root", b"Raspberry Pi 4 Model B Rev 1.5\0")
+    done = install(made.folder / "install.sh", "--root", str(root), "--python", sys.executable)
+    assert done.returncode == 7
+    assert f"for pi-4b-py399.txt, this board is 'pi-4b' with Python {PYTHON}" in done.stderr
+    assert f"edgectl bundle make --profile pi-4b --python {PYTHON}\n" in done.stderr
+
+
 def test_a_wheel_that_the_lock_does_not_name_is_refused_when_the_bundle_is_made(source: Path, tmp_path: Path) -> None:
     (source / "index" / "torch-1.0-py3-none-any.whl").write_bytes(b"something else")
     with pytest.raises(DigestMismatch, match="torch"):
