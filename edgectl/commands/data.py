@@ -136,7 +136,7 @@ def expire(
     everything: Annotated[bool, typer.Option("--all", help="Every sample of the task.")] = False,
     json: JsonFlag = False,
 ) -> None:
-    """Delete samples from this board. What was shared and sent is not recalled by this."""
+    """Delete samples from this board. What was shared, sent or not, is not taken back by this: `data withdraw` does."""
     from edgectl import periods, retention
     from edgewire.errors import UsageError
 
