@@ -39,7 +39,7 @@ class Install:
             wanted = f"{payload.digest} {shlex.join(self.arguments)}".strip()
             prefix = line.host.get("prefix", self.prefix)
             mark = shlex.quote(f"{prefix}/fleet-installed")
-            seen = await line.look(f"cat {mark} 2>/dev/null || true")
+            seen = await line.look(f"cat {mark} 2>/dev/null || true", user="")
             if seen.text.strip() == wanted and not self.again:
                 return HostResult(line.host.name, "ok", "already installed", 0)
             command = self._command(prefix, wanted, mark)

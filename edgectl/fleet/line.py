@@ -104,9 +104,10 @@ class Line:
     attempts: int = 0
     _begun: bool = False
 
-    async def look(self, command: str) -> Answer:
-        """Run it; nothing on the board may change by it. Raises Unreachable, UsageError."""
-        return await self._until_heard(["look", self._user, str(self.patience.limit_s), command], None)
+    async def look(self, command: str, *, user: str | None = None) -> Answer:
+        """Run it; nothing on the board may change by it. user: as for `do`. Raises Unreachable, UsageError."""
+        become = self._user if user is None else user
+        return await self._until_heard(["look", become, str(self.patience.limit_s), command], None)
 
     async def do(
         self, command: str, *, user: str | None = None, payload: Payload | None = None, detach: bool = False

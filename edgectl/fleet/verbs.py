@@ -27,7 +27,8 @@ def ping(clock: Callable[[], float] = time.time) -> Work:
     """Is it there, whose clock is right, which edgectl does it have?"""
 
     async def work(line: Line) -> HostResult:
-        answer = boards.need(await line.look(_PING.replace("{edgectl}", boards.edgectl(line.host))))
+        command = _PING.replace("{edgectl}", boards.edgectl(line.host))
+        answer = boards.need(await line.look(command, user=""))  # a new board does not have the user of `become` yet
         said = [text.strip() for text in answer.text.strip().splitlines()]
         ahead_s = round(float(said[0]) - clock()) if said and said[0].isdigit() else None
         version = said[-1].removeprefix("edgectl ")

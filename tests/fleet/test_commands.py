@@ -220,6 +220,13 @@ def test_become_and_state_reach_the_board(fleet: Fleet) -> None:
     assert (fleet.home("a") / "sudo").read_text().startswith("-n -u edgectl -- ")
 
 
+def test_a_board_without_the_user_that_install_makes_can_be_met(fleet: Fleet) -> None:
+    write_program(fleet.homes.parent / "bin" / "sudo", "#!/bin/sh\necho 'sudo: unknown user edgectl' >&2; exit 1\n")
+    (fleet.homes.parent / "bin" / "edgectl").unlink()
+    for words in (("enroll", "--keys-only"), ("ping",)):
+        assert fleet.host(*words, hosts="pi-1 become=edgectl\n")["status"] == "ok"
+
+
 def test_collecting_writes_a_file_per_host_and_a_row_per_task(fleet: Fleet, tmp_path: Path) -> None:
     status = {
         "enrolled": True,
