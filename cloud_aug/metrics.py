@@ -130,7 +130,7 @@ class _State(Collector):
         rounds = GaugeMetricFamily("cloud_rounds", "Federated rounds.", labels=("task", "state"))
         updates = GaugeMetricFamily(
             "cloud_round_updates",
-            "By what became of them; missing: invited, never sent.",
+            "By what became of them; missing: invited, and none was taken (late and refused ones are among them).",
             labels=("task", "fate"),
         )
         moved = GaugeMetricFamily("cloud_round_bytes", "Bytes of orders and updates.", labels=("task", "direction"))
