@@ -36,7 +36,7 @@ class MultiKrum(Robust):
         """Raises EmptyRound where they do not suffice."""
         if not self.suffices(len(cohort)):
             raise EmptyRound(f"{len(cohort)} updates are too few for Krum against {self.attackers} attackers")
-        score = scores(np.stack([flat(update.delta) for update in cohort]), self.attackers)
+        score = scores(_rows(cohort), self.attackers)
         keep = self.keep or len(cohort) - self.attackers
         chosen = np.argsort(score, kind="stable")[:keep]
         return weighted_mean((cohort[number].delta, 1) for number in sorted(chosen))
@@ -48,8 +48,20 @@ def scores(vectors: np.ndarray, attackers: int) -> np.ndarray:
     >>> scores(np.array([[0.0], [1], [3], [10], [20]]), 1).tolist()  # to the two nearest: 1 + 9, 1 + 4, 4 + 9 ...
     [10.0, 5.0, 13.0, 130.0, 389.0]
     """
-    wide = vectors.astype(np.float64)
-    # one pair at a time: |a|² + |b|² − 2ab would be off by more than the distance where vectors are long and alike
-    distances = np.array([[float(np.square(a - b).sum()) for b in wide] for a in wide])
-    nearest = np.sort(distances, axis=1)[:, 1 : len(wide) - attackers - 1]  # without itself
+    distances = np.array([_distances(vector.astype(np.float64), vectors) for vector in vectors])
+    nearest = np.sort(distances, axis=1)[:, 1 : len(vectors) - attackers - 1]  # without itself
     return np.asarray(nearest.sum(axis=1))
+
+
+def _rows(cohort: Sequence[Update]) -> np.ndarray:
+    """Each update as one vector, filled in one after the other: there is no third copy of the cohort."""
+    rows = np.empty((len(cohort), sum(array.size for array in cohort[0].delta.values())), np.float32)
+    for row, update in zip(rows, cohort, strict=True):
+        row[:] = flat(update.delta)
+    return rows
+
+
+def _distances(vector: np.ndarray, others: np.ndarray) -> list[float]:
+    """Squared, one pair at a time: |a|² + |b|² − 2ab would be off by more than the distance where vectors are long and
+    alike, and all of them in float64 would be twice the cohort."""
+    return [float(np.square(vector - other).sum()) for other in others]

@@ -25,6 +25,8 @@ class FedMedian(Robust):
 
     def combine(self, cohort: Sequence[Update]) -> Arrays:
         return {
-            name: np.median(np.stack([update.delta[name] for update in cohort]), axis=0).astype(np.float32)
+            name: np.median(np.stack([update.delta[name] for update in cohort]), axis=0, overwrite_input=True).astype(
+                np.float32
+            )
             for name in cohort[0].delta
         }

@@ -34,13 +34,15 @@ class FedTrimmedMean(Robust):
         if not self.suffices(len(cohort)):
             raise EmptyRound(f"{len(cohort)} updates are too few to leave out {cut} at either end")
         kept = slice(cut, len(cohort) - cut)
-        return {
-            name: np.sort(np.stack([update.delta[name] for update in cohort]), axis=0)[kept]
-            .mean(axis=0, dtype=np.float64)
-            .astype(np.float32)
-            for name in cohort[0].delta
-        }
+        return {name: _mean_of([update.delta[name] for update in cohort], kept) for name in cohort[0].delta}
 
     def _cut(self, updates: int) -> int:
         """How many are left out at either end."""
         return math.ceil(self.share * updates)
+
+
+def _mean_of(arrays: Sequence[np.ndarray], kept: slice) -> np.ndarray:
+    """Of each coordinate, over the values in these places by size."""
+    ordered = np.stack(arrays)
+    ordered.sort(axis=0)
+    return np.asarray(ordered[kept].mean(axis=0, dtype=np.float64).astype(np.float32))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from dataclasses import replace
 
 import numpy as np
@@ -64,6 +65,18 @@ def test_krum_alone_takes_the_one_update_that_has_most_company():
 def test_krum_tells_long_vectors_apart_that_differ_little():
     updates = [replace(honest(0), delta={"w": np.float32([1e4 + v])}) for v in (0, 0.01, 0.02, 0.03, 1)]
     assert MultiKrum(attackers=1).combine(updates)["w"][0] == pytest.approx(1e4 + 0.015, abs=2e-3)
+
+
+@pytest.mark.parametrize("rule", [MultiKrum(attackers=2), FedMedian(), FedTrimmedMean()])
+def test_a_rule_takes_its_cohort_once_more_and_no_more_often(rule):
+    updates = [Update(str(w), 0, 1, 1, {"w": np.full(50_000, w, np.float32)}) for w in range(20)]
+    tracemalloc.start()
+    try:
+        rule.combine(updates)
+        most = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert most < 1.5 * sum(update.delta["w"].nbytes for update in updates)
 
 
 def test_too_few_updates_for_a_rule_are_an_empty_round():
