@@ -82,12 +82,18 @@ class Cache:
         """The bytes, checked against their digest. Raises NotFound or CorruptFile (which removes the file: sync
         brings it again)."""
         path = self.path(digest)
-        if not path.is_file():
-            raise NotFound(f"{path} is missing", hint="run: edgectl sync")
+        self.size(digest)  # raises NotFound
         if digest_of_file(path) != digest:
             path.unlink()
             raise CorruptFile(f"{path} was corrupt and has been removed", hint="run: edgectl sync")
         return path.read_bytes()
+
+    def size(self, digest: str) -> int:
+        """How many bytes it has. Raises NotFound."""
+        path = self.path(digest)
+        if not path.is_file():
+            raise NotFound(f"{path} is missing", hint="run: edgectl sync")
+        return path.stat().st_size
 
     def write(self, digest: str, data: bytes) -> None:
         write_atomic(self.path(digest), data, mode=0o600)

@@ -90,7 +90,7 @@ def prepare(
             f"the base weights do not fit task '{manifest.task.id}': {error}", hint="sync again"
         ) from None
     every = retrieval.files if retrieval else ()
-    need = _need(manifest.task, model, mine, [cache.path(name).stat().st_size for name in every])
+    need = _need(manifest.task, model, mine, [cache.size(name) for name in every])
     settings = _allowed(Settings.of(manifest.task), manifest.task, model, head_above)
     batch = max(settings.local.batch_size, settings.joint.batch_size)
     chosen = plan(

@@ -22,7 +22,7 @@ from edgelearn.personalize.setting import Personal, Setting, Settings
 from edgelearn.personalize.veto import Evidence
 from edgewire import golden, tensors
 from edgewire import samples as sample_columns
-from edgewire.errors import Busy, ResourcesRefused
+from edgewire.errors import Busy, CorruptFile, NotFound, ResourcesRefused
 from edgewire.files import exclusive
 from edgewire.tasks import InputSchema
 from tests.board.synced import BOTH, Synced
@@ -109,6 +109,17 @@ def test_a_new_directory_is_a_reason_to_train_again(ready: Synced) -> None:
     ready.publish(seed=5)
     ready.sync()
     assert not train(ready, recipe="local", veto=False).skipped
+
+
+def test_a_pack_that_was_damaged_is_removed_and_then_missed_until_the_next_sync(ready: Synced) -> None:
+    damaged = ready.cache.path(ready.cache.retrieval().files[0])
+    damaged.write_bytes(bytes(damaged.stat().st_size))
+    for kind in (CorruptFile, NotFound):
+        with pytest.raises(kind) as caught:
+            train(ready, recipe="matched", veto=False)
+        assert "edgectl sync" in caught.value.hint
+    ready.sync()
+    assert train(ready, recipe="matched", veto=False).version == 1
 
 
 def test_what_was_rolled_back_does_not_come_back_by_itself(ready: Synced) -> None:
