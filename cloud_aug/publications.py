@@ -103,19 +103,17 @@ def _newest(connection: sa.Connection, *conditions: sa.ColumnElement[bool]) -> P
 
 def served(connection: sa.Connection, task: str) -> list[Publication]:
     """What boards may be at: the general publication, and the newest of each base that is held back, but for those that
-    were called back (the newest publication of all is among them in any case)."""
-    gone = sa.select(db.releases.c.base_version).where(
-        db.releases.c.task == task,
-        db.releases.c.base_version.is_not(None),
-        db.releases.c.state.in_(("failed", "aborted")),
-    )
+    were called back and not released again (the newest publication of all is among them in any case)."""
+    back, version = db.releases.c.state.in_(("failed", "aborted")), db.releases.c.base_version
+    released = sa.select(version).where(db.releases.c.task == task, version.is_not(None))
+    gone = sa.except_(released.where(back), released.where(sa.not_(back)))
     column = db.held_bases.c
     held = sa.select(column.base_version).where(column.task == task, column.base_version.not_in(gone))
     mine = db.publications.c
     found = [general(connection, task), current(connection, task)]
     found += [
-        _newest(connection, mine.task == task, mine.base_version == version)
-        for version in connection.execute(held).scalars()
+        _newest(connection, mine.task == task, mine.base_version == number)
+        for number in connection.execute(held).scalars()
     ]
     return list({one.version: one for one in found if one is not None}.values())
 

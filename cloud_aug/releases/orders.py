@@ -151,10 +151,13 @@ def _number_anew(cloud: Cloud, release: str, board: str) -> None:
 
 def _stands_alone() -> sa.ColumnElement[bool]:
     """Which releases have something to say beside the manifest: not those whose base, or a newer one, it has come to
-    name."""
-    column = db.releases.c
+    name, nor those before the one that brought what it names."""
+    column, later = db.releases.c, db.releases.alias()
     named = publications.general_base(column.task)
-    return sa.or_(column.state != "done", column.base_version.is_(None), column.base_version > named)
+    same = sa.and_(later.c.task == column.task, later.c.state == "done", later.c.base_version == named)
+    replaced = sa.exists().where(same, later.c.started_at > column.started_at)
+    newer = sa.and_(column.base_version > named, ~replaced)
+    return sa.or_(column.state != "done", column.base_version.is_(None), newer)
 
 
 def _order(connection: sa.Connection, row: sa.Row[Any], made: Plan, board: str) -> Order:

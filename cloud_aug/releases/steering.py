@@ -17,6 +17,7 @@ from msgspec import UNSET
 
 from cloud_aug import audit, db, publications, tasks, writes
 from cloud_aug.cloud import Cloud
+from cloud_aug.publications import Publication
 from cloud_aug.releases import golden, plan, status
 from cloud_aug.releases.plan import BACK, LIVE, Candidate, Plan, Selection, State, Wave
 from cloud_aug.releases.status import ReleaseStatus
@@ -205,6 +206,11 @@ def _payload(cloud: Cloud, task_id: str, version: int) -> BasePayload:
     with cloud.database.reading() as connection:
         task, found = tasks.get(connection, task_id), publications.of_base(connection, task_id, version)
         _check_base(connection, task_id, version)
+    if not _is_there(cloud, found):
+        raise Conflict(
+            f"files of base {version} of '{task_id}' were cleared away after it was called back",
+            hint=f"run 'cloud-aug index build --task {task_id}', which makes them anew if it is the newest base",
+        )
     made = golden.make(cloud.blobs.read(found.base.onnx.digest), task)
     return BasePayload(found.base, found.directory, cloud.blobs.put(made))
 
@@ -240,14 +246,22 @@ def _check_way_back(cloud: Cloud, release: str) -> None:
         below = publications.beneath(connection, row.task)
     if row.state != "done" or now is None or below is None or now.base.version != row.base_version:
         return
-    try:
-        for ref in (below.base.onnx, below.base.weights, below.directory):
-            cloud.blobs.path(ref.digest)
-    except NotFound:
+    if not _is_there(cloud, below):
         raise Conflict(
             f"base {below.base.version} of '{row.task}', which boards had before, was cleared away",
             hint="train another base, and release that instead",
-        ) from None
+        )
+
+
+def _is_there(cloud: Cloud, publication: Publication) -> bool:
+    """Whether boards can be at a publication."""
+    base = publication.base
+    try:
+        for ref in (base.onnx, base.weights, publication.directory, publication.search):
+            cloud.blobs.path(ref.digest)
+    except NotFound:
+        return False
+    return True
 
 
 def _check_alone(connection: sa.Connection, row: sa.Row[Any], made: Plan) -> None:

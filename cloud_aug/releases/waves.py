@@ -15,7 +15,7 @@ from cloud_aug import audit, db, publications
 from cloud_aug.cloud import Cloud
 from cloud_aug.releases import plan as plans
 from cloud_aug.releases import status, steering
-from cloud_aug.releases.plan import Wave
+from cloud_aug.releases.plan import LIVE, Wave
 from cloud_aug.releases.status import Counts
 
 ACTOR = "release"  # in the audit log: nobody did it, the rules did
@@ -95,7 +95,16 @@ def _may_settle(connection: sa.Connection, row: sa.Row[Any]) -> bool:
     if row.base_version is None or not publications.is_held(connection, row.task, row.base_version):
         return False
     everywhere = not _lacking(connection, row) and not _left_out(connection, row)
-    return everywhere and publications.would_name(connection, row.task, row.base_version)
+    last = everywhere and not _replaced(connection, row)
+    return last and publications.would_name(connection, row.task, row.base_version)
+
+
+def _replaced(connection: sa.Connection, row: sa.Row[Any]) -> bool:
+    """Whether a base was released since: boards may run that."""
+    column = db.releases.c
+    query = sa.select(column.id).where(column.task == row.task, column.base_version.is_not(None))
+    query = query.where(column.state.in_((*LIVE, "done")), column.started_at > row.started_at)
+    return connection.execute(query.limit(1)).first() is not None
 
 
 def _lacking(connection: sa.Connection, row: sa.Row[Any]) -> bool:

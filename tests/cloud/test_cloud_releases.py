@@ -373,6 +373,23 @@ def test_a_base_older_than_the_one_that_the_manifest_names_is_neither_released_n
         steering.start(held, drawn_up_before, now=NOW + 125)
 
 
+def test_after_an_older_base_was_released_everywhere_the_newer_one_before_it_comes_back_to_nobody(held):
+    devices = fleet(held, 2, now=NOW)
+    third_base(held)
+    lax = (Wave(1.0, 60.0, most_failures=1.0),)
+    for version, at in ((3, NOW), (2, NOW + 100)):
+        steering.start(
+            held, steering.create(held, "toy", steering.Draft(base=version, waves=lax), now=at).info.id, now=at
+        )
+        devices[0].does("committed", now=at + 1)
+        devices[1].does("failed" if version == 3 else "committed", now=at + 1)
+        waves.advance_all(held, now=at + 61)
+    boards.revoke(held, devices[1].id, now=NOW + 200)
+    waves.advance_all(held, now=NOW + 201)
+    newcomer = Device(held, "late").enroll(now=NOW + 202)
+    assert (general(held), devices[0].asks(now=NOW + 203), newcomer.asks(now=NOW + 203)) == (2, [], [])
+
+
 def third_base(cloud: Cloud) -> None:
     raw = cloud.blobs.read(bases.newest(cloud, "toy").base.weights.digest)
     weights, _ = tensors.unpack(raw, what="weights", limit_bytes=1 << 20)
@@ -525,6 +542,32 @@ def test_what_a_release_goes_back_to_stays_when_everybody_has_left_it(held):
         held.blobs.check(ref.digest)
     for pack in found.packs:
         held.blobs.check(str(pack.ciphertext))
+
+
+def test_boards_are_at_a_base_that_was_called_back_and_released_again(held):
+    Device(held).enroll(now=NOW)
+    first = started(held, now=NOW).info.id
+    third_base(held)
+    steering.abort(held, first, now=NOW + 1)
+    with held.database.reading() as connection:
+        assert [one.base.version for one in publications.served(connection, "toy")] == [1, 3]
+    steering.start(held, steering.create(held, "toy", steering.Draft(base=2), now=NOW + 2).info.id, now=NOW + 2)
+    with held.database.reading() as connection:
+        again = publications.of_base(connection, "toy", 2)
+    assert publications.require(held, "toy", base=again.base.onnx.digest) == again
+    garbage.collect(held, grace_s=0.0, now=NOW * 2)
+    for digest in (again.search.digest, *(str(ref.ciphertext) for ref in again.packs)):
+        held.blobs.check(digest)
+
+
+def test_a_base_whose_files_were_cleared_away_is_not_released_again(held):
+    Device(held).enroll(now=NOW)
+    first = started(held, now=NOW).info.id
+    third_base(held)
+    steering.abort(held, first, now=NOW + 1)
+    garbage.collect(held, grace_s=0.0, now=NOW * 2)
+    with pytest.raises(Conflict, match="files of base 2 of 'toy' were cleared away"):
+        steering.create(held, "toy", steering.Draft(base=2), now=NOW * 2)
 
 
 def test_a_release_whose_way_back_was_cleared_away_is_not_aborted(held):
