@@ -107,8 +107,10 @@ class Models:
             if not path.is_file() or digest_of_file(path) != wanted:
                 raise CorruptFile(f"{path} is not the file that was installed", hint="edgectl model rollback")
 
-    def next_version(self) -> int:
-        return 1 + max((slot.lineage.version for slot in self.slots()), default=0)
+    def next_version(self, *, scored: int = 0) -> int:
+        """Never one that was given before. scored: the newest version that running scores tell of; its slot may be gone
+        (deleted, damaged, or half overwritten), and another model's score must not count for the new one."""
+        return 1 + max([scored, *(slot.lineage.version for slot in self.slots())])
 
     def release_of(self, base: str) -> str:
         """The release that brought this base to this board, '' where the manifest did."""

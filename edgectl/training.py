@@ -107,7 +107,8 @@ def _train(home: Home, manifest: Manifest, store: Store, options: Options, *, no
         options.on_event("ship: the base model serves as before")
     else:
         _count(personal, outcome, options)
-        _ship(models, material, personal, choice, outcome, options, now=now)
+        scored = max((score.version or 0 for score in work.scores), default=0)
+        _ship(models, material, personal, choice, outcome, options, scored=scored, now=now)
     if not work.cut:
         kept.clear()
     return outcome
@@ -400,6 +401,7 @@ def _ship(
     outcome: Outcome,
     options: Options,
     *,
+    scored: int,
     now: float,
 ) -> None:
     """Export, check parity, install in the slot that does not serve, and commit unless it is only to be staged."""
@@ -411,7 +413,8 @@ def _ship(
         WEIGHTS: tensors.pack(personal.weights, {"format": "weights/1", "task": outcome.task}),
         GOLDEN: golden.to_bytes(golden_x, Predictor(onnx, threads=1).run(golden_x)[0], outcome.task),
     }
-    slot = models.install(_lineage(models, material, personal, choice, options, now), files)
+    version = models.next_version(scored=scored)
+    slot = models.install(_lineage(models, version, material, personal, choice, options, now), files)
     outcome.version, outcome.changed = slot.lineage.version, True
     if options.stage:
         outcome.staged = True
@@ -436,10 +439,10 @@ def _check_parity(material: Material, weights: Weights, onnx: bytes, options: Op
 
 
 def _lineage(
-    models: Models, material: Material, personal: Personal, choice: Choice, options: Options, now: float
+    models: Models, version: int, material: Material, personal: Personal, choice: Choice, options: Options, now: float
 ) -> Lineage:
     return Lineage(
-        version=models.next_version(),
+        version=version,
         task=material.manifest.task,
         requested=options.recipe,
         recipe=choice.recipe,

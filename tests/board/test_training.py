@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -120,6 +121,14 @@ def test_a_pack_that_was_damaged_is_removed_and_then_missed_until_the_next_sync(
         assert "edgectl sync" in caught.value.hint
     ready.sync()
     assert train(ready, recipe="matched", veto=False).version == 1
+
+
+def test_a_version_is_never_given_twice_though_the_model_that_had_it_is_gone(ready: Synced) -> None:
+    assert train(ready, recipe="local", veto=False).version == 1
+    ready.add(STYLE, seed=1)
+    train(ready, recipe="local", veto=False)  # what was added is scored with version 1
+    shutil.rmtree(models(ready).folder)
+    assert train(ready, recipe="local", veto=False, force=True).version == 2
 
 
 def test_what_was_rolled_back_does_not_come_back_by_itself(ready: Synced) -> None:
