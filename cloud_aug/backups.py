@@ -23,7 +23,7 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
-from cloud_aug import audit, changes, db, garbage, journal, keys, migrations, settings, withdrawals, writes
+from cloud_aug import audit, changes, db, garbage, journal, keys, migrations, settings, tasks, withdrawals, writes
 from cloud_aug.blobs import Blobs
 from cloud_aug.cloud import Cloud, open_cloud
 from cloud_aug.database import Database
@@ -143,8 +143,8 @@ def restore(data: Path, source: Path, *, lost: bool = False, now: float, on_prog
             changes.note(connection)
             audit.note(connection, at=now, actor=audit.SHELL, action="restore", subject=source.name, epoch=epoch)
         with cloud.database.reading() as connection:
-            tasks = connection.execute(sa.select(db.tasks.c.id)).scalars().all()
-        for task in tasks:
+            known = tasks.ids(connection)
+        for task in known:
             withdrawals.purge(cloud, task)
     cloud.database.close()
     return backup

@@ -14,7 +14,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from cloud_aug import audit, db, packs, publications
+from cloud_aug import audit, db, packs, publications, tasks
 from cloud_aug.blobs import BlobStore
 from cloud_aug.cloud import Cloud
 from cloud_aug.database import Database
@@ -59,8 +59,8 @@ def collect(cloud: Cloud, *, grace_s: float = GRACE_S, dry_run: bool = False, no
 def nothing_built(cloud: Cloud) -> Iterator[None]:
     """Keep builds and trainings of every task away while the block runs. Raises Busy."""
     with cloud.database.reading() as connection:
-        tasks = connection.execute(sa.select(db.tasks.c.id).order_by(db.tasks.c.id)).scalars().all()
-    names = [f"{work}-{task}" for task in tasks for work in ("index", "base")]
+        known = tasks.ids(connection)
+    names = [f"{work}-{task}" for task in known for work in ("index", "base")]
     with cloud.locked(*names, doing="building an index, training a base or clearing away"):
         yield
 
@@ -138,7 +138,7 @@ def _released(database: Database) -> list[bytes]:
     brought them."""
     found: list[bytes] = []
     with database.reading() as connection:
-        for task in connection.execute(sa.select(db.tasks.c.id)).scalars().all():
+        for task in tasks.ids(connection):
             found += [encode(one) for one in publications.kept(connection, task)]
         called_back = db.releases.c.state.in_(("failed", "aborted"))
         query = sa.select(db.releases.c.document).where(sa.not_(called_back))

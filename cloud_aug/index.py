@@ -278,9 +278,10 @@ def _hold(connection: sa.Connection, after: Publication, *, asked: bool) -> None
 def _remove_old(cloud: Cloud, now: Publication) -> None:
     """Remove the files that only the server itself reads (search indexes, layouts) of publications that no board is at
     any more or may be sent back to, and every pack with withdrawn samples. A server that has them open reads on, one
-    that comes too late takes the new ones."""
+    that comes too late takes the new ones. Another task may have files of the same bytes: its contributors' names, what
+    a class without samples has."""
     with cloud.database.reading() as connection:
-        kept = publications.kept(connection, now.task)
+        kept = [one for task in tasks.ids(connection) for one in publications.kept(connection, task)]
     keep = set().union(*(_private_blobs(cloud, one) for one in (*kept, now)))
     for old in publications.older(cloud, now):
         for name in _private_blobs(cloud, old) - keep:
@@ -292,5 +293,5 @@ def _private_blobs(cloud: Cloud, publication: Publication) -> set[str]:
     own = {publication.search.digest, *([publication.layout.digest] if publication.layout else [])}
     try:
         return own | set(searchable.read(cloud, publication.search.digest)[0].files)
-    except (NotFound, NotReady):  # removed before, or of an older release, which had one file
+    except (NotFound, NotReady, CorruptFile):  # removed before, or of an older release, which had one file
         return own

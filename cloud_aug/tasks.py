@@ -63,6 +63,11 @@ def load(cloud: Cloud, task_id: str) -> Task:
         return get(connection, task_id)
 
 
+def ids(connection: sa.Connection) -> list[str]:
+    """Every task, in order."""
+    return list(connection.execute(sa.select(db.tasks.c.id).order_by(db.tasks.c.id)).scalars())
+
+
 def list_all(cloud: Cloud) -> list[TaskInfo]:
     """Every task with its newest versions."""
     versions = {table: _newest_version(table) for table in (db.bases, db.publications)}

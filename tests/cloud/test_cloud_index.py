@@ -24,6 +24,7 @@ from cloud_aug import (
     publications,
     replays,
     searchable,
+    tasks,
     vectors,
 )
 from cloud_aug.cloud import Cloud
@@ -33,7 +34,7 @@ from cloud_aug.publications import Publication
 from cloud_aug.search import Searcher
 from cloud_aug.settings import Limits
 from cloud_aug.vectors import SearchIndex, kmeans
-from edgewire.errors import Busy, CorruptFile, EdgeError, NotReady, TooLarge, UsageError
+from edgewire.errors import Busy, CorruptFile, EdgeError, NotFound, NotReady, TooLarge, UsageError
 from edgewire.messages import BlobRef
 from edgewire.samples import from_bytes
 from tests.cloud import toys
@@ -468,6 +469,21 @@ def test_a_version_that_is_made_again_after_a_restore_is_not_taken_for_the_one_b
 
 def test_before_any_replay_there_is_no_live_figure(made):
     assert replays.recall(made, publications.require(made, "toy")).recall_at_100 is None
+
+
+def test_a_build_leaves_the_files_of_other_tasks_with_the_same_contributors_alone(made, tmp_path):
+    tasks.publish(made, dataclasses.replace(TASK, id="other"), now=NOW)
+    pool.ingest(made, toys.data_file(tmp_path / "same.npz"), "other", CONSENT, now=NOW)
+    pretrain.take(made, "other", made.blobs.read(bases.newest(made, "toy").base.weights.digest), now=NOW)
+    other = index.build(made, "other", seed=0, now=NOW, on_progress=toys.quiet).publication
+    one = toys.data_file(tmp_path / "b.npz", {**toys.people(1, seed=4), "user": np.repeat("r", 18)})
+    pool.ingest(made, one, "toy", CONSENT, now=NOW)
+    before = publications.require(made, "toy")
+    assert build(made).changed
+    with pytest.raises(NotFound):
+        made.blobs.read(before.search.digest)
+    for name in searchable.read(made, other.search.digest)[0].files:
+        made.blobs.read(name)
 
 
 def test_near_duplicates_of_one_contributor_are_indexed_once(made, tmp_path):
