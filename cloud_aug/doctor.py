@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal
 
 import sqlalchemy as sa
 
-from cloud_aug import certificates, db, keys, packs, publications, tasks
+from cloud_aug import certificates, db, keys, packs, publications, searchable, tasks
 from cloud_aug.cloud import Cloud
 from cloud_aug.database import first_line, from_database_error
-from edgewire.errors import EdgeError, NotReady, from_os_error
+from edgewire.errors import EdgeError, NotFound, NotReady, from_os_error
 
 Outcome = Literal["ok", "warning", "failed"]
 
@@ -135,13 +136,18 @@ def _task(cloud: Cloud, task: str, *, deep: bool, now: float) -> Check:
         days = (publications.good_until(connection, publication) - now) / 86400
     refs = [pack for pack in publication.packs if pack.digest not in gone]
     blobs = {*publication.content, *(pack.ciphertext or pack.digest for pack in refs)}
-    for digest in blobs:
-        (cloud.blobs.check if deep else cloud.blobs.path)(digest)
+    with suppress(NotReady):  # an index of an older release has no files of its own
+        blobs |= set(searchable.read(cloud, publication.search.digest)[0].files)
+    build = f"run 'cloud-aug index build --task {task}'"
+    try:
+        for digest in blobs:
+            (cloud.blobs.check if deep else cloud.blobs.path)(digest)
+    except NotFound as error:
+        return Check(name, "failed", error.message, build)
     for pack in refs if deep else ():
         packs.read(cloud, task, pack)
     what = f"publication {publication.version}: {publication.samples} samples, {len(publication.packs)} packs"
     detail = f"{what}{f', {len(blobs)} blobs whole' if deep else ''}"
-    build = f"run 'cloud-aug index build --task {task}'"
     if days <= 0:
         return Check(name, "failed", f"{detail}; a consent in it has ended: boards are refused packs", build)
     if days < CONSENT_WARN_DAYS:

@@ -26,6 +26,7 @@ from cloud_aug import (
     pool,
     publications,
     rotation,
+    searchable,
     settings,
     snapshots,
 )
@@ -345,7 +346,13 @@ def test_the_doctor_names_what_is_wrong_and_what_to_do(made: Cloud) -> None:
     assert outcomes(made, now=time.time() + 800 * DAY_S)["certificate"] == "warning"
     assert outcomes(made, now=time.time() + 900 * DAY_S)["certificate"] == "failed"
     assert outcomes(made, now=toys.FAR - DAY_S)["task toy"] == "warning"
-    pack = publications.require(made, "toy").packs[0]
+    publication = publications.require(made, "toy")
+    names = made.blobs.path(searchable.read(made, publication.search.digest)[0].names)
+    aside = names.rename(names.with_suffix(".aside"))
+    (check,) = [check for check in doctor.examine(made, deep=False, now=time.time()) if check.name == "task toy"]
+    assert (check.outcome, "index build" in check.hint) == ("failed", True), "no service could search after its start"
+    aside.rename(names)
+    pack = publication.packs[0]
     made.blobs.path(pack.ciphertext).write_bytes(b"damaged")
     made.keys.pseudonyms.unlink()
     found = {check.name: check for check in doctor.examine(made, deep=True, now=time.time())}
