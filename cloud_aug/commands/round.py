@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -31,6 +32,9 @@ from cloud_aug.output import show, table
 from edgewire.errors import Conflict, UsageError
 
 if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.text import Text
+
     from cloud_aug.cloud import Cloud
     from cloud_aug.rounds.plan import Plan, Rule
     from cloud_aug.rounds.results import Model
@@ -265,11 +269,20 @@ def _watch(cloud: Cloud, series: str, *, as_json: bool) -> None:
             show({"series": one}, _lines(one), as_json=as_json)
         return
     from rich.live import Live
-    from rich.text import Text
 
     with Live(auto_refresh=False) as live:
         for one in changes:
-            live.update(Text(_lines(one)), refresh=True)
+            live.update(_fitted(one, live.console), refresh=True)
+
+
+def _fitted(one: SeriesStatus, console: Console) -> Text:
+    """With as many of the last rounds as a terminal has room for: it would cut off below, where the newest is."""
+    from rich.text import Text
+
+    text = Text(_lines(one))
+    if len(one.history) > 1 and len(console.render_lines(text)) > console.height:
+        return _fitted(replace(one, history=one.history[1:]), console)
+    return text
 
 
 def _shown(as_json: bool) -> int:

@@ -8,8 +8,11 @@ import subprocess
 import numpy as np
 import pytest
 import sqlalchemy as sa
+from rich.console import Console
 
 from cloud_aug import db
+from cloud_aug.commands import round as commands
+from cloud_aug.rounds.status import status
 from edgewire import tensors
 from tests.cloud import toys
 from tests.cloud.players import Player, allow_rounds, begun, gathered, move_on
@@ -86,6 +89,10 @@ def test_people_are_shown_the_last_rounds(data, cloud, clock, players):
     shown = [line for line in run("round", "status", made.id, data=data).stdout.splitlines() if "gathering" in line]
     assert [int(line.split()[0]) for line in shown] == list(range(25, 40))
     assert len(report("round", "status", made.id, data=data)["series"]["history"]) == 39
+    terminal = Console(width=80, height=24)
+    drawn = commands._fitted(status(cloud, made.id, now=clock(), history=15), terminal)
+    assert len(terminal.render_lines(drawn)) <= 24
+    assert [line.split()[0] for line in drawn.plain.splitlines() if "gathering" in line][-1] == "39"
 
 
 @pytest.mark.parametrize(
