@@ -37,13 +37,18 @@ def label_indices(y: np.ndarray | None, n: int, task: Task, *, labelled: bool) -
             raise InvalidSamples("there is no column 'y'", hint="samples to learn from need labels")
         return np.full(n, UNLABELLED, np.int64)
     index = {name: i for i, name in enumerate(task.labels)}
-    values, place = np.unique(y, return_inverse=True)
-    names = [_label_text(value) for value in values.tolist()]
+    names, place = label_names(y)
     unknown = sorted({name for name in names if name not in index and not (name == "" and not labelled)})
     if unknown:
         shown = ", ".join(repr(name) for name in unknown[:5])
         raise InvalidSamples(f"unknown label {shown}", hint=f"task '{task.id}' has {', '.join(task.labels[:20])}")
-    return np.asarray([index.get(name, UNLABELLED) for name in names], np.int64)[place.reshape(-1)]
+    return np.asarray([index.get(name, UNLABELLED) for name in names], np.int64).take(place)
+
+
+def label_names(y: np.ndarray) -> tuple[list[str], np.ndarray]:
+    """The names that a column of labels holds, each once, and which of them every row has (n,)."""
+    values, place = np.unique(decoded(y) if y.dtype.kind == "S" else y, return_inverse=True)
+    return [_label_text(value) for value in values.tolist()], place.reshape(-1)
 
 
 def _label_text(value: object) -> str:

@@ -10,6 +10,7 @@ from statistics import median
 import numpy as np
 
 from edgewire.errors import InvalidSamples
+from edgewire.readers import columns as fitting
 from edgewire.readers import sources, tables
 from edgewire.readers.sources import Source
 from edgewire.tasks import AUDIO_RATES_HZ, InputSchema, ModelSpec, Task, Windows
@@ -55,7 +56,7 @@ def _of_table(path: Path, limit_bytes: int) -> tuple[InputSchema, ModelSpec, set
         model = ModelSpec("cnn2d", width=16)
     else:
         model = ModelSpec("cnn1d", width=32)
-    return InputSchema(shape, dtype, missing), model, {str(label) for label in y.tolist()}  # type: ignore[arg-type]
+    return InputSchema(shape, dtype, missing), model, set(fitting.label_names(y)[0])  # type: ignore[arg-type]
 
 
 def _of_folder(folder: Path) -> tuple[InputSchema, ModelSpec, set[str]]:

@@ -45,6 +45,21 @@ def test_numbers_as_labels_are_read_by_their_text(tmp_path: Path) -> None:
     assert read(file, IMAGES).y.tolist() == [1, 0]
 
 
+def test_labels_in_bytes_are_text_like_other_names(tmp_path: Path) -> None:
+    file = npz(tmp_path / "a.npz", x=np.eye(2), y=np.array([b"b", b"a"]), part=np.array([b"test", b"test"]))
+    assert read(file, POINTS, part="test").y.tolist() == [1, 0]
+    with pytest.raises(InvalidSamples, match="ASCII"):
+        read(npz(tmp_path / "b.npz", x=np.eye(2), y=np.array([b"\xff", b"a"])), POINTS)
+
+
+@pytest.mark.parametrize("y", [np.array([1.0, 0.0]), np.array([b"1", b"0"]), np.array([1, 0], np.uint8)])
+def test_a_drafted_task_has_the_labels_that_are_read_from_the_same_file(tmp_path: Path, y: np.ndarray) -> None:
+    file = npz(tmp_path / "a.npz", x=np.eye(2), y=y)
+    task = draft_task(file, task_id="points", title="Points")
+    assert task.labels == ("0", "1")
+    assert read(file, task).y.tolist() == [1, 0]
+
+
 def test_only_rows_of_the_named_part_are_read(tmp_path: Path) -> None:
     file = npz(tmp_path / "a.npz", x=np.eye(2), y=np.array(["a", "b"]), part=np.array(["local", "test"]))
     assert read(file, POINTS, part="test").y.tolist() == [1]
