@@ -66,11 +66,10 @@ class Install:
         script = "scripts/install.sh" if self.bundle is None else "install.sh"
         installer = shlex.join(["--prefix", prefix, *self.arguments])
         install = f'tar -xf - -C "$d" && bash "$d/{script}" {installer} && printf "%s\\n" {shlex.quote(wanted)} >{mark}'
-        inner = (
-            f"umask 022; {boards.IN_FOLDER}{install}"  # for every user of the board, whatever the mask of who logs in
-        )
-        above = str(Path(prefix).parent)  # a folder can be locked, too, and nothing has to be made for it
-        return shlex.join(["flock", "-n", "-E", str(Busy.exit_code), above, "sh", "-c", inner])
+        above = shlex.quote(str(Path(prefix).parent))  # a folder can be locked, too: nothing has to be made for it
+        alone = f"exec 8<{above} && {{ flock -n 8 || exit {Busy.exit_code}; }}"
+        # for every user of the board, whatever the mask of who logs in
+        return f"{alone} && umask 022 && {boards.IN_FOLDER}{install}"
 
 
 def _why(errors: str, rc: int) -> str:

@@ -60,9 +60,12 @@ tell() {
     read -r rc _ <"$run/rc"
     end "$rc" "$1"
 }
-# $1: seconds, $2: command. sudo has a path of its own, and passes signals on to what it runs.
+# $1: seconds, $2: command. sudo has a path of its own, and passes signals on to what it runs. A shell that just died of
+# SIGTERM would say that all has ended, while what it ran still writes its checkpoint, or does not think of ending.
 as_user() {
-    set -- timeout -k 30 "$1" sh -c "umask $mask; PATH=\$PATH:$more; export PATH; $2"
+    # shellcheck disable=SC2016  # for the inner shell
+    wait_for_it='rc=$?; exit $((rc ? rc : 143))'
+    set -- timeout -k 30 "$1" sh -c "umask $mask; PATH=\$PATH:$more; export PATH; trap '$wait_for_it' TERM; $2"
     if [ -n "$user" ] && [ "$user" != "$(id -un)" ]; then set -- sudo -n -u "$user" -- "$@"; fi
     exec "$@"
 }

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from edgectl.fleet.line import script
-from tests.fleet.conftest import Fleet
+from tests.fleet.conftest import Fleet, write_program
 
 COUNT = "echo x >> count; cat count"
 
@@ -112,6 +112,15 @@ def test_what_has_only_just_begun_is_stopped_all_the_same(tmp_path: Path) -> Non
 def test_a_command_that_takes_too_long_is_ended_on_the_board(fleet: Fleet) -> None:
     result = fleet.host("run", "--timeout", "1", "--", "sleep 60; touch late")
     assert (result["status"], result["rc"]) == ("failed", 124)
+
+
+def test_what_takes_too_long_has_ended_when_that_is_told(fleet: Fleet) -> None:
+    fleet.home("pi-1").mkdir()
+    write_program(fleet.home("pi-1") / "slow", "#!/bin/sh\ntrap 'sleep 2; touch ended; exit 1' TERM\nsleep 60 & wait\n")
+    result = fleet.host("run", "--timeout", "1", "--", "./slow; touch went-on")
+    assert (result["status"], result["rc"]) == ("failed", 124)
+    assert (fleet.home("pi-1") / "ended").exists()
+    assert not (fleet.home("pi-1") / "went-on").exists()
 
 
 def test_megabytes_of_output_are_cut_and_counted(fleet: Fleet) -> None:

@@ -14,7 +14,7 @@ import pytest
 
 from edgectl.fleet.runner import batch_size
 from edgewire.errors import UsageError
-from tests.fleet.conftest import ROOT, Fleet
+from tests.fleet.conftest import ROOT, Fleet, write_program
 from tests.fleet.test_once import wait_for
 
 FAILS = "exit 255"
@@ -130,6 +130,19 @@ def test_ctrl_c_stops_what_runs_on_the_boards_and_says_how_each_was_left(fleet: 
     ]
     assert (fleet.home("a") / "state").read_text() == "stopped\n"
     assert not fleet.home("b").exists()
+
+
+def test_what_is_told_as_stopped_has_stopped(fleet: Fleet) -> None:
+    home = fleet.home("a")
+    home.mkdir()
+    script = f"trap 'sleep 2; touch {home}/checkpoint; exit 130' TERM; touch {home}/began; while :; do sleep 0.1; done"
+    write_program(home / "edgectl", f"#!/bin/sh\n{script}\n")
+    with start(fleet, "train", hosts=f"a edgectl={home}/edgectl\n") as process:
+        wait_for(home / "began")
+        process.send_signal(signal.SIGINT)
+        out, _ = process.communicate(timeout=90)
+    assert json.loads(out.splitlines()[0])["message"] == "stopped there, with 130"
+    assert (home / "checkpoint").exists()
 
 
 def test_what_was_stopped_before_it_began_never_begins(fleet: Fleet) -> None:
