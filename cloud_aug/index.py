@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -79,16 +80,25 @@ def build(
         cloud.blobs.sweep()
         task, base = tasks.load(cloud, task_id), bases.newest(cloud, task_id)
         bench = Bench(cloud, Job(task, base.base.onnx.digest, now))
-        bench.work.clear()
         secret, withdrawn = packs.secret(cloud, task_id, now=now), _withdrawn(cloud, task_id)  # before the first sample
-        draft, holders = _Build(bench, engine or Here(), base, secret, seed, on_progress).drafted(withdrawn)
-        on_progress("publish", 0, 1)
-        draft = replace(draft, build_s=time.monotonic() - began)
-        built = _publish(cloud, draft, holders, withdrawn, secret, hold=hold, now=now)
-        _remove_old(cloud, built.publication)
-        packs.encrypt_older(cloud, built.publication, secret)
-        bench.work.clear()
+        with _cleared(bench):
+            draft, holders = _Build(bench, engine or Here(), base, secret, seed, on_progress).drafted(withdrawn)
+            on_progress("publish", 0, 1)
+            draft = replace(draft, build_s=time.monotonic() - began)
+            built = _publish(cloud, draft, holders, withdrawn, secret, hold=hold, now=now)
+            _remove_old(cloud, built.publication)
+            packs.encrypt_older(cloud, built.publication, secret)
         return built
+
+
+@contextlib.contextmanager
+def _cleared(bench: Bench) -> Iterator[None]:
+    """Leave nothing in the work store, whatever comes of the build: embeddings of people, and the disk may be full."""
+    bench.work.clear()
+    try:
+        yield
+    finally:
+        bench.work.clear()
 
 
 @dataclass(frozen=True)

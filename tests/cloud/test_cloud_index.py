@@ -414,6 +414,7 @@ def test_a_full_disk_in_the_middle_of_a_build_leaves_the_old_one_serving(made, t
         with pytest.raises(OSError, match="no space"):
             build(made)
     assert publications.require(made, "toy") == before
+    assert list(made.work("index-toy").stored()) == []
     assert Searcher(made).search("b" + "0" * 16, "toy", queries(made), now=NOW)
     assert build(made).publication.version == 2
 
