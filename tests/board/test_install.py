@@ -17,7 +17,7 @@ import yaml
 
 from edgectl import bundle
 from edgectl.home import ROOT_STATE, Home, default_root
-from edgewire.errors import DigestMismatch, EdgeError, NotFound, UsageError
+from edgewire.errors import Busy, DigestMismatch, EdgeError, NotFound, NothingToDo, RetryLater, TimedOut, UsageError
 from tests.board.conftest import Board
 from tests.board.test_profile import GARBAGE, MODELS, NEIGHBOURS, recorded
 
@@ -341,6 +341,12 @@ def test_services_work_in_the_folder_in_which_they_wait_for_an_enrolment(unit: P
 def test_a_sync_is_not_ended_in_the_middle_of_a_rounds_turn() -> None:
     """A round has an hour, unless its operator says otherwise."""
     assert "TimeoutStartSec=1d" in (ROOT / "systemd" / "edgectl-sync.service").read_text().splitlines()
+
+
+def test_what_the_next_sync_cures_is_no_failure_of_the_unit() -> None:
+    cured = sorted(error.exit_code for error in (RetryLater, TimedOut, NothingToDo, Busy))
+    lines = (ROOT / "systemd" / "edgectl-sync.service").read_text().splitlines()
+    assert f"SuccessExitStatus={' '.join(map(str, cured))}" in lines
 
 
 def test_the_services_user_has_the_services_state() -> None:
