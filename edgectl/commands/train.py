@@ -159,10 +159,14 @@ def _recorded(
     here: Invocation, manifest: Manifest, store: Store, options: Options, begin: Start | None = None
 ) -> Outcome:
     """Train if it pays, keep a record of the run, and queue the report if both the owner and the task want one."""
+    from importlib.util import find_spec
+
     from edgectl import reports, retraining
     from edgectl.board import memory
     from edgectl.budget import check_loadable
 
+    if find_spec("torch") is None:  # told first: no sample that may come makes this board train
+        raise ModuleNotFoundError("No module named 'torch'", name="torch")
     due = retraining.due(here.home, manifest, store, options, now=here.clock())
     if due.skipped is not None:
         return due.skipped
