@@ -13,6 +13,7 @@ import sqlalchemy as sa
 from cloud_aug import certificates, db, keys, packs, publications, searchable, tasks
 from cloud_aug.cloud import Cloud
 from cloud_aug.database import first_line, from_database_error
+from edgewire.decoding import JSON_LIMIT_BYTES
 from edgewire.errors import EdgeError, NotFound, NotReady, from_os_error
 
 Outcome = Literal["ok", "warning", "failed"]
@@ -20,6 +21,7 @@ Outcome = Literal["ok", "warning", "failed"]
 CERTIFICATE_WARN_DAYS = 30
 DISK_WARN_SHARE = 0.1
 CONSENT_WARN_DAYS = 14
+WITHDRAWN_LIMIT = JSON_LIMIT_BYTES // 90  # packs that a manifest can list: each takes so many bytes of what boards read
 
 
 @dataclass(frozen=True)
@@ -152,4 +154,8 @@ def _task(cloud: Cloud, task: str, *, deep: bool, now: float) -> Check:
         return Check(name, "failed", f"{detail}; a consent in it has ended: boards are refused packs", build)
     if days < CONSENT_WARN_DAYS:
         return Check(name, "warning", f"{detail}; a consent in it ends in {days:.0f} days", build)
+    if len(gone) > WITHDRAWN_LIMIT / 2:
+        hint = "build less often: each pack that changes is one more to list; beyond the limit the task needs a new id"
+        listed = f"{len(gone)} packs were withdrawn, boards can read a list of {WITHDRAWN_LIMIT}"
+        return Check(name, "warning", f"{detail}; {listed}", hint)
     return Check(name, "ok", detail)

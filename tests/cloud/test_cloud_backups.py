@@ -37,7 +37,10 @@ from cloud_aug.cloud import Cloud
 from cloud_aug.database import Database
 from cloud_aug.releases import status, steering
 from cloud_aug.releases.plan import Wave
+from edgewire.decoding import JSON_LIMIT_BYTES, plain
 from edgewire.errors import Busy, Conflict, CorruptFile, NotFound
+from edgewire.messages import Withdrawals
+from edgewire.signing import SigningKey, Statement, seal
 from tests.cloud import toys
 from tests.cloud.backends import Backend, files_only
 from tests.cloud.players import begun
@@ -339,6 +342,20 @@ def test_the_doctor_says_in_time_that_the_authority_ends(made: Cloud) -> None:
     ]
     assert (found.outcome, found.detail) == ("warning", "its authority ends in 20 days")
     assert "keys rotate ca" in found.hint
+
+
+def test_the_doctor_says_in_time_that_the_list_of_withdrawals_becomes_too_long(made: Cloud, monkeypatch) -> None:
+    leaving.delete(made, "toy", "person-0", now=time.time())
+    index.build(made, "toy", seed=0, now=time.time(), on_progress=toys.quiet)
+    assert outcomes(made)["task toy"] == "ok"
+    monkeypatch.setattr(doctor, "WITHDRAWN_LIMIT", 1)
+    assert outcomes(made)["task toy"] == "warning"
+
+
+def test_a_manifest_can_list_as_many_withdrawn_packs_as_the_doctor_says(made: Cloud) -> None:
+    listed = Withdrawals(1, tuple(f"{number:064x}" for number in range(doctor.WITHDRAWN_LIMIT)))
+    statement = Statement("manifest", "toy", 1, 1, 0.0, 1.0, plain(listed))
+    assert 0.98 < len(seal(SigningKey.generate(), statement)) / JSON_LIMIT_BYTES < 1
 
 
 @files_only
