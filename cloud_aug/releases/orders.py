@@ -60,11 +60,12 @@ def etag(cloud: Cloud, board: str, task: str, *, now: float) -> str:
 def give(cloud: Cloud, board: str, task: str, *, now: float) -> tuple[OrdersReply, str]:
     """The sealed orders of a board with their etag; from now on it has been offered them."""
     with cloud.database.writing(board) as connection:
-        found = meant(connection, board, task)
-        for one in found:
-            column = db.release_boards.c
-            mine = db.release_boards.update().where(column.release == one.plan.id, column.board == board)
-            connection.execute(mine.where(column.state == "waiting").values(state="offered", offered_at=now))
+        there = _next(connection, board, task)
+        found, column = _meant(connection, board, there), db.release_boards.c
+        for one in there:
+            if one.is_offer:
+                mine = db.release_boards.update().where(column.release == one.id, column.board == board)
+                connection.execute(mine.values(state="offered", offered_at=now))
         epoch, trust = db.epoch(connection), keys.newest(connection)
         name = _etag(connection, found)
     key = keys.current_signing(cloud.keys, trust)
@@ -91,6 +92,12 @@ class _Next:
     @property
     def id(self) -> str:
         return str(self.row.id)
+
+    @property
+    def is_offer(self) -> bool:
+        """Whether the board has yet to tell how it went: also where it runs it, and gets it under a later number."""
+        anew = self.row.mine == "committed" and self.row.state not in BACK and self.counter > _given(self.row)
+        return not self.behind and (self.row.mine == "waiting" or anew)
 
 
 def _meant(connection: sa.Connection, board: str, found: Sequence[_Next]) -> list[Meant]:
@@ -134,9 +141,9 @@ def _is_open(row: sa.Row[Any]) -> bool:
 
 def _given(row: sa.Row[Any]) -> int:
     """The last number under which a board was given orders of a release, 0: it was given none."""
-    if row.outcome is not None:
-        return status.outcome_of(row.outcome).counter
-    return 0 if row.mine == "waiting" else int(row.counter)
+    if row.mine == "offered":
+        return int(row.counter)
+    return 0 if row.outcome is None else status.outcome_of(row.outcome).counter
 
 
 def _number_anew(cloud: Cloud, release: str, board: str) -> None:

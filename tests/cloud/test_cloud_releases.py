@@ -351,6 +351,26 @@ def test_who_runs_a_release_keeps_its_number_when_others_get_a_later_one(held):
     assert [counter for _, counter in stays.asks(now=NOW + 66)] == [1]
 
 
+def test_a_later_number_that_a_board_was_given_counts_before_it_told_how_that_went(held):
+    devices = fleet(held, 2, now=NOW)
+    first = policy_started(held, "local")
+    for device in devices:
+        device.does("committed", now=NOW + 1)
+    waves.advance_all(held, now=NOW + 61)
+    second = policy_started(held, "blend", now=NOW + 62, waves=(Wave(1.0, 60.0, most_failures=1.0),))
+    for device in devices:
+        device.does("failed", now=NOW + 63)
+    steering.abort(held, second, now=NOW + 64)
+    third = policy_started(held, "bayes", now=NOW + 65, waves=(Wave(0.5, 60.0), Wave(1.0, 60.0)))
+    wave = {one.board: one.wave for one in status.boards(held, third)}
+    early, late = sorted(devices, key=lambda device: wave[device.id])
+    assert told_next(early, now=NOW + 66) == (third, "install", 4)
+    ((order, counter),) = late.asks(now=NOW + 67)
+    assert (order.release, counter) == (first, 5)
+    waves.advance_all(held, now=NOW + 130)
+    assert told_next(late, now=NOW + 131) == (third, "install", 6)
+
+
 def test_a_base_older_than_the_one_that_the_manifest_names_is_neither_released_nor_ordered(held):
     devices = fleet(held, 2, now=NOW)
     lax = (Wave(1.0, 60.0, most_failures=1.0),)
