@@ -184,10 +184,10 @@ class Searcher:
     def _read(self, publication: Publication, old: _Loaded | None) -> tuple[Publication, Searchable]:
         try:
             return publication, searchable.load(self._cloud, publication.search.digest)
-        except NotFound:  # replaced and removed since its row was read
-            publication = publications.require(self._cloud, publication.task, base=publication.base.onnx.digest)
-            return publication, searchable.load(self._cloud, publication.search.digest)
-        except (CorruptFile, NotReady) as error:
+        except (NotFound, CorruptFile, NotReady) as error:
+            newest = publications.require(self._cloud, publication.task, base=publication.base.onnx.digest)
+            if newest.search != publication.search:  # replaced, and its files removed, while they were read
+                return newest, searchable.load(self._cloud, newest.search.digest)
             if old is None:
                 raise
             _log.error("publication %d of '%s' cannot be searched: %s", publication.version, publication.task, error)

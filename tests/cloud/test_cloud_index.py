@@ -434,6 +434,20 @@ def test_a_truncated_index_is_named_at_start_and_the_old_one_goes_on_serving(mad
         Searcher(made).search("b" + "0" * 16, "toy", body, now=NOW)
 
 
+def test_an_index_whose_files_a_build_removes_while_they_are_read_is_not_called_damaged(made, tmp_path, monkeypatch):
+    def roster_of(names, files):
+        monkeypatch.setattr(searchable, "Roster", real)
+        build(made)
+        return real(names, files)
+
+    one = toys.data_file(tmp_path / "b.npz", {**toys.people(2, seed=4), "user": np.repeat(["r", "s"], 18)})
+    pool.ingest(made, one, "toy", CONSENT, now=NOW)
+    real, body = searchable.Roster, queries(made, k=100)
+    monkeypatch.setattr(searchable, "Roster", roster_of)
+    found = Searcher(made).search("b" + "0" * 16, "toy", body, now=NOW)
+    assert found == Searcher(made).search("b" + "0" * 16, "toy", body, now=NOW)
+
+
 def test_queries_are_replayed_for_a_live_figure_of_recall(made, monkeypatch):
     publication = publications.require(made, "toy")
     index = searchable.load(made, publication.search.digest).index
