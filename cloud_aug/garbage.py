@@ -49,6 +49,7 @@ def collect(cloud: Cloud, *, grace_s: float = GRACE_S, dry_run: bool = False, no
             for blob in old:
                 cloud.blobs.remove(blob.digest)
             cloud.blobs.sweep(now=now)
+            _forget_killed_builds(cloud)
         kept = {blob.digest for blob in blobs} - {blob.digest for blob in old}
         secrets = _forget_secrets(cloud, kept, len(old), now=now) if not dry_run else 0
     size = sum(blob.size for blob in old)
@@ -148,6 +149,14 @@ def _released(database: Database) -> list[bytes]:
 
 def _digests(raw: bytes) -> set[str]:
     return {digest.decode() for digest in _DIGEST.findall(raw)}
+
+
+def _forget_killed_builds(cloud: Cloud) -> None:
+    """Embeddings that a build had no time to remove: nobody builds now."""
+    with cloud.database.reading() as connection:
+        known = tasks.ids(connection)
+    for task in known:
+        cloud.work(f"index-{task}").clear()
 
 
 def _forget_secrets(cloud: Cloud, kept: set[str], blobs: int, *, now: float) -> int:

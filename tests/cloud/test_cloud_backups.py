@@ -284,6 +284,14 @@ def test_blobs_go_when_nothing_has_named_them_for_a_while(made: Cloud, tmp_path:
     assert garbage.collect(made, now=now + 8 * DAY_S).blobs == 0
 
 
+def test_what_a_killed_build_left_is_cleared_away(made: Cloud) -> None:
+    made.work("index-toy").put(b"an embedding")
+    garbage.collect(made, dry_run=True, now=time.time())
+    assert len(list(made.work("index-toy").stored())) == 1
+    garbage.collect(made, now=time.time())
+    assert list(made.work("index-toy").stored()) == []
+
+
 @files_only
 def test_nothing_is_collected_while_something_is_built(made: Cloud) -> None:
     for work in ("index-toy", "base-toy"):
