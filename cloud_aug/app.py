@@ -15,7 +15,7 @@ from starlette.responses import Response
 
 from cloud_aug import openapi
 from cloud_aug.cloud import open_settings
-from cloud_aug.console import site
+from cloud_aug.console import pages, site
 from cloud_aug.console.live import Streams
 from cloud_aug.metrics import Report
 from cloud_aug.middleware import BodyGuard, Crowd, Envelope, Watch
@@ -64,10 +64,11 @@ def _told(_request: Request, error: Exception) -> Response:
     return error_reply(told(error))
 
 
-def _http_error(_request: Request, error: Exception) -> Response:
+def _http_error(request: Request, error: Exception) -> Response:
     status = getattr(error, "status_code", 500)
     kinds: dict[int, EdgeError] = {404: NotFound("there is no such page"), 405: UsageError("the method is not allowed")}
-    answer = error_reply(kinds.get(status, EdgeError("the request failed")))
+    by_person = "text/html" in request.headers.get("accept", "")
+    answer = (pages.refusal if by_person else error_reply)(kinds.get(status, EdgeError("the request failed")))
     answer.status_code = status
     answer.headers.update(getattr(error, "headers", None) or {})  # with 405: which methods are allowed
     return answer

@@ -13,6 +13,7 @@ from typing import Any
 import jinja2
 from starlette.responses import HTMLResponse, Response
 
+from cloud_aug import logs
 from cloud_aug.console import words
 from edgewire.errors import EdgeError
 
@@ -35,7 +36,8 @@ def page(template: str, /, *, status: int = 200, **values: Any) -> HTMLResponse:
 
 def refusal(error: EdgeError) -> Response:
     """An error as a page that says what to do next."""
-    made = page("error.html", status=error.http_status, error=error, visitor=None)
+    request = logs.request_id.get() if error.http_status >= 500 else ""
+    made = page("error.html", status=error.http_status, error=error, request=request, visitor=None)
     if error.retry_after_s is not None:
         made.headers["retry-after"] = str(math.ceil(error.retry_after_s))
     return made

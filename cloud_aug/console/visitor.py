@@ -6,6 +6,7 @@ Every route takes `Looking`, `Listening` or one of `acting(role)`; only the logi
 from __future__ import annotations
 
 import hmac
+import logging
 import re
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ import sqlalchemy as sa
 from fastapi import Depends, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
+from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
 from cloud_aug import accounts, sessions
@@ -26,6 +28,8 @@ from cloud_aug.middleware import check_length
 from cloud_aug.replies import told
 from cloud_aug.sessions import Session
 from edgewire.errors import EdgeError, InvalidMessage, Refused, TooLarge
+
+_log = logging.getLogger(__name__)
 
 COOKIE = "__Host-console"
 LIVE_HEADER = "x-live"  # the page's script asks, not a person: it must not keep a session alive
@@ -72,6 +76,11 @@ class PageRoute(APIRoute):
             except RequestValidationError:
                 return pages.refusal(InvalidMessage("the page's address is malformed"))
             except (EdgeError, OSError, sa.exc.DBAPIError, sa.exc.TimeoutError) as error:
+                return pages.refusal(told(error))
+            except ClientDisconnect:
+                raise
+            except Exception as error:
+                _log.exception("failed")
                 return pages.refusal(told(error))
 
         return handle

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 PICTURE = os.environ.get("CONSOLE_PICTURE", "")
 DESK, PHONE = {"width": 1200, "height": 860}, {"width": 375, "height": 740}
+WIDTHS = (1200, 1001, 800, 721, 375, 320)
 NASTY = f"b{1:016x}"
 PATHS = (
     "/",
@@ -171,11 +172,24 @@ def test_a_form_on_another_site_changes_nothing(opened, served):
     assert told[board].revoked_at is None
 
 
+def test_a_long_name_leaves_the_other_columns_of_a_phone_their_words_whole(opened):
+    page = opened("vic", viewport=PHONE).new_page()
+    page.goto("/boards")
+    page.wait_for_selector("td time")
+    assert page.evaluate("[...document.querySelectorAll('td time')].every((one) => one.offsetHeight < 80)")
+
+
+def test_an_address_that_is_none_is_a_page_for_a_person(opened):
+    page = opened("vic").new_page()
+    assert page.goto("/bords").status == 404
+    assert "There is no such page" in page.inner_text("h1")
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize(
     "paths", [("/login", *PATHS), (*MORE, "release", "confirm", "series")], ids=["first", "others"]
 )
-def test_axe_finds_nothing_serious_and_a_phone_needs_no_sideways_scrolling(opened, release, series, scheme, paths):
+def test_axe_finds_nothing_serious_and_no_width_needs_sideways_scrolling(opened, release, series, scheme, paths):
     from axe_playwright_python.sync_playwright import Axe
 
     page, axe = opened("ann", color_scheme=scheme).new_page(), Axe()
@@ -195,8 +209,9 @@ def _check(page: Page, axe: Any, path: str) -> None:
     found = axe.run(page).response["violations"]
     serious = [(one["id"], one["nodes"][0]["html"]) for one in found if one["impact"] in ("serious", "critical")]
     assert not serious, (path, serious)
-    page.set_viewport_size(PHONE)
-    assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"], path
+    for width in WIDTHS:
+        page.set_viewport_size({**PHONE, "width": width})
+        assert page.evaluate("document.documentElement.scrollWidth") <= width, (path, width)
 
 
 @pytest.mark.skipif(not PICTURE, reason="CONSOLE_PICTURE names no file")

@@ -165,6 +165,24 @@ def test_what_is_not_there_is_a_page_that_says_so(visit):
         answer = visit.client.get(path)
         assert (answer.status_code, answer.headers["content-type"]) == (status, "text/html; charset=utf-8")
     assert visit.client.get("/v1/none").json()["error"]["code"] == "not_found"
+    assert "There is no such page" in visit.client.get("/none", headers={"Accept": "text/html"}).text
+
+
+def test_a_page_that_fails_as_nobody_foresaw_is_a_page_with_the_requests_id(visit, monkeypatch):
+    visit.log_in("vic")
+    monkeypatch.setattr(jobs, "newest", lambda *_, **__: 1 / 0)
+    answer = visit.client.get("/jobs", headers={"X-Request-ID": "r1"})
+    assert (answer.status_code, "The server failed" in answer.text, "<code>r1</code>" in answer.text) == (
+        500,
+        True,
+        True,
+    )
+    assert "division" not in answer.text
+
+
+def test_sentences_of_a_page_stand_apart(visit):
+    visit.log_in("vic")
+    assert "fetch whole. Mode embedding" in visit.client.get("/tasks/toy").text
 
 
 def test_a_release_is_paused_resumed_and_aborted_by_whoever_saw_it_as_it_is(visit, made, clock):

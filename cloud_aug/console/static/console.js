@@ -33,8 +33,10 @@ function replace(old, made) {
   const focused = old.contains(document.activeElement) ? document.activeElement : null;
   const href = focused && focused.getAttribute("href");
   const open = [...old.querySelectorAll("details[open][id]")].map((one) => one.id);
+  const aside = [...old.querySelectorAll(".scroll[id]")].map((one) => [one.id, one.scrollLeft]);
   old.replaceChildren(...made.childNodes);
   for (const id of open) document.getElementById(id)?.setAttribute("open", "");
+  for (const [id, left] of aside) document.getElementById(id)?.scrollTo({ left, behavior: "instant" });
   if (focused) {
     const again = focused.id ? document.getElementById(focused.id)
       : [...old.querySelectorAll("a[href]")].find((one) => one.getAttribute("href") === href);
