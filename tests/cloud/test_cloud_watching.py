@@ -229,6 +229,8 @@ def test_every_metric_that_the_dashboard_shows_exists(client, cloud, clock, bear
     asked = {name for query in queries for name in re.findall(r"\bcloud_[a-z_0-9]+", query)}
     assert len(queries) >= 10
     assert asked <= known, asked - known
+    timed = [query for query in queries if "cloud_request_seconds_bucket" in query]
+    assert all('route!="/live"' in query for query in timed), "pages are open for hours, and are not slow"
 
 
 def test_a_board_waits_as_told_and_a_little_longer_each_its_own_while(tmp_path):
