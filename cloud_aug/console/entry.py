@@ -20,7 +20,7 @@ LOGIN_COOKIE = "__Host-login"  # ties the form to the browser that asked for it;
 _TICKET = re.compile(r"[A-Za-z0-9_-]{32}")
 _FILES = {"console.css": "text/css", "console.js": "text/javascript", "icon.svg": "image/svg+xml"}
 
-Next = Annotated[str, Query(max_length=500)]
+Next = Annotated[str, Query(max_length=visitor.NEXT_LENGTH)]
 
 
 @router.get("/login")

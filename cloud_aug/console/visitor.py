@@ -35,6 +35,7 @@ COOKIE = "__Host-console"
 LIVE_HEADER = "x-live"  # the page's script asks, not a person: it must not keep a session alive
 FORM_LIMIT_BYTES = 16 << 10
 FORM_FIELDS = 20
+NEXT_LENGTH = 500  # of an address to go on to after the login
 _INSIDE = re.compile(r"/(?![/\\])[!-\[\]-~]*")  # printable ASCII without a backslash
 TOKEN_FIELD = "form_token"  # noqa: S105  (its name)
 
@@ -90,7 +91,8 @@ def _to_login(request: Request) -> Response:
     if LIVE_HEADER in request.headers:
         return Response(status_code=401, headers=pages.HEADERS)
     there = request.url.path + (f"?{request.url.query}" if request.url.query else "")
-    return pages.redirect("/login" if request.method != "GET" or there == "/" else f"/login?next={quote(there)}")
+    forgotten = request.method != "GET" or there == "/" or len(there) > NEXT_LENGTH
+    return pages.redirect("/login" if forgotten else f"/login?next={quote(there)}")
 
 
 def inside(path: str) -> str:

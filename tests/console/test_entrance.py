@@ -149,6 +149,8 @@ def test_who_logs_out_is_out(visit, made):
 
 def test_a_stranger_is_led_to_the_login_and_then_back_but_never_to_another_host(visit):
     assert visit.client.get("/boards?state=hot").headers["location"] == "/login?next=/boards%3Fstate%3Dhot"
+    long = visit.client.get("/boards", params={"q": "\u30dc" * 63, "profile": "x" * 63}).headers["location"]
+    assert visit.client.get(long).status_code == 200
     for bad in (
         "//evil.example",
         "https://evil.example",
