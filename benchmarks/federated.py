@@ -4,7 +4,8 @@ MNIST with its writers, 100 boards, the code that `cloud-aug simulate` runs. `ta
 accuracy, against the reference's number of rounds; how that depends on initialization and input scaling (`start`) and
 on E (`epochs`); `compute`: passes over the data, against one board that has all of it. Then, each after a fixed number
 of rounds: `algorithms` on six splits, `compression` both ways, planted attackers (`attack`), boards that drop or send
-garbage (`faults`), that are online in turns (`availability`), noise (`privacy`).
+garbage (`faults`), that are online in turns (`availability`), noise (`privacy`), and a second model that learns with
+the boards' one (`mutual`).
 
 What is played is kept under --folder, round by round: a run that is cut off goes on, and --report prints what is there.
 """
@@ -22,7 +23,7 @@ import numpy as np
 from benchmarks.federated_cases import BOARDS, GROUPS, ONE_EPOCH, Case
 from benchmarks.figures import Figure, answer, at_most, noted
 from benchmarks.reference_models import reference_model
-from cloud_aug.simulation.plan import Round
+from cloud_aug.simulation.plan import Round, judges
 from cloud_aug.simulation.play import Simulation
 from cloud_aug.simulation.processes import Processes
 from demo.data import find
@@ -82,7 +83,7 @@ class World:
     def crowd(self, case: Case) -> Crowd:
         """The server's own samples, where a rule needs them, are taken from the training set before it is dealt."""
         rng = np.random.default_rng(case.plan.seed)
-        own = rng.permutation(len(self.y))[:TRUSTED] if case.plan.algorithm == "leave-one-out" else np.zeros(0, int)
+        own = rng.permutation(len(self.y))[:TRUSTED] if judges(case.plan) else np.zeros(0, int)
         kept = np.delete(np.arange(len(self.y)), own)
         x, y = self.x[kept], self.y[kept]
         parts = {
@@ -97,7 +98,9 @@ class World:
             "day-night": lambda: _day_night(y, rng),
         }[case.split]()
         trusted = (self.x[own], self.y[own]) if len(own) else None
-        return Crowd(reference_model(case.model, seed=case.plan.seed), x, y, parts, self.test, trusted=trusted)
+        model = reference_model(case.model, seed=case.plan.seed)
+        peer = reference_model(case.peer, seed=case.plan.seed) if case.peer else None
+        return Crowd(model, x, y, parts, self.test, trusted=trusted, peer=peer)
 
 
 def _day_night(y: np.ndarray, rng: np.random.Generator) -> list[Part]:
@@ -180,6 +183,8 @@ def _fixed(case: Case, history: list[Round], epsilon: float | None) -> Figure:
     refused = sum(done.refused for done in history)
     anchor = f"{len(history)} rounds; per board and round {down / 1000:.1f} kB down, {up / 1000:.1f} kB up"
     anchor += f"; {refused} refused" if refused else ""
+    peers = [done.peer_score for done in history[-case.last :] if done.peer_score is not None]
+    anchor += f"; its peer {100 * statistics.mean(peers):.2f} %" if peers else ""
     anchor += f"; epsilon {epsilon:.3g} at delta 1e-5" if epsilon is not None else ""
     return noted(case.name, score, "%", anchor=anchor)
 

@@ -53,7 +53,8 @@ ONE_EPOCH = Plan(settings=LocalSettings(epochs=1, batch_size=10, learning_rate=0
 @dataclass(frozen=True)
 class Case:
     """One simulation. target: accuracy at which it may stop; reference: how many of `unit` it took the reference until
-    then (0: unknown); per_round: how many of `unit` a round is; last: rounds over whose accuracy the mean is taken."""
+    then (0: unknown); per_round: how many of `unit` a round is; last: rounds over whose accuracy the mean is taken;
+    peer: a model that learns with the boards' one."""
 
     group: str
     name: str
@@ -66,6 +67,7 @@ class Case:
     per_round: float = 1
     boards: int = BOARDS
     last: int = 5
+    peer: str = ""
 
 
 def table(seeds: int) -> Iterator[Case]:
@@ -157,6 +159,16 @@ def faults(seeds: int) -> Iterator[Case]:
             yield Case("faults", f"{name} with 30 % dropping and 10 % sending {kind}", "2nn", "iid", hurt)
 
 
+def mutual(seeds: int) -> Iterator[Case]:
+    """With each other, and each by itself on the same samples of the server's."""
+    for split in ("iid", "shards"):
+        for trust in (1.0, 0.0):
+            for seed in range(seeds):
+                plan = replace(ONE_EPOCH, algorithm="mutual", options=(("trust", trust),), seed=seed)
+                name = f"{'mutual' if trust else 'each by itself'} on {split}, seed {seed}"
+                yield Case("mutual", name, "2nn", split, plan, peer="lenet5")
+
+
 def availability(seeds: int) -> Iterator[Case]:
     """Over a day and a night, in the long one with a few local steps in each round."""
     for name in ("fedavg", "fedlaavg"):
@@ -186,6 +198,7 @@ GROUPS: dict[str, Callable[[int], Iterator[Case]]] = {
     "compression": compression,
     "attack": attack,
     "faults": faults,
+    "mutual": mutual,
     "availability": availability,
     "privacy": privacy,
 }

@@ -9,6 +9,7 @@ from torch import nn
 
 from edgelearn.federated.arrays import Arrays
 from edgelearn.federated.fedsubavg import involvement
+from edgelearn.federated.mutual import Classroom
 from edgelearn.federated.splits import Part
 from edgelearn.learner import TorchLearner, bind, trained, weights_of
 from edgelearn.metrics import log_losses, score
@@ -19,7 +20,7 @@ from edgewire.tasks import Metric
 
 class Crowd:
     """x (n, *shape), y int64 (n,): everybody's samples, kept once; parts: what each board has of them; test: samples
-    that no board has; trusted: others, which the server has."""
+    that no board has; trusted: others, which the server has; peer: a model that learns with the boards' on those."""
 
     def __init__(
         self,
@@ -30,13 +31,15 @@ class Crowd:
         test: tuple[np.ndarray, np.ndarray],
         *,
         trusted: tuple[np.ndarray, np.ndarray] | None = None,
+        peer: nn.Module | None = None,
         metric: Metric = "accuracy",
     ) -> None:
         self.boards = [f"board-{number}" for number in range(len(parts))]
         self._parts = dict(zip(self.boards, parts, strict=True))
         self._model, self._x, self._y = model, x, y
         self._test_x, self._test_y = test
-        self._trusted = trusted
+        self._trusted, self.peer = trusted, peer
+        self._peer_start = weights_of(peer) if peer is not None else {}
         self._metric = metric
         self._rows: dict[str, Arrays] = {}
 
@@ -91,6 +94,19 @@ class Crowd:
             raise ValueError("the server has no samples of its own to judge by")
         x, y = self._trusted
         return -float(log_losses(self._outputs(weights, x), y).mean())
+
+    def classroom(self) -> Classroom:
+        """See `federated.mutual`. Raises ValueError where there is no peer, or nothing to learn on."""
+        if self.peer is None or self._trusted is None:
+            raise ValueError("there is no peer to learn with, or nothing to learn on")
+        x, y = self._trusted
+        return Classroom(TorchLearner(self._model, x, y), TorchLearner(self.peer, x, y), y, self._peer_start)
+
+    def peer_score(self, weights: Mapping[str, np.ndarray]) -> float:
+        """The task's metric of the peer with such weights, on the test samples, 0..1."""
+        if self.peer is None:
+            raise ValueError("there is no peer")
+        return self.score(TorchLearner(self.peer, self._test_x, self._test_y).logits(weights))
 
     def _outputs(self, weights: Mapping[str, np.ndarray], x: np.ndarray) -> np.ndarray:
         bind(trained(self._model), {name: np.require(array, requirements="W") for name, array in weights.items()})

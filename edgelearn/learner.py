@@ -36,19 +36,32 @@ class TorchLearner:
 
     def gradient(self, weights: Mapping[str, np.ndarray], rows: np.ndarray) -> Arrays:
         """Of the mean cross-entropy over these rows."""
+        return self._gradient(weights, rows, self.y[rows])
+
+    def towards(self, weights: Mapping[str, np.ndarray], rows: np.ndarray, targets: np.ndarray) -> Arrays:
+        """As `gradient`, against these probabilities (rows, classes), float32, instead of the labels."""
+        return self._gradient(weights, rows, targets)
+
+    def _gradient(self, weights: Mapping[str, np.ndarray], rows: np.ndarray, targets: np.ndarray) -> Arrays:
         if not self.model.training:
             self.model.train()
         bind(self._trained, weights)
         if len(rows) <= PIECE_ROWS:
-            return self._slopes(rows)
-        pieces = [rows[start : start + PIECE_ROWS] for start in range(0, len(rows), PIECE_ROWS)]
-        return weighted_mean((self._slopes(piece), len(piece)) for piece in pieces)
+            return self._slopes(rows, targets)
+        pieces = [slice(start, start + PIECE_ROWS) for start in range(0, len(rows), PIECE_ROWS)]
+        return weighted_mean((self._slopes(rows[piece], targets[piece]), len(rows[piece])) for piece in pieces)
 
-    def _slopes(self, rows: np.ndarray) -> Arrays:
+    def _slopes(self, rows: np.ndarray, targets: np.ndarray) -> Arrays:
         logits, _ = self.model(torch.from_numpy(self.x[rows]))
-        loss = F.cross_entropy(logits, torch.from_numpy(self.y[rows]))
+        loss = F.cross_entropy(logits, torch.from_numpy(targets))
         slopes = torch.autograd.grad(loss, list(self._trained.values()))
         return {name: slope.numpy() for name, slope in zip(self._trained, slopes, strict=True)}
+
+    def likely(self, weights: Mapping[str, np.ndarray], rows: np.ndarray) -> np.ndarray:
+        """Probabilities of these rows (rows, classes), nothing is trained."""
+        bind(self._trained, {name: np.require(array, requirements="W") for name, array in weights.items()})
+        likely: np.ndarray = F.softmax(torch.from_numpy(outputs(self.model, self.x[rows])[0]), dim=1).numpy()
+        return likely
 
     def logits(self, weights: Mapping[str, np.ndarray]) -> np.ndarray:
         """On all samples (n, classes), nothing is trained."""

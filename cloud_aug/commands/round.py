@@ -84,6 +84,8 @@ Adapt = Annotated[
     typer.Option("--adapt", help="Let this follow the pace that boards were seen to have; repeatable."),
 ]
 Kept = Annotated[int, typer.Option("--keep-updates", min=0, help="Rounds whose single updates stay on disk.")]
+Peer = Annotated[str, typer.Option("--peer", metavar="TASK", help="Whose base learns with this one, by `mutual`.")]
+OfPeer = Annotated[bool, typer.Option("--peer", help="The model that learned with it, instead.")]
 Start = Annotated[bool, typer.Option("--start", help="Start it at once.")]
 Which = Annotated[str, typer.Option("--round", help="Its number, last, or best by the boards' own score.")]
 Out = Annotated[Path, typer.Option("-o", "--out", help="Where to write the weights (safetensors).")]
@@ -124,6 +126,7 @@ def create(
     max_samples: Most = 1_000_000,
     kept_updates: Kept = 3,
     adapt: Adapt = None,
+    peer: Peer = "",
     start: Start = False,
     data: Data = None,
     as_json: Json = False,
@@ -157,6 +160,7 @@ def create(
         max_samples=max_samples,
         kept_updates=kept_updates,
         adapt=_rules(algorithm, adapt or []),
+        peer=peer or None,
     )
     cloud = opened(data)
     made = all_series.create(cloud, task, plan, now=time.time())
@@ -307,14 +311,22 @@ def _changes(cloud: Cloud, series: str, rounds: int) -> Iterator[SeriesStatus]:
 
 @app.command()
 def fetch(
-    series: Series, out: Out, which: Which = "last", board: Board = None, data: Data = None, as_json: Json = False
+    series: Series,
+    out: Out,
+    which: Which = "last",
+    board: Board = None,
+    peer: OfPeer = False,
+    data: Data = None,
+    as_json: Json = False,
 ) -> None:
     """Write the weights that a round made, or those of one board in it, to a file."""
     from cloud_aug.rounds import results
     from edgewire.files import write_atomic
 
+    if board is not None and peer:
+        raise UsageError("boards do not have the peer", hint="leave out --board, or --peer")
     cloud = opened(data)
-    found = results.fetch(cloud, series, which) if board is None else _of_board(cloud, series, which, board)
+    found = results.fetch(cloud, series, which, peer=peer) if board is None else _of_board(cloud, series, which, board)
     write_atomic(out, found.weights, mode=0o600)
     report = {"series": series, "round": found.number, "board": board, "file": str(out), "bytes": len(found.weights)}
     show(report, f"wrote the model of round {found.number} to {out}", as_json=as_json)
@@ -327,11 +339,13 @@ def _of_board(cloud: Cloud, series: str, which: str, board: str) -> Model:
 
 
 @app.command()
-def publish(series: Series, which: Which = "last", data: Data = None, as_json: Json = False) -> None:
+def publish(
+    series: Series, which: Which = "last", peer: OfPeer = False, data: Data = None, as_json: Json = False
+) -> None:
     """Make the model of a round the task's newest base; then build the index, which hands it out."""
     from cloud_aug.rounds import results
 
-    done = results.publish(opened(data), series, which, now=time.time())
+    done = results.publish(opened(data), series, which, peer=peer, now=time.time())
     record = done.record
     text = f"base {record.base.version} of '{record.task}' is the model of round {done.number} of series {series}"
     text += "" if done.changed else " (it was already)"
@@ -359,6 +373,8 @@ def _lines(one: SeriesStatus) -> str:
     ]
     if one.adapt:
         lines.insert(2, f"following boards' pace: {', '.join(one.adapt)}")
+    if one.peer:
+        lines.insert(2, f"with it learns the base of '{one.peer}': round fetch|publish {one.id} --peer")
     if one.best_round is not None:
         lines.append(f"best: round {one.best_round}, {_percent(one.best_score)} on the boards' own samples")
     if one.epsilon is not None:

@@ -58,6 +58,10 @@ Turns = Annotated[
 ]
 Attack = Annotated[str, typer.Option("--attack", help="What attackers send: flip, noise, nan or greedy.")]
 Attackers = Annotated[float, typer.Option("--attackers", min=0, max=1, help="Share of the boards that attack.")]
+Peer = Annotated[
+    str,
+    typer.Option("--peer", metavar="NAME[:WIDTH]", help="The cloud's own model, which learns with boards'."),
+]
 Seed = Annotated[int, typer.Option("--seed", min=0, help="The same seed gives the same bytes.")]
 ProcessCount = Annotated[
     int, typer.Option("--processes", min=1, max=256, help="Play boards on so many, each with all samples in memory.")
@@ -88,6 +92,7 @@ def simulate(
     attackers: Attackers = 0.0,
     noise: Noise = 0.0,
     clip: Clip = 1.0,
+    peer: Peer = "",
     seed: Seed = 0,
     out: Out = None,
     processes: ProcessCount = 1,
@@ -119,7 +124,7 @@ def simulate(
     )
     with _folder(out) as folder, _players(engine_name, address, processes) as players, progress() as bar:
         files = (samples, test, task_file)
-        simulation = _simulation(World(split, boards, skew, seed), plan, folder, files, players)
+        simulation = _simulation(World(split, boards, skew, seed, peer), plan, folder, files, players)
         history = simulation.run(lambda done: bar("rounds", done.number + 1, rounds))
     _show(plan, history, simulation.epsilon(), as_json=as_json)
 
@@ -189,6 +194,7 @@ def _show(plan: Plan, history: list[Round], epsilon: float | None, *, as_json: b
         "bytes_down": sum(done.bytes_down for done in history),
         "bytes_up": sum(done.bytes_up for done in history),
         "epsilon": epsilon,
+        "last_peer_score": history[-1].peer_score,
     }
     rows: list[tuple[object, ...]] = [
         (r.number + 1, f"{r.score:.4f}", r.answered, r.invited, r.late, r.refused, r.bytes_down, r.bytes_up)
@@ -197,4 +203,5 @@ def _show(plan: Plan, history: list[Round], epsilon: float | None, *, as_json: b
     header = ("round", "score", "answered", "invited", "late", "refused", "bytes down", "bytes up")
     best = f"best {report['best_score']:.4f} in round {report['best_round']} of {len(history)}"
     privacy = f"; epsilon {epsilon:.3g} at delta 1e-5" if epsilon is not None else ""
-    show(report, f"{table(rows, header)}\n{best}{privacy}", as_json=as_json)
+    peer = f"; the peer has {history[-1].peer_score:.4f}" if history[-1].peer_score is not None else ""
+    show(report, f"{table(rows, header)}\n{best}{privacy}{peer}", as_json=as_json)

@@ -15,7 +15,7 @@ from cloud_aug.cloud import Cloud
 from cloud_aug.rounds import orders, receiving
 from cloud_aug.rounds import rows as told_rows
 from cloud_aug.rounds import series as all_series
-from cloud_aug.rounds.judging import judge
+from cloud_aug.rounds.judging import classroom, judge
 from cloud_aug.rounds.orders import Ordered
 from cloud_aug.rounds.plan import Series, algorithm_of
 from edgelearn.federated.algorithm import Algorithm, Server, Update
@@ -58,6 +58,7 @@ def count(cloud: Cloud, made: Series, number: int) -> Counted:
         involved=involved,
         total_samples=total,
         judged=worth.update,
+        classroom=classroom(cloud, made),
     )
     before = all_series.load_server(cloud, row.server, number - 1)
     server, problem = _closed(algorithm, before, _updates(cloud, made, rows, steps, number, damaged))

@@ -1,17 +1,22 @@
-"""How good weights are on samples that the cloud itself has: the pool's. Only for algorithms that ask."""
+"""What the cloud's own samples, the pool's, say of weights, and what two models learn on. Only for algorithms that
+ask."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 
 import numpy as np
 
 from cloud_aug import pool, tasks
 from cloud_aug.cloud import Cloud
-from cloud_aug.rounds.plan import Series
+from cloud_aug.rounds.plan import Peer, Series
+from edgelearn.federated.catalogue import no_classroom
 from edgelearn.federated.contribution import Value
+from edgelearn.federated.mutual import Classroom
+from edgewire import tensors
+from edgewire.messages import WEIGHTS_LIMIT_BYTES, Base
 from edgewire.samples import Samples, concatenate
 from edgewire.tasks import Task
 
@@ -33,19 +38,43 @@ def judge(cloud: Cloud, series: Series) -> Value:
 def _judge(cloud: Cloud, series: Series) -> Value:
     from edgelearn.learner import learner_of  # only now: it imports torch
     from edgelearn.metrics import log_losses
-    from edgewire import tensors
-    from edgewire.messages import WEIGHTS_LIMIT_BYTES
 
     task = tasks.load(cloud, series.task)
     some = _spread(cloud, task)
-    raw = cloud.blobs.read(series.base.weights.digest)
-    base = tensors.unpack(raw, what="base weights", limit_bytes=WEIGHTS_LIMIT_BYTES)[0]
+    base = _arrays(cloud, series.base)
 
     def value(weights: Mapping[str, np.ndarray]) -> float:
         learner = learner_of(task, base, some.x, some.y)
         return -float(log_losses(learner.logits(weights), some.y).mean())
 
     return value
+
+
+def classroom(cloud: Cloud, series: Series) -> Callable[[], Classroom]:
+    """Both models of a series and samples of the pool, read when it is first called.
+
+    It raises ValueError where there is no peer, or the pool has no samples."""
+
+    @lru_cache(maxsize=1)
+    def made() -> Classroom:
+        return no_classroom() if series.peer is None else _classroom(cloud, series, series.peer)
+
+    return lambda: made()
+
+
+def _classroom(cloud: Cloud, series: Series, peer: Peer) -> Classroom:
+    from edgelearn.learner import learner_of, weights_of  # only now: it imports torch
+
+    task, other = tasks.load(cloud, series.task), tasks.load(cloud, peer.task)
+    some = _spread(cloud, task)
+    small = learner_of(task, _arrays(cloud, series.base), some.x, some.y)
+    large = learner_of(other, _arrays(cloud, peer.base), some.x, some.y)
+    return Classroom(small, large, some.y, weights_of(large.model))
+
+
+def _arrays(cloud: Cloud, base: Base) -> dict[str, np.ndarray]:
+    raw = cloud.blobs.read(base.weights.digest)
+    return tensors.unpack(raw, what="base weights", limit_bytes=WEIGHTS_LIMIT_BYTES)[0]
 
 
 def _spread(cloud: Cloud, task: Task) -> Samples:

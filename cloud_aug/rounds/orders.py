@@ -6,6 +6,7 @@ some rounds is sent each change. The server's own weights stay exact."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -20,6 +21,8 @@ from edgelearn.compression.broadcast import started
 from edgelearn.compression.catalogue import CODECS, DOWN
 from edgelearn.federated.algorithm import Algorithm, Server
 from edgelearn.federated.arrays import Arrays
+from edgelearn.federated.catalogue import no_classroom
+from edgelearn.federated.mutual import Classroom
 from edgewire.messages import WEIGHTS_LIMIT_BYTES, BlobRef
 from edgewire.rounds import CHANGES_AT_MOST, Parts, Shortcut, pack_order, unpack_order
 
@@ -74,9 +77,9 @@ def tasks_of_own(cloud: Cloud, board: str, blob: str) -> set[str]:
         return set(connection.execute(query.where(asked.board == board, asked.own_blob == blob)).scalars())
 
 
-def begun(made: Series, weights: Arrays) -> Server:
-    """The server before the first round."""
-    return _algorithm(made).start(weights)
+def begun(made: Series, weights: Arrays, classroom: Callable[[], Classroom]) -> Server:
+    """The server before the first round. classroom: see `FedMutual`."""
+    return _algorithm(made, classroom).start(weights)
 
 
 def load(cloud: Cloud, blob: str) -> Arrays:
@@ -122,9 +125,9 @@ def shortcut(connection: sa.Connection, made: Series, number: int, holds: str) -
     return None
 
 
-def _algorithm(made: Series) -> Algorithm:
+def _algorithm(made: Series, classroom: Callable[[], Classroom] = no_classroom) -> Algorithm:
     """To make orders and a first state: nothing is judged or drawn then."""
-    return algorithm_of(made, value=_nothing_to_judge_by, rng=np.random.default_rng)
+    return algorithm_of(made, value=_nothing_to_judge_by, rng=np.random.default_rng, classroom=classroom)
 
 
 def _nothing_to_judge_by(_weights: object) -> float:

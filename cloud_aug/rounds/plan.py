@@ -12,11 +12,13 @@ from msgspec import Meta
 
 from edgelearn.compression.catalogue import CODECS, DOWN
 from edgelearn.federated.algorithm import Algorithm, LocalSettings
-from edgelearn.federated.catalogue import ALGORITHMS, Surroundings, make
+from edgelearn.federated.catalogue import ALGORITHMS, Surroundings, make, no_classroom
 from edgelearn.federated.contribution import Value
+from edgelearn.federated.mutual import Classroom
 from edgewire.errors import UsageError
 from edgewire.messages import Base, Name
 from edgewire.rounds import Local, Network
+from edgewire.tasks import TaskId
 
 Count = Annotated[int, Meta(ge=1, le=1_000_000)]
 Span = Annotated[float, Meta(gt=0, le=30 * 86400)]
@@ -27,7 +29,8 @@ _ANY_SIGN = ("margin",)  # options that mean something below 0, too
 
 @dataclass(frozen=True)
 class Plan:
-    """algorithm: a key of the catalogue; options: of the algorithm; rounds: how many have to close.
+    """algorithm: a key of the catalogue; options: of the algorithm; rounds: how many have to close; peer: the task
+    whose base learns with this one's, for algorithms in which two models do.
 
     Who: cohort: boards in a round at most; quorum: updates without which a round has failed; selection: '' is the
     algorithm's own; profiles, networks: () is any; max_temperature_c: of a board, where it is known; min_samples.
@@ -64,6 +67,7 @@ class Plan:
     max_samples: Count = 1_000_000
     kept_updates: Annotated[int, Meta(ge=0, le=1_000_000)] = 3
     adapt: tuple[Rule, ...] = ()
+    peer: TaskId | None = None
 
     def problems(self) -> list[str]:
         """What the field types cannot say; empty when the plan is sound."""
@@ -84,6 +88,12 @@ class Plan:
             found.append(f"a cohort of {self.cohort} can never reach a quorum of {self.quorum}")
         if self.algorithm == "ensemble":
             found.append("'ensemble' makes no single model that boards could get: see 'cloud-aug simulate'")
+        if self.algorithm in ALGORITHMS and learns_with_peer(self) != bool(self.peer):
+            found.append(
+                f"'{self.algorithm}' learns with no other model: leave out --peer"
+                if self.peer
+                else f"'{self.algorithm}' needs a task whose base learns with this one's: --peer TASK"
+            )
         if not all(map(math.isfinite, (self.max_norm, self.max_temperature_c or 0.0))):
             found.append("max_norm and max_temperature_c must be finite: give a large number for no limit")
         return found + (self._of_counting() if self.algorithm in ALGORITHMS else [])
@@ -110,10 +120,18 @@ class Plan:
 
 
 @dataclass(frozen=True)
+class Peer:
+    """The base of another task that learns with that of a series, as it was when the series was made."""
+
+    task: str
+    base: Base
+
+
+@dataclass(frozen=True)
 class Series:
     """A series as it was made. base: of which the first round starts; boards: how many might take part then; start:
     digest of the weights and the algorithm's state before the first round; tables: how many rows each has, where boards
-    are sent those that they touch."""
+    are sent those that they touch; peer: what learns with it."""
 
     id: str
     task: str
@@ -122,6 +140,7 @@ class Series:
     boards: int
     start: str
     tables: dict[str, int] = field(default_factory=dict)
+    peer: Peer | None = None
 
 
 def _unvalued(_weights: object) -> float:
@@ -131,6 +150,11 @@ def _unvalued(_weights: object) -> float:
 def submodels(plan: Plan) -> bool:
     """Whether boards are sent the rows of tables that they touch, and no others."""
     return plan.algorithm in ALGORITHMS and ALGORITHMS[plan.algorithm].submodels
+
+
+def learns_with_peer(plan: Plan) -> bool:
+    """Whether two models learn from each other, of which boards train one."""
+    return "classroom" in getattr(ALGORITHMS[plan.algorithm], "__dataclass_fields__", {})
 
 
 def rules_of(algorithm: str) -> tuple[Rule, ...]:
@@ -170,12 +194,13 @@ def algorithm_of(
     involved: Mapping[str, np.ndarray] | None = None,
     total_samples: float = 0.0,
     judged: Callable[[Mapping[str, float]], None] = lambda worth: None,
+    classroom: Callable[[], Classroom] = no_classroom,
 ) -> Algorithm:
     """The algorithm of a series' round, for the server. involved, total_samples: see `FedSubAvg`; judged: see
-    `FedLeaveOneOut`. Raises UsageError for options that it does not have."""
+    `FedLeaveOneOut`; classroom: see `FedMutual`. Raises UsageError for options that it does not have."""
     plan, name = series.plan, counts_by(series.plan, buffered=buffered)
     expected = float(min(plan.cohort, series.boards))
-    surroundings = Surroundings(series.boards, expected, value, rng, involved or {}, total_samples, judged)
+    surroundings = Surroundings(series.boards, expected, value, rng, involved or {}, total_samples, judged, classroom)
     known = plan.options if name == plan.algorithm else {k: v for k, v in plan.options.items() if k == "server_rate"}
     try:
         return make(ALGORITHMS[name], surroundings, known)

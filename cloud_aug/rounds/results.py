@@ -18,6 +18,7 @@ from cloud_aug.rounds.status import scores_of
 from edgelearn.federated.arrays import plus
 from edgelearn.federated.catalogue import ALGORITHMS
 from edgelearn.federated.fedlaavg import FedLaAvg
+from edgelearn.federated.mutual import large_of
 from edgewire import tensors
 from edgewire.decoding import decode, encode
 from edgewire.errors import Gone, NotFound, NotReady, UsageError
@@ -27,10 +28,13 @@ from edgewire.messages import WEIGHTS_LIMIT_BYTES, Base
 
 @dataclass(frozen=True)
 class Model:
-    """number: of the round that made it; weights: all of the base's, as safetensors (weights/1)."""
+    """number: of the round that made it; task, base: whose it is and what it began as; weights: all of that base's, as
+    safetensors (weights/1)."""
 
     series: str
     number: int
+    task: str
+    base: Base
     weights: bytes
 
 
@@ -43,8 +47,9 @@ class Published:
     changed: bool
 
 
-def fetch(cloud: Cloud, series: str, which: str) -> Model:
-    """The model that a round made. which: 'last', 'best' (by the boards' own score) or a number.
+def fetch(cloud: Cloud, series: str, which: str, *, peer: bool = False) -> Model:
+    """The model that a round made. which: 'last', 'best' (by the boards' own score) or a number; peer: the model that
+    learned with it, instead.
 
     Raises NotFound, NotReady where no round was closed yet, UsageError.
     """
@@ -56,8 +61,12 @@ def fetch(cloud: Cloud, series: str, which: str) -> Model:
         result = connection.execute(found).scalar()
     if result is None:
         raise NotFound(f"round {number} made no model", hint=f"see 'cloud-aug round status {series}'")
-    weights = all_series.load_server(cloud, result, number).weights
-    return Model(made.id, number, _packed(cloud, made, weights))
+    server = all_series.load_server(cloud, result, number)
+    if not peer:
+        return _model(cloud, made, number, made.task, made.base, server.weights)
+    if made.peer is None:
+        raise UsageError(f"no other model learned with that of series {series}", hint="leave out --peer")
+    return _model(cloud, made, number, made.peer.task, made.peer.base, large_of(server))
 
 
 def fetch_of_board(cloud: Cloud, series: str, which: str, board: str) -> Model:
@@ -84,31 +93,29 @@ def fetch_of_board(cloud: Cloud, series: str, which: str, board: str) -> Model:
         whole = np.zeros_like(came[name])
         whole[rows] = update.delta[name]
         update.delta[name] = whole
-    return Model(made.id, number, _packed(cloud, made, plus(came, update.delta)))
+    return _model(cloud, made, number, made.task, made.base, plus(came, update.delta))
 
 
-def publish(cloud: Cloud, series: str, which: str, *, now: float) -> Published:
-    """Make the model of a round the task's newest base; `index build` hands it out. The rehearsal's figures are
-    those of the base that the series started from."""
+def publish(cloud: Cloud, series: str, which: str, *, peer: bool = False, now: float) -> Published:
+    """Make the model of a round its task's newest base; `index build` hands it out. peer: the model that learned with
+    it. The rehearsal's figures are those of the base that the series started from."""
     from edgelearn.export import patch_onnx  # only now: it imports torch
 
-    model = fetch(cloud, series, which)
-    with cloud.database.reading() as connection:
-        made = all_series.read(all_series.find(connection, series))
-    with cloud.locked(f"base-{made.task}", doing=f"training the base of task '{made.task}'"):
-        made_from = digest(encode(["rounds", made.id, model.number, digest(model.weights)]))
-        newest, origin = bases.newest(cloud, made.task), _record_of(cloud, made)
+    model = fetch(cloud, series, which, peer=peer)
+    with cloud.locked(f"base-{model.task}", doing=f"training the base of task '{model.task}'"):
+        made_from = digest(encode(["rounds", model.series, model.number, digest(model.weights)]))
+        newest, origin = bases.newest(cloud, model.task), _record_of(cloud, model)
         if newest.made_from == made_from:
             return Published(newest, model.number, changed=False)
         arrays = tensors.unpack(model.weights, what="weights", limit_bytes=WEIGHTS_LIMIT_BYTES)[0]
-        onnx = cloud.blobs.put(patch_onnx(cloud.blobs.read(made.base.onnx.digest), arrays))
+        onnx = cloud.blobs.put(patch_onnx(cloud.blobs.read(model.base.onnx.digest), arrays))
         base = Base(newest.base.version + 1, cloud.blobs.put(model.weights), onnx)
         record = replace(origin, base=base, made_from=made_from)
         with cloud.database.writing() as connection:
-            row = {"task": made.task, "version": base.version, "made_from": made_from, "trained_at": now}
+            row = {"task": model.task, "version": base.version, "made_from": made_from, "trained_at": now}
             connection.execute(db.bases.insert().values({**row, "document": encode(record)}))
-            detail = {"task": made.task, "round": model.number, "base": base.version}
-            audit.note(connection, at=now, actor=audit.SHELL, action="publish-rounds", subject=made.id, **detail)
+            detail = {"task": model.task, "round": model.number, "base": base.version}
+            audit.note(connection, at=now, actor=audit.SHELL, action="publish-rounds", subject=model.series, **detail)
     return Published(record, model.number, changed=True)
 
 
@@ -127,20 +134,23 @@ def number_of(connection: sa.Connection, made: Series, which: str) -> int:
     return max(scores, key=lambda number: scores[number]) if scores else int(last)
 
 
-def _packed(cloud: Cloud, made: Series, weights: tensors.Arrays) -> bytes:
+def _model(cloud: Cloud, made: Series, number: int, task: str, base: Base, weights: tensors.Arrays) -> Model:
     """What was trained, and of the base what was not."""
-    raw = cloud.blobs.read(made.base.weights.digest)
-    base = tensors.unpack(raw, what="base weights", limit_bytes=WEIGHTS_LIMIT_BYTES)[0]
-    return tensors.pack({**base, **weights}, {"format": "weights/1", "task": made.task})
+    raw = cloud.blobs.read(base.weights.digest)
+    whole = tensors.unpack(raw, what="base weights", limit_bytes=WEIGHTS_LIMIT_BYTES)[0]
+    packed = tensors.pack({**whole, **weights}, {"format": "weights/1", "task": task})
+    return Model(made.id, number, task, base, packed)
 
 
-def _record_of(cloud: Cloud, made: Series) -> BaseRecord:
+def _record_of(cloud: Cloud, model: Model) -> BaseRecord:
     """Of the base that the series started from."""
     column = db.bases.c
-    query = sa.select(column.document).where(column.task == made.task, column.version == made.base.version)
+    query = sa.select(column.document).where(column.task == model.task, column.version == model.base.version)
     with cloud.database.reading() as connection:
-        tasks.get(connection, made.task)
+        tasks.get(connection, model.task)
         document = connection.execute(query).scalar()
     if document is None:
-        raise NotFound(f"base {made.base.version} of task '{made.task}' is gone", hint="it was restored from a backup?")
+        raise NotFound(
+            f"base {model.base.version} of task '{model.task}' is gone", hint="it was restored from a backup?"
+        )
     return decode(BaseRecord, bytes(document), what="base")

@@ -12,9 +12,9 @@ import sqlalchemy as sa
 
 from cloud_aug import audit, db, publications, tasks, writes
 from cloud_aug.cloud import Cloud
-from cloud_aug.rounds import orders, pacing
+from cloud_aug.rounds import judging, orders, pacing
 from cloud_aug.rounds.orders import Ordered
-from cloud_aug.rounds.plan import Plan, Series, submodels
+from cloud_aug.rounds.plan import Peer, Plan, Series, submodels
 from edgelearn.federated.algorithm import Server
 from edgelearn.federated.catalogue import ALGORITHMS
 from edgewire.decoding import decode, encode
@@ -31,8 +31,8 @@ UNSETTLED = ("gathering", "open", "closing")  # states of a round that goes on; 
 def create(cloud: Cloud, task_id: str, plan: Plan, *, now: float) -> Series:
     """A series that starts from the published base. It invites nobody before `start`.
 
-    Raises UsageError for a plan that cannot be, NotReady without a published base, Refused where the task's policy does
-    not allow rounds, NotFound.
+    Raises UsageError for a plan that cannot be, NotReady without a published base (or, where two models learn, without
+    samples in the pool), Refused where the task's policy does not allow rounds, NotFound.
     """
     if problems := plan.problems():
         raise UsageError("; ".join(problems))
@@ -44,11 +44,12 @@ def create(cloud: Cloud, task_id: str, plan: Plan, *, now: float) -> Series:
     if boards < plan.quorum:
         hint = "enroll more boards, grant them the task, or lower --quorum"
         raise UsageError(f"{boards} boards may take part, the quorum is {plan.quorum}", hint=hint)
-    made = Series(secrets.token_hex(8), task_id, plan, base, boards, "")
+    peer = _peer(cloud, task, plan.peer) if plan.peer else None
+    made = Series(secrets.token_hex(8), task_id, plan, base, boards, "", peer=peer)
     shared = _shared(cloud, task, base.weights)
     if submodels(plan):
         made = replace(made, tables=_tables(task, shared))
-    server = orders.begun(made, shared)
+    server = _begun(cloud, made, shared)
     if (size := orders.keep(cloud, made, server, None).order.size) > UPDATE_LIMIT_BYTES:
         most = UPDATE_LIMIT_BYTES >> 20
         raise UsageError(f"boards would send {size >> 20} MiB, the limit is {most}", hint="train a smaller model")
@@ -255,6 +256,23 @@ def _shared(cloud: Cloud, task: Task, weights: BlobRef) -> dict[str, np.ndarray]
         return shared_weights(task, arrays)
     except ValueError as error:
         raise NotReady(f"the base of '{task.id}' does not fit its model: {error}", hint="train a new base") from None
+
+
+def _begun(cloud: Cloud, made: Series, shared: dict[str, np.ndarray]) -> Server:
+    try:
+        return orders.begun(made, shared, judging.classroom(cloud, made))
+    except ValueError as error:  # what two models learn on is missing
+        raise NotReady(str(error), hint="cloud-aug pool ingest, or accept what waits: cloud-aug pool accept") from None
+
+
+def _peer(cloud: Cloud, task: Task, other: str) -> Peer:
+    """The published base that learns with this task's. Raises UsageError for a task of other samples, NotFound,
+    NotReady."""
+    peer = tasks.load(cloud, other)
+    if other == task.id or (peer.input, peer.labels) != (task.input, task.labels):
+        hint = "name another task with the same input and labels, and a model of its own"
+        raise UsageError(f"the base of '{other}' cannot learn with that of '{task.id}'", hint=hint)
+    return Peer(other, publications.require(cloud, other).base)
 
 
 def _tables(task: Task, shared: dict[str, np.ndarray]) -> dict[str, int]:

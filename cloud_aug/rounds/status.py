@@ -59,8 +59,8 @@ class RoundStatus:
 @dataclass(frozen=True)
 class SeriesStatus:
     """state: created, running, stopped, finished or failed. closed: rounds that were closed, of `rounds`; failed: that
-    were not; present: boards that could be invited; adapt: what follows boards' pace; epsilon: what it cost so far at
-    δ = 1e-5, None without noise."""
+    were not; present: boards that could be invited; adapt: what follows boards' pace; peer: the task
+    whose base learns with this one's; epsilon: what it cost so far at δ = 1e-5, None without noise."""
 
     id: str
     task: str
@@ -73,6 +73,7 @@ class SeriesStatus:
     cohort: int
     quorum: int
     adapt: tuple[str, ...]
+    peer: str | None
     present: int
     base_version: int
     created_at: float
@@ -118,6 +119,7 @@ def _status(connection: sa.Connection, row: sa.Row[Any], *, now: float, history:
         cohort=plan.cohort,
         quorum=plan.quorum,
         adapt=plan.adapt,
+        peer=plan.peer,
         present=len(attendance.present(connection, made, now=now)),
         base_version=made.base.version,
         created_at=row.created_at,

@@ -48,7 +48,8 @@ class Plan:
 @dataclass(frozen=True)
 class Round:
     """One round as it went. answered: updates that counted; late, refused: that did not; bytes: of all boards together,
-    as packed for the way; score: the task's metric of the model after it, on the test samples."""
+    as packed for the way; score: the task's metric of the model after it, on the test samples; peer_score: of the model
+    that learns with it, where there is one."""
 
     number: int
     invited: int
@@ -58,19 +59,23 @@ class Round:
     bytes_down: int
     bytes_up: int
     score: float
+    peer_score: float | None = None
 
 
 def algorithm_of(plan: Plan, crowd: Crowd) -> Algorithm:
-    """Raises UsageError where there is none of that name, it has no such option, or no round could ever suffice it."""
+    """Raises UsageError where there is none of that name, it has no such option, the crowd has no peer for it, or no
+    round could ever suffice it."""
     kind = _kind(plan.algorithm)
     surroundings = Surroundings(
         boards=len(crowd.boards),
         expected=max(1.0, plan.share * len(crowd.boards)),
         value=crowd.value,
+        classroom=crowd.classroom,
         rng=lambda number: np.random.default_rng((plan.seed, number, 5)),
         involved=crowd.involved() if kind.submodels else {},
         total_samples=float(sum(map(crowd.samples, crowd.boards))),
     )
+    _check_peer(plan, kind, crowd)
     try:
         made = make(kind, surroundings, dict(plan.options))
     except (TypeError, ValueError) as error:
@@ -81,14 +86,28 @@ def algorithm_of(plan: Plan, crowd: Crowd) -> Algorithm:
     return made
 
 
+def _check_peer(plan: Plan, kind: type[Algorithm], crowd: Crowd) -> None:
+    """Raises UsageError where a model that learns with the boards' one is missing, or would learn nothing."""
+    wanted, there = "classroom" in _fields(kind), crowd.peer is not None
+    if wanted and not there:
+        why = f"algorithm '{plan.algorithm}' needs a model that learns with the boards' one"
+        raise UsageError(why, hint="--peer NAME:WIDTH, cnn2d:64 say")
+    if there and not wanted:
+        raise UsageError(f"algorithm '{plan.algorithm}' learns with no other model", hint="leave out --peer")
+
+
 def cohort_size(plan: Plan, crowd: Crowd) -> int:
     """Boards that a round invites."""
     return max(1, round(plan.share * len(crowd.boards)))
 
 
 def judges(plan: Plan) -> bool:
-    """Whether the algorithm wants to value weights, and the server so needs samples of its own."""
-    return "value" in getattr(_kind(plan.algorithm), "__dataclass_fields__", {})
+    """Whether the algorithm wants to value weights or to teach, and the server so needs samples of its own."""
+    return not {"value", "classroom"}.isdisjoint(_fields(_kind(plan.algorithm)))
+
+
+def _fields(kind: type[Algorithm]) -> set[str]:
+    return set(getattr(kind, "__dataclass_fields__", {}))
 
 
 def codec_of(plan: Plan) -> Codec:

@@ -21,6 +21,7 @@ from edgelearn.crowd import Crowd
 from edgelearn.federated.algorithm import Order, Server, Update
 from edgelearn.federated.cohort import at_random, by_coin, longest_absent
 from edgelearn.federated.ensemble import Ensemble, mean_opinion
+from edgelearn.federated.mutual import FedMutual, large_of
 from edgelearn.federated.turn import close
 from edgelearn.privacy.accountant import gaussian_epsilon, sampled_epsilon
 from edgewire.tensors import Arrays
@@ -67,7 +68,9 @@ class Simulation:
         self._down = opened(self.plan, self.algorithm, state)
         tally, kept = _Tally(len(invited)), dict[str, int]()
         server, nothing_counts = close(self.algorithm, state.server, self._answers(invited, tally, kept))
-        done = Round(number=state.server.round, score=self._score(server), **vars(tally))
+        done = Round(
+            number=state.server.round, score=self._score(server), peer_score=self._peer_score(server), **vars(tally)
+        )
         known = self._down.seen(state.server).weights
         recent = [*state.recent, known][-self.plan.late :] if self.plan.late else []
         self._state = replace(
@@ -146,6 +149,9 @@ class Simulation:
         if isinstance(self.algorithm, Ensemble) and server.state:
             return self.crowd.score(np.log(np.maximum(mean_opinion(server, logits), 1e-300)))
         return self.crowd.score(logits(server.weights))
+
+    def _peer_score(self, server: Server) -> float | None:
+        return self.crowd.peer_score(large_of(server)) if isinstance(self.algorithm, FedMutual) else None
 
 
 @dataclass

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from typing import get_args
 
 import numpy as np
 
@@ -11,23 +12,25 @@ from edgelearn.crowd import Crowd
 from edgelearn.federated import splits
 from edgelearn.federated.splits import Part
 from edgelearn.models.build import build, fit_front
-from edgewire.decoding import encode
+from edgewire.decoding import convert, encode
 from edgewire.errors import UsageError
 from edgewire.files import digest
 from edgewire.samples import Samples, to_bytes
-from edgewire.tasks import Task
+from edgewire.tasks import LENET5_EMBEDDING, ModelName, ModelSpec, Task
 
 HELD_OUT, TRUSTED = 1 / 6, 1 / 20  # shares of all rows: for the test, where there is no file for it; for the server
 
 
 @dataclass(frozen=True)
 class World:
-    """split: a key of SPLITS; skew: how far boards differ, by the split's own measure (None: its usual value)."""
+    """split: a key of SPLITS; skew: how far boards differ, by the split's own measure (None: its usual value); peer: a
+    model that learns with the boards' one, for algorithms that have such: NAME or NAME:WIDTH."""
 
     split: str = "iid"
     boards: int = 100
     skew: float | None = None
     seed: int = 0
+    peer: str = field(default="", repr=False)
 
     def crowd(self, task: Task, samples: Samples, test: Samples | None, *, judged: bool) -> Crowd:
         """judged: the server needs samples of its own. The model is freshly made, its input scaled by the training
@@ -42,7 +45,9 @@ class World:
         tested = test if test is not None else samples.take(order[:held])
         trusted = samples.take(order[held : held + own])
         model = build(task, seed=self.seed)
-        fit_front(model, kept.x)
+        peer = build(self._of_peer(task), seed=self.seed + 1) if self.peer else None
+        for made in filter(None, (model, peer)):
+            fit_front(made, kept.x)
         return Crowd(
             model,
             kept.x,
@@ -50,13 +55,28 @@ class World:
             self._parts(kept, len(task.labels), rng),
             (tested.x, tested.y),
             trusted=(trusted.x, trusted.y) if judged else None,
+            peer=peer,
             metric=task.metric,
         )
 
     def text(self, task: Task, samples: Samples, test: Samples | None) -> str:
         """Names this world: the same text, the same crowd."""
         files = [digest(to_bytes(part, task.id)) for part in (samples, test) if part is not None]
-        return f"{self} {digest(encode(task))} {files}"
+        return f"{self} {digest(encode(task))} {files}{f' with {self.peer}' if self.peer else ''}"
+
+    def _of_peer(self, task: Task) -> Task:
+        """The task with the peer's model."""
+        name, _, width = self.peer.partition(":")
+        if name not in get_args(ModelName) or not (width or "32").isdigit():
+            raise UsageError(
+                f"'{self.peer}' is no model", hint=f"NAME or NAME:WIDTH, of {', '.join(get_args(ModelName))}"
+            )
+        embedding = LENET5_EMBEDDING if name == "lenet5" else ModelSpec.embedding
+        spec = convert(ModelSpec, {"name": name, "width": int(width or 32), "embedding": embedding}, what="the peer")
+        other = replace(task, model=spec)
+        if found := other.problems():
+            raise UsageError(f"model '{self.peer}' cannot learn this task: {found[0]}")
+        return other
 
     def _parts(self, samples: Samples, classes: int, rng: np.random.Generator) -> list[Part]:
         n, boards = len(samples), self.boards

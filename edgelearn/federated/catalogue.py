@@ -21,6 +21,7 @@ from edgelearn.federated.fedsgd import FedSgd
 from edgelearn.federated.fedsubavg import FedSubAvg
 from edgelearn.federated.krum import MultiKrum
 from edgelearn.federated.median import FedMedian
+from edgelearn.federated.mutual import Classroom, FedMutual
 from edgelearn.federated.norm_clipping import FedNormClip
 from edgelearn.federated.scaffold import Scaffold
 from edgelearn.federated.trimmed_mean import FedTrimmedMean
@@ -42,15 +43,20 @@ ALGORITHMS: dict[str, type[Algorithm]] = {
     "norm-clipping": FedNormClip,
     "leave-one-out": FedLeaveOneOut,
     "dp-fedavg": DpFedAvg,
+    "mutual": FedMutual,
 }
 _DEFAULTS = {"clip": 1.0, "noise_multiplier": 1.0}  # of what has none in its class
+
+
+def no_classroom() -> Classroom:
+    raise ValueError("there is no large model to learn with")
 
 
 @dataclass(frozen=True)
 class Surroundings:
     """What an algorithm may need to know and a user need not say. boards: how many there are; expected: of a round;
     value: see `contribution.Value`; rng: see `DpFedAvg`; involved, total_samples: see `FedSubAvg` (of a model without
-    tables nothing is involved); judged: see `FedLeaveOneOut`."""
+    tables nothing is involved); judged: see `FedLeaveOneOut`; classroom: see `FedMutual`."""
 
     boards: int
     expected: float
@@ -59,6 +65,7 @@ class Surroundings:
     involved: Mapping[str, np.ndarray] = field(default_factory=dict)
     total_samples: float = 0.0
     judged: Callable[[Mapping[str, float]], None] = lambda worth: None
+    classroom: Callable[[], Classroom] = no_classroom
 
 
 def make(kind: type[Algorithm], surroundings: Surroundings, options: Mapping[str, float]) -> Algorithm:

@@ -21,3 +21,14 @@ class Pull:
 
     def gradient(self, weights: Mapping[str, np.ndarray], rows: np.ndarray) -> Arrays:
         return {"w": weights["w"] - self.samples[rows].mean(dtype=np.float32)}
+
+
+class Opinion:
+    """A model whose logits are its weights `w` (classes,), whatever the sample."""
+
+    def likely(self, weights: Mapping[str, np.ndarray], rows: np.ndarray) -> np.ndarray:
+        odds = np.exp(weights["w"])
+        return np.tile(odds / odds.sum(), (len(rows), 1))
+
+    def towards(self, weights: Mapping[str, np.ndarray], rows: np.ndarray, targets: np.ndarray) -> Arrays:
+        return {"w": (self.likely(weights, rows) - targets).mean(axis=0, dtype=np.float32)}

@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import math
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from cloud_aug import boards, db
+from cloud_aug import boards, db, index, pool, pretrain, tasks
+from cloud_aug.cloud import Cloud
 from cloud_aug.rounds import counting, judging, receiving, referee, results
 from cloud_aug.rounds import series as all_series
 from cloud_aug.rounds.status import list_all, status
@@ -17,6 +19,7 @@ from edgelearn.federated.median import FedMedian
 from edgewire import tensors
 from edgewire.errors import Busy, Conflict, NotReady, Refused, UsageError
 from edgewire.rounds import Sign
+from edgewire.tasks import ModelSpec
 from tests.cloud import toys
 from tests.cloud.players import PLAN, Player, allow_rounds, begun, gathered, move_on
 
@@ -488,3 +491,65 @@ def test_numbers_that_would_not_be_finite_fail_the_round(cloud, clock, players):
 def _invited(players, made):
     gathered(players, made.id)
     return players[0].join()
+
+
+LARGE = replace(toys.TASK, id="toy-large", model=ModelSpec("mlp", width=24, embedding=8))
+
+
+def with_large(cloud: Cloud) -> None:
+    """A second task of the same samples, with a wider model and a published base."""
+    now = time.time()
+    tasks.publish(cloud, LARGE, now=now)
+    pool.ingest(
+        cloud, toys.data_file(cloud.settings.data / "large.npz"), LARGE.id, pool.Consent("packs", toys.FAR), now=now
+    )
+    pretrain.train(cloud, LARGE.id, pretrain.TrainSettings(epochs=2, rehearse=False), now=now, on_progress=toys.quiet)
+    index.build(cloud, LARGE.id, seed=0, now=now, on_progress=toys.quiet)
+
+
+def test_the_base_of_another_task_learns_with_that_of_boards_and_becomes_its_next_one(cloud, clock, players):
+    with_large(cloud)
+    made = begun(cloud, clock, algorithm="mutual", peer=LARGE.id, rounds=1)
+    gathered(players, made.id)
+    before = float(players[0].order(players[0].join()).main["head.bias"][0])
+    assert set(players[0].order(players[0].join()).extra) == set()  # boards hear nothing of the other model
+    for player in players:
+        assert player.play(0.5).status_code == 200
+    assert move_on(cloud, made.id, clock).state == "finished"
+    assert a_bias(cloud, made.id) != pytest.approx(before + 0.5)  # it learned after the mean, too
+    large, _ = tensors.unpack(results.fetch(cloud, made.id, "last", peer=True).weights, what="", limit_bytes=1 << 20)
+    base, _ = tensors.unpack(cloud.blobs.read(made.peer.base.weights.digest), what="", limit_bytes=1 << 20)
+    assert {name: array.shape for name, array in large.items()} == {name: array.shape for name, array in base.items()}
+    assert (large["head.bias"] != base["head.bias"]).any()
+    assert (large["front.mean"] == base["front.mean"]).all()
+    done = results.publish(cloud, made.id, "last", peer=True, now=clock())
+    assert (done.record.task, done.record.base.version, done.changed) == (LARGE.id, made.peer.base.version + 1, True)
+    assert not results.publish(cloud, made.id, "last", peer=True, now=clock()).changed
+    assert results.publish(cloud, made.id, "last", now=clock()).record.task == "toy"
+
+
+def test_two_models_that_learn_end_with_the_same_bits_however_often_they_are_counted(cloud, clock, players):
+    with_large(cloud)
+    made = begun(cloud, clock, algorithm="mutual", peer=LARGE.id, rounds=1)
+    move_on(cloud, made.id, clock)
+    freeze(cloud, clock, made, players)
+    assert counting.count(cloud, made, 1) == counting.count(cloud, made, 1)
+
+
+def test_a_peer_must_be_another_task_of_the_same_samples(cloud, clock, players):
+    tasks.publish(cloud, replace(LARGE, id="other", labels=("a", "b", "c")), now=clock())
+    for peer, why in (("toy", "cannot learn with"), ("other", "cannot learn with"), ("", "needs a task")):
+        with pytest.raises(UsageError, match=why):
+            begun(cloud, clock, algorithm="mutual", peer=peer)
+    with pytest.raises(UsageError, match="learns with no other model"):
+        begun(cloud, clock, peer="toy-large")
+    tasks.publish(cloud, LARGE, now=clock())
+    with pytest.raises(NotReady):  # it has no base
+        begun(cloud, clock, algorithm="mutual", peer=LARGE.id)
+    made = begun(cloud, clock)
+    gathered(players, made.id)
+    for player in players:
+        player.play(0.5)
+    move_on(cloud, made.id, clock)
+    with pytest.raises(UsageError, match="no other model learned"):
+        results.fetch(cloud, made.id, "last", peer=True)

@@ -23,7 +23,7 @@ from edgelearn.device import use_threads
 from edgelearn.federated.algorithm import LocalSettings
 from edgelearn.federated.catalogue import ALGORITHMS
 from edgewire import samples
-from edgewire.errors import Conflict, Offline, UsageError
+from edgewire.errors import Conflict, InvalidMessage, Offline, UsageError
 from edgewire.files import exclusive
 from tests.cloud import toys
 
@@ -47,6 +47,7 @@ def crowd(world: World = TEN, *, judged: bool = True) -> Crowd:
 
 
 def played(folder: Path, plan: Plan = PLAN, **world) -> Simulation:
+    world |= {"peer": "mlp:24"} if plan.algorithm == "mutual" else {}
     simulation = Simulation(crowd(World(boards=10, **world)), plan, folder, world=f"{world}")
     simulation.run()
     return simulation
@@ -68,7 +69,7 @@ def test_boards_learn_by_every_algorithm(tmp_path, name):
     assert all(done.answered == 5 and not done.refused for done in simulation.history)
 
 
-@pytest.mark.parametrize("name", ["scaffold", "fedlaavg", "fedbuff", "dp-fedavg", "ensemble"])
+@pytest.mark.parametrize("name", ["scaffold", "fedlaavg", "fedbuff", "dp-fedavg", "ensemble", "mutual"])
 def test_a_simulation_that_was_cut_off_ends_with_the_same_bits(tmp_path, name):
     plan = replace(PLAN, algorithm=name, compression="topk", down="changes", late=2, rounds=5)
     whole = played(tmp_path / "whole", plan)
@@ -76,6 +77,28 @@ def test_a_simulation_that_was_cut_off_ends_with_the_same_bits(tmp_path, name):
         parts = played(tmp_path / "parts", replace(plan, rounds=rounds))
     assert bits(parts) == bits(whole)
     assert parts.history == whole.history
+
+
+def test_a_peer_learns_what_it_could_not_from_the_servers_samples_alone(tmp_path):
+    plan = replace(PLAN, algorithm="mutual", rounds=12)
+    together = played(tmp_path / "together", plan).history[-1]
+    alone = played(tmp_path / "alone", replace(plan, options=(("trust", 0.0),))).history[-1]
+    assert together.peer_score > alone.peer_score
+    assert played(tmp_path / "without").history[-1].peer_score is None
+
+
+@pytest.mark.parametrize(
+    ("peer", "why"),
+    [("", "needs a model"), ("gpt", "no model"), ("mlp:2", "width"), ("cnn1d", "cannot learn this task")],
+)
+def test_a_peer_that_cannot_be_is_refused(tmp_path, peer, why):
+    with pytest.raises((UsageError, InvalidMessage), match=why):
+        Simulation(crowd(World(boards=10, peer=peer)), replace(PLAN, algorithm="mutual"), tmp_path, world="{}")
+
+
+def test_a_peer_that_nobody_asked_for_is_refused(tmp_path):
+    with pytest.raises(UsageError, match="learns with no other"):
+        Simulation(crowd(World(boards=10, peer="mlp")), PLAN, tmp_path, world="{}")
 
 
 def test_a_round_that_was_cut_off_in_the_middle_is_played_again_from_its_start(tmp_path):

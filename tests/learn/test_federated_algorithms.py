@@ -12,7 +12,7 @@ from edgelearn.federated.algorithm import Algorithm, LocalSettings, Server, Upda
 from edgelearn.federated.arrays import Arrays, EmptyRound, WeightedMean, flat, unflat, weighted_mean
 from edgelearn.federated.catalogue import ALGORITHMS, Surroundings, make
 from edgelearn.federated.ensemble import Ensemble, mean_opinion
-from edgelearn.federated.example import Pull
+from edgelearn.federated.example import Opinion, Pull
 from edgelearn.federated.fedavg import FedAvg
 from edgelearn.federated.fedbuff import FedBuff
 from edgelearn.federated.fedlaavg import FedLaAvg
@@ -20,6 +20,7 @@ from edgelearn.federated.fedopt import FedAdam, FedYogi
 from edgelearn.federated.fedprox import FedProx
 from edgelearn.federated.fedsgd import FedSgd
 from edgelearn.federated.local import batches, local_sgd
+from edgelearn.federated.mutual import Classroom
 from edgelearn.federated.scaffold import Scaffold
 
 WHOLE = LocalSettings(epochs=1, batch_size=0, learning_rate=0.5)  # one step over all samples, half the way
@@ -239,12 +240,18 @@ def test_a_flat_vector_and_back():
     assert all(np.array_equal(back[name], arrays[name]) for name in arrays)
 
 
-SURROUNDINGS = Surroundings(2, 2.0, lambda weights: 0.0, np.random.default_rng)
+SURROUNDINGS = Surroundings(
+    2,
+    2.0,
+    lambda weights: 0.0,
+    np.random.default_rng,
+    classroom=lambda: Classroom(Opinion(), Opinion(), np.array([0]), w(0)),
+)
 
 
 @pytest.mark.parametrize("name", sorted(name for name in ALGORITHMS if hasattr(ALGORITHMS[name], "server_rate")))
 def test_whoever_offers_a_rate_of_the_server_goes_half_as_far_with_half_of_it(name):
-    still = {"noise_multiplier": 0.0} if name == "dp-fedavg" else {}
+    still = {"dp-fedavg": {"noise_multiplier": 0.0}, "mutual": {"passes": 0}}.get(name, {})
     whole, half = (make(ALGORITHMS[name], SURROUNDINGS, {"server_rate": rate, **still}) for rate in (1.0, 0.5))
     start = whole.start(w(0))
     updates = [step(whole, start, [value], TWICE)[0] for value in (1.0, 2.0, 3.0, 4.0, 5.0)]
