@@ -26,10 +26,11 @@ def advance_all(cloud: Cloud, *, now: float) -> None:
     """Look at every release that is under way, and at those whose base only waited for boards that have gone since."""
     with cloud.database.reading() as connection:
         column = db.releases.c
-        live = connection.execute(sa.select(column.id).where(column.state == "running")).scalars().all()
+        live = connection.execute(sa.select(db.releases).where(column.state == "running")).all()
+        due = [row.id for row in live if ripe(connection, row, now=now)]
         over = connection.execute(sa.select(db.releases).where(column.state == "done")).all()
         settled = [row.id for row in over if _may_settle(connection, row)]
-    for release in live:
+    for release in due:
         with cloud.database.writing() as connection:
             advance(connection, release, now=now)
     for release in settled:
@@ -38,7 +39,7 @@ def advance_all(cloud: Cloud, *, now: float) -> None:
 
 
 def ripe(connection: sa.Connection, row: sa.Row[Any], *, now: float) -> bool:
-    """Whether `advance` would change anything: asked with every manifest, so it takes no lock."""
+    """Whether `advance` would change anything: asked with every manifest and every look, so it takes no lock."""
     return _judge(connection, row, now=now) is not None
 
 

@@ -168,6 +168,13 @@ def test_a_wave_without_word_from_enough_boards_waits(held):
     assert state(held, release) == ("running", 1), "one of two has told: a board that is gone holds nothing up"
 
 
+def test_a_look_at_a_release_that_waits_keeps_no_writer_waiting(held, monkeypatch):
+    fleet(held, 10, now=NOW)
+    started(held, now=NOW)
+    monkeypatch.setattr(held.database, "writing", lambda: pytest.fail("a look took the writers' lock"))
+    waves.advance_all(held, now=NOW + 1e6)
+
+
 def test_paused_nobody_new_is_asked_and_resumed_it_goes_on(held):
     (device,), release = fleet(held, 1, now=NOW), started(held, now=NOW).info.id
     steering.pause(held, release, now=NOW)
