@@ -13,7 +13,7 @@ from msgspec import Meta
 from edgelearn.compression.catalogue import CODECS, DOWN
 from edgelearn.federated.algorithm import Algorithm, LocalSettings
 from edgelearn.federated.catalogue import ALGORITHMS, Surroundings, make, no_classroom
-from edgelearn.federated.contribution import Value
+from edgelearn.federated.contribution import Judged, Value, nobody_asks
 from edgelearn.federated.mutual import Classroom
 from edgewire.errors import UsageError
 from edgewire.messages import Base, Name
@@ -193,7 +193,7 @@ def algorithm_of(
     buffered: bool = False,
     involved: Mapping[str, np.ndarray] | None = None,
     total_samples: float = 0.0,
-    judged: Callable[[Mapping[str, float]], None] = lambda worth: None,
+    judged: Judged = nobody_asks,
     classroom: Callable[[], Classroom] = no_classroom,
 ) -> Algorithm:
     """The algorithm of a series' round, for the server. involved, total_samples: see `FedSubAvg`; judged: see

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -71,7 +72,7 @@ def algorithm_of(plan: Plan, crowd: Crowd) -> Algorithm:
         expected=max(1.0, plan.share * len(crowd.boards)),
         value=crowd.value,
         classroom=crowd.classroom,
-        rng=lambda number: np.random.default_rng((plan.seed, number, 5)),
+        rng=partial(_noise_of, plan.seed),
         involved=crowd.involved() if kind.submodels else {},
         total_samples=float(sum(map(crowd.samples, crowd.boards))),
     )
@@ -94,6 +95,11 @@ def _check_peer(plan: Plan, kind: type[Algorithm], crowd: Crowd) -> None:
         raise UsageError(why, hint="--peer NAME:WIDTH, cnn2d:64 say")
     if there and not wanted:
         raise UsageError(f"algorithm '{plan.algorithm}' learns with no other model", hint="leave out --peer")
+
+
+def _noise_of(seed: int, number: int) -> np.random.Generator:
+    """The server's own of a round: a function that other processes know, too."""
+    return np.random.default_rng((seed, number, 5))
 
 
 def cohort_size(plan: Plan, crowd: Crowd) -> int:

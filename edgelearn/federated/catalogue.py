@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from edgelearn.federated.algorithm import Algorithm
-from edgelearn.federated.contribution import FedLeaveOneOut, Value
+from edgelearn.federated.contribution import FedLeaveOneOut, Judged, Value, nobody_asks
 from edgelearn.federated.dp_fedavg import DpFedAvg
 from edgelearn.federated.ensemble import Ensemble
 from edgelearn.federated.fedavg import FedAvg
@@ -64,7 +64,7 @@ class Surroundings:
     rng: Callable[[int], np.random.Generator]
     involved: Mapping[str, np.ndarray] = field(default_factory=dict)
     total_samples: float = 0.0
-    judged: Callable[[Mapping[str, float]], None] = lambda worth: None
+    judged: Judged = nobody_asks
     classroom: Callable[[], Classroom] = no_classroom
 
 

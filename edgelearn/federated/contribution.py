@@ -19,6 +19,7 @@ LEAST = 2  # boards that can be compared
 Value = Callable[
     [Mapping[str, np.ndarray]], float
 ]  # how good weights are, on samples that no board has; more is better
+Judged = Callable[[Mapping[str, float]], None]  # is told by board what it was worth
 
 
 def without(mean: Arrays, delta: Arrays, share: float) -> Arrays:
@@ -45,6 +46,10 @@ def contributions(server: Server, updates: Sequence[Update], value: Value, *, ra
     return {board: with_all - value(plus(server.weights, delta, times=rate)) for board, delta in others}
 
 
+def nobody_asks(worth: Mapping[str, float]) -> None:
+    """What boards are worth is told nobody. A function with a name goes to other processes."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class FedLeaveOneOut(FedAvg):
     """FedAvg over the boards without whom the round would not be better by more than `margin`. judged: is told what
@@ -63,7 +68,7 @@ class FedLeaveOneOut(FedAvg):
 
     value: Value
     margin: float = 0.0
-    judged: Callable[[Mapping[str, float]], None] = lambda worth: None
+    judged: Judged = nobody_asks
 
     def suffices(self, updates: int) -> bool:
         return updates >= LEAST

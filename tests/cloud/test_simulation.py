@@ -121,10 +121,12 @@ def test_a_round_that_was_cut_off_in_the_middle_is_played_again_from_its_start(t
     assert bits(played(tmp_path / "parts", plan)) == bits(whole)
 
 
-def test_several_processes_give_the_same_bits(tmp_path):
-    plan = replace(PLAN, algorithm="scaffold", compression="topk", late=2, drop=0.2)
+@pytest.mark.parametrize("name", ["scaffold", "leave-one-out", "dp-fedavg", "mutual"])
+def test_several_processes_give_the_same_bits(tmp_path, name):
+    plan = replace(PLAN, algorithm=name, compression="topk", late=2, drop=0.2)
+    world = World(boards=10, peer="mlp:24" if name == "mutual" else "")
     with Processes(2) as players:
-        there = Simulation(crowd(), plan, tmp_path / "there", world="{}", players=players)
+        there = Simulation(crowd(world), plan, tmp_path / "there", world="{}", players=players)
         there.run()
     here = played(tmp_path / "here", plan)
     assert bits(there) == bits(here)
