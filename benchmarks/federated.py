@@ -32,7 +32,6 @@ from edgelearn.device import use_threads
 from edgelearn.federated import splits
 from edgelearn.federated.splits import Part
 
-TRUSTED = 500
 SLACK = 1.15  # of the goal
 QUICK_ROUNDS = 3
 
@@ -83,7 +82,7 @@ class World:
     def crowd(self, case: Case) -> Crowd:
         """The server's own samples, where a rule needs them, are taken from the training set before it is dealt."""
         rng = np.random.default_rng(case.plan.seed)
-        own = rng.permutation(len(self.y))[:TRUSTED] if judges(case.plan) else np.zeros(0, int)
+        own = rng.permutation(len(self.y))[: case.own] if judges(case.plan) else np.zeros(0, int)
         kept = np.delete(np.arange(len(self.y)), own)
         x, y = self.x[kept], self.y[kept]
         parts = {

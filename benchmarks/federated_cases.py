@@ -54,7 +54,7 @@ ONE_EPOCH = Plan(settings=LocalSettings(epochs=1, batch_size=10, learning_rate=0
 class Case:
     """One simulation. target: accuracy at which it may stop; reference: how many of `unit` it took the reference until
     then (0: unknown); per_round: how many of `unit` a round is; last: rounds over whose accuracy the mean is taken;
-    peer: a model that learns with the boards' one."""
+    peer: a model that learns with the boards' one; own: samples that the server has, where a rule needs some."""
 
     group: str
     name: str
@@ -68,6 +68,7 @@ class Case:
     boards: int = BOARDS
     last: int = 5
     peer: str = ""
+    own: int = 500
 
 
 def table(seeds: int) -> Iterator[Case]:
@@ -160,13 +161,15 @@ def faults(seeds: int) -> Iterator[Case]:
 
 
 def mutual(seeds: int) -> Iterator[Case]:
-    """With each other, and each by itself on the same samples of the server's."""
-    for split in ("iid", "shards"):
+    """With each other, and each by itself on the same samples of the server's: few of them, where boards know more than
+    the peer, and many, where it is the other way round."""
+    for split, own in (("iid", 500), ("shards", 500), ("shards", 5000)):
         for trust in (1.0, 0.0):
             for seed in range(seeds):
                 plan = replace(ONE_EPOCH, algorithm="mutual", options=(("trust", trust),), seed=seed)
-                name = f"{'mutual' if trust else 'each by itself'} on {split}, seed {seed}"
-                yield Case("mutual", name, "2nn", split, plan, peer="lenet5")
+                how = "mutual" if trust else "each by itself"
+                name = f"{how} on {split}, {own} samples, seed {seed}"
+                yield Case("mutual", name, "2nn", split, plan, peer="lenet5", own=own)
 
 
 def availability(seeds: int) -> Iterator[Case]:
