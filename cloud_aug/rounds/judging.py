@@ -36,9 +36,11 @@ def judge(cloud: Cloud, series: Series) -> Value:
 
 
 def _judge(cloud: Cloud, series: Series) -> Value:
-    from edgelearn.learner import learner_of  # only now: it imports torch
+    from edgelearn.device import use_threads  # only now: they import torch
+    from edgelearn.learner import learner_of
     from edgelearn.metrics import log_losses
 
+    use_threads(1)  # as for a classroom
     task = tasks.load(cloud, series.task)
     some = _spread(cloud, task)
     base = _arrays(cloud, series.base)
@@ -63,8 +65,10 @@ def classroom(cloud: Cloud, series: Series) -> Callable[[], Classroom]:
 
 
 def _classroom(cloud: Cloud, series: Series, peer: Peer) -> Classroom:
-    from edgelearn.learner import learner_of, weights_of  # only now: it imports torch
+    from edgelearn.device import use_threads  # only now: they import torch
+    from edgelearn.learner import learner_of, weights_of
 
+    use_threads(1)  # of this thread: who counts a round again, with other cores, must get the same bits
     task, other = tasks.load(cloud, series.task), tasks.load(cloud, peer.task)
     some = _spread(cloud, task)
     small = learner_of(task, _arrays(cloud, series.base), some.x, some.y)

@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
 from cloud_aug import boards, db, index, pool, pretrain, tasks
 from cloud_aug.cloud import Cloud
@@ -89,6 +90,13 @@ def test_a_board_without_whom_the_round_would_be_better_is_left_out(cloud, clock
         assert player.play(value).status_code == 200
     assert move_on(cloud, made.id, clock).state == "finished"
     assert a_bias(cloud, made.id) == before
+
+
+def test_weights_are_judged_on_one_thread_whatever_the_machine_has(cloud, clock, players):
+    made = begun(cloud, clock, algorithm="leave-one-out", rounds=1)
+    torch.set_num_threads(3)
+    judging.judge(cloud, made)(all_series.load_server(cloud, made.start, 0).weights)
+    assert torch.get_num_threads() == 1
 
 
 def test_weights_are_judged_by_samples_from_all_over_the_pool(cloud, monkeypatch):
@@ -531,9 +539,13 @@ def test_the_base_of_another_task_learns_with_that_of_boards_and_becomes_its_nex
 def test_two_models_that_learn_end_with_the_same_bits_however_often_they_are_counted(cloud, clock, players):
     with_large(cloud)
     made = begun(cloud, clock, algorithm="mutual", peer=LARGE.id, rounds=1)
-    move_on(cloud, made.id, clock)
+    gathered(players, made.id)
     freeze(cloud, clock, made, players)
-    assert counting.count(cloud, made, 1) == counting.count(cloud, made, 1)
+    first, cores = counting.count(cloud, made, 1), torch.get_num_threads()
+    assert not first.problem
+    torch.set_num_threads(cores + 1)  # another machine
+    assert counting.count(cloud, made, 1) == first
+    assert torch.get_num_threads() == 1
 
 
 def test_a_peer_must_be_another_task_of_the_same_samples(cloud, clock, players):
