@@ -8,9 +8,12 @@ import sqlalchemy as sa
 
 from cloud_aug import db
 from cloud_aug.cloud import Cloud
+from edgewire import tensors
 from edgewire.decoding import decode
-from edgewire.errors import NotReady
-from edgewire.messages import Base, RecipeFigure
+from edgewire.errors import CorruptFile, NotReady
+from edgewire.files import digest
+from edgewire.messages import WEIGHTS_LIMIT_BYTES, Base, RecipeFigure
+from edgewire.tensors import Arrays
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,14 @@ def find(connection: sa.Connection, task: str, *, version: int | None = None) ->
     query = sa.select(column.document).where(column.task == task).order_by(column.version.desc()).limit(1)
     document = connection.execute(query if version is None else query.where(column.version == version)).scalar()
     return None if document is None else decode(BaseRecord, bytes(document), what="base")
+
+
+def arrays(cloud: Cloud, base: Base) -> Arrays:
+    """All weights of a base, by name. Raises CorruptFile, NotFound."""
+    raw = cloud.blobs.read(base.weights.digest)
+    if digest(raw) != base.weights.digest:
+        raise CorruptFile("the base's weights do not match their name", hint="see 'cloud-aug doctor --deep'")
+    return tensors.unpack(raw, what="base weights", limit_bytes=WEIGHTS_LIMIT_BYTES)[0]
 
 
 def newest(cloud: Cloud, task: str) -> BaseRecord:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 from edgewire.errors import Conflict
-from edgewire.files import sync_folder
+from edgewire.files import sync_path
 
 
 @contextlib.contextmanager
@@ -24,17 +23,9 @@ def made_whole(target: Path) -> Iterator[Path]:
     try:
         yield part
         for path in (*part.rglob("*"), part):
-            _sync(path)
+            sync_path(path)
         part.rename(target)
     except BaseException:
         shutil.rmtree(part, ignore_errors=True)
         raise
-    sync_folder(target.parent)
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    sync_path(target.parent)

@@ -20,7 +20,7 @@ from cloud_aug import changes, db, writes
 from cloud_aug.database import Database
 from edgewire.decoding import decode, encode
 from edgewire.errors import CorruptFile, InvalidMessage
-from edgewire.files import sync_folder
+from edgewire.files import sync_path
 
 FILE_NAME = "withdrawals.jsonl"
 
@@ -53,7 +53,7 @@ def append(file: Path, withdrawals: Iterable[Withdrawal]) -> None:
     finally:
         os.close(handle)
     if new:
-        sync_folder(file.parent)
+        sync_path(file.parent)
 
 
 def read(file: Path) -> list[Withdrawal]:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import edgectl
 from edgewire.errors import DigestMismatch, EdgeError, NotFound, UsageError
-from edgewire.files import digest_of_file, sync_folder
+from edgewire.files import digest_of_file, sync_path
 
 TRAINING = "# training"
 SUMS = "SHA256SUMS"
@@ -74,7 +74,7 @@ def make(source: Path, out: Path, *, profile: str, python: str, training: bool, 
         partial.replace(out)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-    sync_folder(out.parent)
+    sync_path(out.parent)
     return Made(out, profile, python, training, wheels, size_bytes)
 
 

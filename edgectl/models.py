@@ -20,7 +20,7 @@ from msgspec import Meta
 from edgectl.home import Home
 from edgewire.decoding import convert, decode, plain
 from edgewire.errors import CorruptFile, InvalidMessage, NothingToDo
-from edgewire.files import digest_of_file, point_symlink, sync_folder, write_atomic
+from edgewire.files import digest_of_file, point_symlink, sync_path, write_atomic
 from edgewire.messages import Digest
 from edgewire.tasks import Task
 
@@ -128,7 +128,7 @@ class Models:
         (folder / LINEAGE).unlink(missing_ok=True)  # empty from here on
         for leftover in (*folder.glob(".*.tmp"), *self.folder.glob(".*.tmp")):  # a killed install or commit left them
             leftover.unlink()
-        sync_folder(folder)
+        sync_path(folder)
         for file_name, data in files.items():
             write_atomic(folder / file_name, data, mode=0o600)
         digests = {file_name: digest_of_file(folder / file_name) for file_name in files}
@@ -173,7 +173,7 @@ class Models:
             self.commit(previous)
             return previous
         (self.folder / "current").unlink()
-        sync_folder(self.folder)
+        sync_path(self.folder)
         return None
 
     def signed_by_this_board(self, slot: Slot) -> bool:

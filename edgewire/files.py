@@ -44,7 +44,7 @@ def write_atomic(path: Path, data: bytes | memoryview, *, mode: int = 0o644) -> 
         with contextlib.suppress(OSError):
             Path(temporary).unlink()
         raise
-    sync_folder(path.parent)
+    sync_path(path.parent)
 
 
 def move_into_place(source: Path, target: Path) -> None:
@@ -52,7 +52,7 @@ def move_into_place(source: Path, target: Path) -> None:
     with source.open("rb") as file:
         os.fsync(file.fileno())
     source.replace(target)
-    sync_folder(target.parent)
+    sync_path(target.parent)
 
 
 def point_symlink(link: Path, target: str) -> None:
@@ -62,12 +62,12 @@ def point_symlink(link: Path, target: str) -> None:
         temporary.unlink()
     temporary.symlink_to(target)
     temporary.replace(link)
-    sync_folder(link.parent)
+    sync_path(link.parent)
 
 
-def sync_folder(folder: Path) -> None:
-    """fsync a folder: a power cut may otherwise lose the rename inside it."""
-    handle = os.open(folder, os.O_RDONLY)
+def sync_path(path: Path) -> None:
+    """fsync a file, or a folder: a power cut may otherwise lose the rename inside it."""
+    handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:

@@ -9,14 +9,12 @@ from functools import lru_cache
 
 import numpy as np
 
-from cloud_aug import pool, tasks
+from cloud_aug import bases, pool, tasks
 from cloud_aug.cloud import Cloud
 from cloud_aug.rounds.plan import Peer, Series
 from edgelearn.federated.catalogue import no_classroom
 from edgelearn.federated.contribution import Value
 from edgelearn.federated.mutual import Classroom
-from edgewire import tensors
-from edgewire.messages import WEIGHTS_LIMIT_BYTES, Base
 from edgewire.samples import Samples, concatenate
 from edgewire.tasks import Task
 
@@ -43,7 +41,7 @@ def _judge(cloud: Cloud, series: Series) -> Value:
     use_threads(1)  # as for a classroom
     task = tasks.load(cloud, series.task)
     some = _spread(cloud, task)
-    base = _arrays(cloud, series.base)
+    base = bases.arrays(cloud, series.base)
 
     def value(weights: Mapping[str, np.ndarray]) -> float:
         learner = learner_of(task, base, some.x, some.y)
@@ -71,14 +69,9 @@ def _classroom(cloud: Cloud, series: Series, peer: Peer) -> Classroom:
     use_threads(1)  # of this thread: who counts a round again, with other cores, must get the same bits
     task, other = tasks.load(cloud, series.task), tasks.load(cloud, peer.task)
     some = _spread(cloud, task)
-    small = learner_of(task, _arrays(cloud, series.base), some.x, some.y)
-    large = learner_of(other, _arrays(cloud, peer.base), some.x, some.y)
+    small = learner_of(task, bases.arrays(cloud, series.base), some.x, some.y)
+    large = learner_of(other, bases.arrays(cloud, peer.base), some.x, some.y)
     return Classroom(small, large, some.y, weights_of(large.model))
-
-
-def _arrays(cloud: Cloud, base: Base) -> dict[str, np.ndarray]:
-    raw = cloud.blobs.read(base.weights.digest)
-    return tensors.unpack(raw, what="base weights", limit_bytes=WEIGHTS_LIMIT_BYTES)[0]
 
 
 def _spread(cloud: Cloud, task: Task) -> Samples:

@@ -12,7 +12,7 @@ from msgspec import Meta
 
 from edgelearn.compression.catalogue import CODECS, DOWN
 from edgelearn.federated.algorithm import Algorithm, LocalSettings
-from edgelearn.federated.catalogue import ALGORITHMS, Surroundings, make, no_classroom
+from edgelearn.federated.catalogue import ALGORITHMS, Surroundings, make, no_classroom, wants
 from edgelearn.federated.contribution import Judged, Value, nobody_asks
 from edgelearn.federated.mutual import Classroom
 from edgewire.errors import UsageError
@@ -154,7 +154,7 @@ def submodels(plan: Plan) -> bool:
 
 def learns_with_peer(plan: Plan) -> bool:
     """Whether two models learn from each other, of which boards train one."""
-    return "classroom" in getattr(ALGORITHMS[plan.algorithm], "__dataclass_fields__", {})
+    return wants(ALGORITHMS[plan.algorithm], "classroom")
 
 
 def rules_of(algorithm: str) -> tuple[Rule, ...]:

@@ -20,7 +20,7 @@ from edgelearn.federated.catalogue import ALGORITHMS
 from edgelearn.federated.fedlaavg import FedLaAvg
 from edgelearn.federated.mutual import large_of
 from edgewire import tensors
-from edgewire.decoding import decode, encode
+from edgewire.decoding import encode
 from edgewire.errors import Gone, NotFound, NotReady, UsageError
 from edgewire.files import digest
 from edgewire.messages import WEIGHTS_LIMIT_BYTES, Base
@@ -136,21 +136,16 @@ def number_of(connection: sa.Connection, made: Series, which: str) -> int:
 
 def _model(cloud: Cloud, made: Series, number: int, task: str, base: Base, weights: tensors.Arrays) -> Model:
     """What was trained, and of the base what was not."""
-    raw = cloud.blobs.read(base.weights.digest)
-    whole = tensors.unpack(raw, what="base weights", limit_bytes=WEIGHTS_LIMIT_BYTES)[0]
-    packed = tensors.pack({**whole, **weights}, {"format": "weights/1", "task": task})
+    packed = tensors.pack({**bases.arrays(cloud, base), **weights}, {"format": "weights/1", "task": task})
     return Model(made.id, number, task, base, packed)
 
 
 def _record_of(cloud: Cloud, model: Model) -> BaseRecord:
     """Of the base that the series started from."""
-    column = db.bases.c
-    query = sa.select(column.document).where(column.task == model.task, column.version == model.base.version)
     with cloud.database.reading() as connection:
         tasks.get(connection, model.task)
-        document = connection.execute(query).scalar()
-    if document is None:
-        raise NotFound(
-            f"base {model.base.version} of task '{model.task}' is gone", hint="it was restored from a backup?"
-        )
-    return decode(BaseRecord, bytes(document), what="base")
+        found = bases.find(connection, model.task, version=model.base.version)
+    if found is None:
+        gone = f"base {model.base.version} of task '{model.task}' is gone"
+        raise NotFound(gone, hint="it was restored from a backup?")
+    return found

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import sqlalchemy as sa
 
-from cloud_aug import audit, db, publications, tasks, writes
+from cloud_aug import audit, bases, db, publications, tasks, writes
 from cloud_aug.cloud import Cloud
 from cloud_aug.rounds import judging, orders, pacing
 from cloud_aug.rounds.orders import Ordered
@@ -18,9 +18,8 @@ from cloud_aug.rounds.plan import Peer, Plan, Series, submodels
 from edgelearn.federated.algorithm import Server
 from edgelearn.federated.catalogue import ALGORITHMS
 from edgewire.decoding import decode, encode
-from edgewire.errors import Conflict, CorruptFile, NotFound, NotReady, Refused, UsageError
-from edgewire.files import digest
-from edgewire.messages import WEIGHTS_LIMIT_BYTES, BlobRef
+from edgewire.errors import Conflict, NotFound, NotReady, Refused, UsageError
+from edgewire.messages import WEIGHTS_LIMIT_BYTES, Base, BlobRef
 from edgewire.rounds import UPDATE_LIMIT_BYTES, Parts, pack_order, unpack_order
 from edgewire.tasks import Task
 
@@ -46,7 +45,7 @@ def create(cloud: Cloud, task_id: str, plan: Plan, *, now: float) -> Series:
         raise UsageError(f"{boards} boards may take part, the quorum is {plan.quorum}", hint=hint)
     peer = _peer(cloud, task, plan.peer) if plan.peer else None
     made = Series(secrets.token_hex(8), task_id, plan, base, boards, "", peer=peer)
-    shared = _shared(cloud, task, base.weights)
+    shared = _shared(cloud, task, base)
     if submodels(plan):
         made = replace(made, tables=_tables(task, shared))
     server = _begun(cloud, made, shared)
@@ -243,15 +242,11 @@ def load_server(cloud: Cloud, blob: str, rounds_over: int) -> Server:
     return Server(rounds_over, parts.main, parts.extra)
 
 
-def _shared(cloud: Cloud, task: Task, weights: BlobRef) -> dict[str, np.ndarray]:
+def _shared(cloud: Cloud, task: Task, base: Base) -> dict[str, np.ndarray]:
     """What boards train together: the base's parameters."""
     from edgelearn.learner import shared_weights  # only now: it imports torch
-    from edgewire import tensors
 
-    raw = cloud.blobs.read(weights.digest)
-    if digest(raw) != weights.digest:
-        raise CorruptFile("the base's weights do not match their name", hint="see 'cloud-aug doctor --deep'")
-    arrays = tensors.unpack(raw, what="base weights", limit_bytes=WEIGHTS_LIMIT_BYTES)[0]
+    arrays = bases.arrays(cloud, base)
     try:
         return shared_weights(task, arrays)
     except ValueError as error:

@@ -14,7 +14,7 @@ from edgelearn.compression.codec import Codec
 from edgelearn.crowd import Crowd
 from edgelearn.federated.algorithm import Algorithm, LocalSettings
 from edgelearn.federated.attacks import ATTACKS, Attack
-from edgelearn.federated.catalogue import ALGORITHMS, Surroundings, make
+from edgelearn.federated.catalogue import ALGORITHMS, Surroundings, make, wants
 from edgewire.errors import UsageError
 
 
@@ -89,7 +89,7 @@ def algorithm_of(plan: Plan, crowd: Crowd) -> Algorithm:
 
 def _check_peer(plan: Plan, kind: type[Algorithm], crowd: Crowd) -> None:
     """Raises UsageError where a model that learns with the boards' one is missing, or would learn nothing."""
-    wanted, there = "classroom" in _fields(kind), crowd.peer is not None
+    wanted, there = wants(kind, "classroom"), crowd.peer is not None
     if wanted and not there:
         why = f"algorithm '{plan.algorithm}' needs a model that learns with the boards' one"
         raise UsageError(why, hint="--peer NAME:WIDTH, cnn2d:64 say")
@@ -109,11 +109,8 @@ def cohort_size(plan: Plan, crowd: Crowd) -> int:
 
 def judges(plan: Plan) -> bool:
     """Whether the algorithm wants to value weights or to teach, and the server so needs samples of its own."""
-    return not {"value", "classroom"}.isdisjoint(_fields(_kind(plan.algorithm)))
-
-
-def _fields(kind: type[Algorithm]) -> set[str]:
-    return set(getattr(kind, "__dataclass_fields__", {}))
+    kind = _kind(plan.algorithm)
+    return wants(kind, "value") or wants(kind, "classroom")
 
 
 def codec_of(plan: Plan) -> Codec:

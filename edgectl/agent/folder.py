@@ -12,7 +12,7 @@ import stat
 from collections.abc import Callable, Collection
 from pathlib import Path
 
-from edgewire.files import sync_folder, write_atomic
+from edgewire.files import sync_path, write_atomic
 
 DONE, REFUSED = "done", "refused"
 _UNFINISHED = (".part", ".tmp")
@@ -71,8 +71,8 @@ class WatchedFolder:
 
     def _move(self, path: Path, target: Path) -> Path:
         path.rename(target)
-        sync_folder(target.parent)
-        sync_folder(self.folder)
+        sync_path(target.parent)
+        sync_path(self.folder)
         self._seen.pop(path, None)
         return target
 

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edgectl import config
 from edgectl.commands import Invocation, JsonFlag, TaskFlag, invocation
 from edgectl.output import emit, say
 
@@ -46,25 +45,15 @@ def join(ctx: typer.Context, task: TaskFlag = None, seconds: For = 0, json: Json
     `edgectl sync` and `edgectl agent` do this by themselves. What goes wrong in one task, or while the cloud cannot be
     reached, does not end it; the exit code is that of the first task whose last turn failed.
     """
-    from edgectl.rounds.now import real, take_part_now
+    from edgectl.rounds.now import take_part_now, until_stopped
     from edgectl.rounds.staying import stay
-    from edgectl.stopping import Stop
     from edgewire.errors import NothingToDo
 
     here = invocation(ctx)
     settings = here.with_profile()
     if not settings.flag("rounds"):
         raise NothingToDo("this board takes no part in federated rounds", hint="edgectl config set rounds true")
-    with (
-        Stop().listening() as stop,
-        real(
-            here.home,
-            settings,
-            site=here.places.profiles,
-            stopped=lambda: stop.asked,
-            current=lambda: config.load(here.places),
-        ) as world,
-    ):
+    with until_stopped(here.home, settings, here.places) as (world, stop):
 
         def pause(for_s: float) -> bool:
             if for_s > KEPT_S:

@@ -70,21 +70,10 @@ def sync(
 
 def _take_part(here: Invocation) -> list[Turn]:
     """In a federated round, after all else: it may take long."""
-    from edgectl import config
-    from edgectl.rounds.now import real, take_part_now
-    from edgectl.stopping import Stop
+    from edgectl.rounds.now import take_part_now, until_stopped
 
     settings = here.with_profile()
-    with (
-        Stop().listening() as stop,
-        real(
-            here.home,
-            settings,
-            site=here.places.profiles,
-            stopped=lambda: stop.asked,
-            current=lambda: config.load(here.places),
-        ) as world,
-    ):
+    with until_stopped(here.home, settings, here.places) as (world, _):
         return take_part_now(here.home, settings, world)
 
 

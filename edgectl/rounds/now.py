@@ -10,11 +10,11 @@ from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 
-from edgectl import enrolment, tasks
+from edgectl import config, enrolment, tasks
 from edgectl.agent.condition import not_now
 from edgectl.board import memory, network
 from edgectl.budget import LOADING_MIB
-from edgectl.config import Settings
+from edgectl.config import Places, Settings
 from edgectl.connecting import connect
 from edgectl.enrolment import Enrolment
 from edgectl.governor.start import heat_limit
@@ -25,6 +25,7 @@ from edgectl.rounds.joining import Board, Outcome, Train, take_part
 from edgectl.rounds.pauses import NEVER_S, RETRY_S, Pause, mark_of
 from edgectl.rounds.service import Rounds, RoundsOverHttp
 from edgectl.rounds.trainer import Trainer
+from edgectl.stopping import Stop
 from edgectl.store import Store
 from edgectl.telemetry.reading import Reading, Sensors
 from edgectl.telemetry.watching import settled
@@ -70,6 +71,18 @@ class World:
     disk_mib: Callable[[], float | None] = lambda: None
     consents: Callable[[float], bool] = lambda noise: True
     clock: Callable[[], float] = time.time
+
+
+@contextlib.contextmanager
+def until_stopped(home: Home, settings: Settings, places: Places) -> Iterator[tuple[World, Stop]]:
+    """This board's world while the block lasts, and whether somebody asked it to end."""
+    with (
+        Stop().listening() as stop,
+        real(
+            home, settings, site=places.profiles, stopped=lambda: stop.asked, current=lambda: config.load(places)
+        ) as world,
+    ):
+        yield world, stop
 
 
 @contextlib.contextmanager

@@ -68,6 +68,11 @@ class Surroundings:
     classroom: Callable[[], Classroom] = no_classroom
 
 
+def wants(kind: type[Algorithm], name: str) -> bool:
+    """Whether it has to be told this of its surroundings, or has this option."""
+    return name in getattr(kind, "__dataclass_fields__", {})
+
+
 def make(kind: type[Algorithm], surroundings: Surroundings, options: Mapping[str, float]) -> Algorithm:
     """An algorithm with these options; what it needs to know besides is taken from its surroundings, by name.
 

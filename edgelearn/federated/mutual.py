@@ -70,6 +70,8 @@ class FedMutual(FedAvg):
     def __post_init__(self) -> None:
         if self.batch_size < 1:
             raise ValueError("a lesson needs at least one sample in a batch")
+        if not self.trust >= 0:
+            raise ValueError("trust is a number from 0 up")
 
     def start(self, weights: Mapping[str, np.ndarray]) -> Server:
         state = {_LARGE + name: array for name, array in self.classroom().start.items()}

@@ -57,9 +57,12 @@ def test_without_lessons_it_is_fedavg():
     assert large_of(after)["w"].tolist() == large_of(start)["w"].tolist()
 
 
-def test_a_batch_without_samples_is_refused():
-    with pytest.raises(ValueError, match="at least one sample"):
-        mutual(one_sample(), batch_size=0)
+@pytest.mark.parametrize(
+    ("option", "why"), [({"batch_size": 0}, "at least one sample"), ({"trust": -1.0}, "from 0 up")]
+)
+def test_what_no_lesson_can_be_made_of_is_refused(option, why):
+    with pytest.raises(ValueError, match=why):
+        mutual(one_sample(), **option)
 
 
 def test_a_step_of_a_torch_model_is_that_of_the_papers_loss():
